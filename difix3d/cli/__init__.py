@@ -1,0 +1,44 @@
+"""The command line: ``difix3d COMMAND`` and ``scripts/COMMAND.py`` are the same functions."""
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+
+from difix3d.errors import UserError
+
+COMMANDS = {
+    "train": "Train a Gaussian-splatting model on a scene.",
+    "download": "Download a public scene (Mip-NeRF 360).",
+    "fix": "Clean images with Difix.",
+}
+"""Each command is the function of its name in the module of its name, taking the arguments that follow the name."""
+
+
+def run(command: str, args: Sequence[str] | None = None) -> None:
+    """Runs one command; a :class:`UserError` is printed without a traceback and ends the program with status 2."""
+    function: Callable[[Sequence[str] | None], None] = getattr(import_module(f"difix3d.cli.{command}"), command)
+    try:
+        function(args)
+    except UserError as error:
+        print(f"\ndifix3d {command}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print(f"\ndifix3d {command}: interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def main() -> None:
+    """Entry point of the ``difix3d`` console command."""
+    args = sys.argv[1:]
+    if args[:1] == ["--version"]:
+        from difix3d import __version__
+
+        print(__version__)
+    elif args and args[0] in COMMANDS:
+        sys.argv[0] = f"difix3d {args[0]}"  # what --help calls the program
+        run(args[0], args[1:])
+    else:
+        width = max(map(len, COMMANDS))
+        lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+        print(f"usage: difix3d COMMAND [options]\n\ncommands:\n{lines}\n\n'difix3d COMMAND --help' explains each.")
+        raise SystemExit(0 if args[:1] in (["-h"], ["--help"], []) else 2)

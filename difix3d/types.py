@@ -1,0 +1,219 @@
+"""The containers that carry everything between the modules. Shapes are checked under the tests (jaxtyping, beartype).
+
+Conventions (``docs/conventions.md``): poses are camera to world, OpenCV axes (x right, y down, z forward); the centre of the
+top-left pixel lies at (0.5, 0.5); images are float in 0..1, height before width, channels last; quaternions are wxyz.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """N pinhole cameras.
+
+    Lens distortion is a property of a photo, not of a camera that renders: photos are undistorted when they are decoded
+    (:class:`Photo`), so that everything behind the scene loader sees pinhole cameras only.
+
+    Attributes:
+        c2w: camera to world, rigid, OpenCV axes.
+        K: intrinsics in pixels.
+        width, height: image size of each camera in pixels.
+    """
+
+    c2w: Float[Tensor, "N 4 4"]
+    K: Float[Tensor, "N 3 3"]
+    width: Int[Tensor, "N"]
+    height: Int[Tensor, "N"]
+
+    def __len__(self) -> int:
+        return self.c2w.shape[0]
+
+    def __getitem__(self, index: int | slice | Tensor | np.ndarray | list[int]) -> "Cameras":
+        """A selection of the cameras; an integer keeps the batch dimension (N = 1)."""
+        if isinstance(index, (int, np.integer)):
+            index = [int(index)]
+        index = index if isinstance(index, slice) else torch.as_tensor(index, device=self.c2w.device)
+        return Cameras(self.c2w[index], self.K[index], self.width[index], self.height[index])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) common to all cameras; ValueError if they differ."""
+        sizes = set(zip(self.width.tolist(), self.height.tolist(), strict=True))
+        if len(sizes) != 1:
+            raise ValueError(f"the cameras have {len(sizes)} different image sizes; index them one size at a time")
+        return next(iter(sizes))
+
+    @property
+    def w2c(self) -> Float[Tensor, "N 4 4"]:
+        """World to camera ("viewmats"), by the closed form for rigid transforms; differentiable."""
+        rotation = self.c2w[:, :3, :3].transpose(1, 2)
+        translation = -rotation @ self.c2w[:, :3, 3:]
+        return torch.cat([torch.cat([rotation, translation], 2), self.c2w[:, 3:]], 1)
+
+    @property
+    def centers(self) -> Float[Tensor, "N 3"]:
+        """Positions of the cameras in the world."""
+        return self.c2w[:, :3, 3]
+
+    def to(self, device: torch.device | str) -> "Cameras":
+        return Cameras(self.c2w.to(device), self.K.to(device), self.width.to(device), self.height.to(device))
+
+    def resized(self, width: int, height: int) -> "Cameras":
+        """The same cameras with another image size; the intrinsics are scaled along."""
+        scale = torch.ones_like(self.K)
+        scale[:, 0] = (width / self.width).to(self.K)[:, None]
+        scale[:, 1] = (height / self.height).to(self.K)[:, None]
+        return replace(
+            self,
+            K=self.K * scale,
+            width=torch.full_like(self.width, width),
+            height=torch.full_like(self.height, height),
+        )
+
+
+@dataclass(frozen=True)
+class Lens:
+    """How a photo's file was taken: its own size and COLMAP camera model, which may be distorted.
+
+    Attributes:
+        model: COLMAP's name of the camera model ("PINHOLE", "OPENCV", "SIMPLE_RADIAL", ...).
+        params: the model's parameters in COLMAP's order, in pixels of ``width`` x ``height``.
+    """
+
+    model: str
+    params: tuple[float, ...]
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Photo:
+    """Where one captured image comes from.
+
+    Attributes:
+        name: its name in the model ("left/0001.jpg"); what ``split.json`` and reports call it.
+        path: the image file.
+        lens: the camera the file was taken with; ``None`` if the file is an undistorted image of the camera already.
+        mask: file whose zero pixels do not count, or ``None``.
+    """
+
+    name: str
+    path: Path
+    lens: Lens | None = None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A set of photos with known cameras, in the normalised world.
+
+    Attributes:
+        name: short name, for folders and reports.
+        cameras: one for each photo, at the size that it is trained at.
+        photos: where the pixels come from, in the same order.
+        points, colors: the sparse points and their colours (0..255); P may be 0.
+        observations: pairs (point, photo): which photo sees which point; empty if unknown.
+        train, test: indices into the cameras; disjoint.
+        from_input: similarity that takes a point of the user's world to the normalised one.
+        extent: radius of the camera centres about their mean, times 1.1 (3DGS's "cameras_extent").
+    """
+
+    name: str
+    cameras: Cameras
+    photos: tuple[Photo, ...]
+    points: Float[np.ndarray, "P 3"]
+    colors: UInt8[np.ndarray, "P 3"]
+    observations: Int[np.ndarray, "O 2"]
+    train: Int[np.ndarray, "T"]
+    test: Int[np.ndarray, "E"]
+    from_input: Float[np.ndarray, "4 4"]
+    extent: float
+
+
+@dataclass(frozen=True)
+class View:
+    """One camera and what it should see.
+
+    Attributes:
+        camera: a single camera.
+        image: the target, 0..1.
+        mask: pixels that count, or ``None`` for all.
+        confidence: weight of each pixel in 0..1, or ``None`` for 1.
+        weight: factor of this view's loss.
+        index: position in the scene's cameras; -1 for views that are not of the scene.
+    """
+
+    camera: Cameras
+    image: Float[Tensor, "H W 3"]
+    name: str
+    index: int = -1
+    mask: Bool[Tensor, "H W"] | None = None
+    confidence: Float[Tensor, "H W"] | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """A splat model, as optimised: before the activations.
+
+    Attributes:
+        means: positions in the world.
+        quats: rotations, wxyz, of any length (normalised when rendered).
+        scales: natural logarithms of the standard deviations along the axes, in world units.
+        opacities: logits.
+        sh0, shN: spherical-harmonics coefficients of degree 0, and of degrees 1..D (K = (D + 1)^2).
+    """
+
+    means: Float[Tensor, "N 3"]
+    quats: Float[Tensor, "N 4"]
+    scales: Float[Tensor, "N 3"]
+    opacities: Float[Tensor, "N"]
+    sh0: Float[Tensor, "N 1 3"]
+    shN: Float[Tensor, "N R 3"]
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    @property
+    def sh_degree(self) -> int:
+        """Highest degree of the stored coefficients."""
+        return round((1 + self.shN.shape[1]) ** 0.5) - 1
+
+    @property
+    def device(self) -> torch.device:
+        return self.means.device
+
+    def as_dict(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in ("means", "quats", "scales", "opacities", "sh0", "shN")}
+
+    def map(self, function: Any) -> "Gaussians":
+        """A new model with ``function`` applied to each tensor: ``gaussians.map(lambda x: x[keep])``."""
+        return Gaussians(**{name: function(value) for name, value in self.as_dict().items()})
+
+    def to(self, device: torch.device | str) -> "Gaussians":
+        return self.map(lambda tensor: tensor.to(device))
+
+
+@dataclass(frozen=True)
+class Render:
+    """What a rasteriser returns for B cameras.
+
+    Attributes:
+        rgb: colours, over the background; not clamped.
+        alpha: coverage in 0..1.
+        depth: expected distance along the optical axis, divided by alpha, in world units; 0 where nothing is seen.
+        info: what gsplat's densification strategies read: ``means2d`` [B,N,2] (whose ``.grad`` is in pixels, ``.absgrad``
+            beside it if asked for), ``radii`` [B,N,2], ``width``, ``height``, ``n_cameras``, ``gaussian_ids``.
+    """
+
+    rgb: Float[Tensor, "B H W 3"]
+    alpha: Float[Tensor, "B H W 1"]
+    depth: Float[Tensor, "B H W 1"] | None = None
+    info: dict[str, Any] = field(default_factory=dict)
