@@ -1,0 +1,71 @@
+"""``difix3d train``: from a command line, a YAML file and a preset to a run."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import tyro
+
+from difix3d.errors import UserError
+from difix3d.logs import ProgressLog, TensorBoardLog
+from difix3d.training.config import PRESETS, TrainConfig
+from difix3d.training.configfile import merge, read_yaml
+
+
+def train(args: Sequence[str] | None = None) -> None:
+    """Trains as the arguments say."""
+    from difix3d.training import Trainer
+
+    Trainer(parse(args), listeners=[ProgressLog(), TensorBoardLog()]).train()
+
+
+def parse(args: Sequence[str] | None = None) -> TrainConfig:
+    """The configuration: defaults, then the preset, then the scene's YAML file, then the command line; later ones win.
+
+    A resumed run begins from its own ``config.yaml`` instead.
+
+    Raises:
+        UserError: a file that cannot be read, or an unknown key, preset or value in it.
+    """
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--scene", default=TrainConfig.scene)
+    first.add_argument("--output-dir", "--output_dir", type=Path)
+    first.add_argument("--resume", action="store_true")
+    first.add_argument("--preset", default=None)
+    first.add_argument("--config", type=Path, default=None)
+    known, _ = first.parse_known_args(args)
+
+    if known.resume and known.output_dir is not None:
+        path = known.output_dir / "config.yaml"
+        if not path.is_file():
+            raise UserError(
+                f"There is no run in {known.output_dir}", f"{path.name} is missing", "Train it without --resume"
+            )
+        values = read_yaml(path)
+    else:
+        path = known.config or find_config(known.scene)
+        values = read_yaml(path) if path else {}
+    name = known.preset or values.get("preset", "auto")
+    config = merge(from_preset(name), values, source=str(path))
+    return tyro.cli(TrainConfig, default=replace(config, preset=name, config=path), args=args, prog="difix3d train")
+
+
+def from_preset(name: str) -> TrainConfig:
+    """The defaults with a preset's differences; `auto` is `standard` on a GPU and `quick` without one."""
+    if name == "auto":
+        name = "standard" if torch.cuda.is_available() else "quick"
+    if name not in PRESETS:
+        raise UserError(f"There is no preset {name!r}", cure=f"Choose from auto, {', '.join(PRESETS)}")
+    return merge(TrainConfig(), PRESETS[name], source=f"preset {name}")
+
+
+def find_config(scene: str) -> Path | None:
+    """``configs/SCENE.yaml`` in the current folder, or among those that come with the program."""
+    package = Path(__file__).parents[1]
+    for folder in (Path("configs"), package / "configs", package.parent / "configs"):
+        path = folder / f"{scene}.yaml"
+        if "/" not in scene and path.is_file():
+            return path
+    return None

@@ -1,0 +1,55 @@
+"""The first Gaussians: one for each sparse point, as wide as its neighbourhood is sparse (3DGS, section 5.1)."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from scipy.spatial import KDTree
+
+from difix3d.types import Gaussians
+
+SH_C0 = 0.28209479177387814
+"""The constant spherical harmonic: rgb = 0.5 + SH_C0 * sh0."""
+
+
+def from_points(
+    points: Float[np.ndarray, "P 3"],
+    colors: UInt8[np.ndarray, "P 3"],
+    *,
+    sh_degree: int = 3,
+    opacity: float = 0.1,
+    scale: float = 1.0,
+) -> Gaussians:
+    """Isotropic Gaussians on points.
+
+    Args:
+        points: positions in the normalised world; at least one.
+        colors: their colours, 0..255.
+        sh_degree: degree to make room for; all coefficients but the constant one start at 0.
+        opacity: initial opacity in 0..1.
+        scale: factor on the initial size, which is the root mean square distance to the three nearest neighbours.
+    """
+    count = len(points)
+    neighbours = min(3, count - 1)
+    if neighbours > 0:
+        distances, _ = KDTree(points).query(points, k=neighbours + 1, workers=-1)
+        size = np.sqrt(np.mean(np.square(distances[:, 1:]), axis=1))
+    else:
+        size = np.ones(count)
+    log_size = torch.from_numpy(np.log(np.maximum(size, 1e-7) * scale)).float()
+    quats = torch.zeros(count, 4)
+    quats[:, 0] = 1
+    return Gaussians(
+        means=torch.from_numpy(np.ascontiguousarray(points)).float(),
+        quats=quats,
+        scales=log_size[:, None].repeat(1, 3),
+        opacities=torch.full((count,), float(np.log(opacity / (1 - opacity)))),
+        sh0=((torch.from_numpy(colors).float() / 255 - 0.5) / SH_C0)[:, None, :],
+        shN=torch.zeros(count, (sh_degree + 1) ** 2 - 1, 3),
+    )
+
+
+def random_points(count: int, radius: float, seed: int) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray, "P 3"]]:
+    """Points and colours drawn evenly from a cube of half-width ``radius`` about the origin, for scenes without points."""
+    rng = np.random.default_rng(seed)
+    points = rng.uniform(-radius, radius, (count, 3)).astype(np.float32)
+    return points, rng.integers(0, 256, (count, 3), dtype=np.uint8)

@@ -1,0 +1,98 @@
+"""The `.ply` layout of the 3DGS authors, which every splat viewer opens."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from plyfile import PlyData, PlyElement, PlyParseError
+from torch import Tensor
+
+from difix3d.errors import UserError
+from difix3d.types import Gaussians
+
+
+def write_ply(gaussians: Gaussians, path: Path, *, compressed: bool = False) -> None:
+    """Writes a model; the file appears whole or not at all.
+
+    Args:
+        gaussians: the model, in the world that the file shall be in.
+        path: target file.
+        compressed: SuperSplat's packed layout (gsplat's exporter), about a quarter of the size and lossy; it can be viewed, not read back.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        if compressed:
+            from gsplat import export_splats
+
+            tensors = gaussians.map(lambda x: x.detach().cpu()).as_dict()
+            partial.write_bytes(export_splats(**tensors, format="ply_compressed"))
+        else:
+            PlyData([PlyElement.describe(_to_table(gaussians), "vertex")]).write(str(partial))
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _to_table(gaussians: Gaussians) -> np.ndarray:
+    def flat(tensor: Tensor) -> np.ndarray:
+        return tensor.detach().cpu().float().reshape(len(gaussians), -1).numpy()
+
+    # the layout keeps normals that nobody uses, and the colour channel as the slow axis of f_rest
+    columns = {
+        **dict(zip("xyz", flat(gaussians.means).T, strict=True)),
+        **{name: np.zeros(len(gaussians), np.float32) for name in ("nx", "ny", "nz")},
+        **{f"f_dc_{i}": column for i, column in enumerate(flat(gaussians.sh0).T)},
+        **{f"f_rest_{i}": column for i, column in enumerate(flat(gaussians.shN.transpose(1, 2)).T)},
+        "opacity": flat(gaussians.opacities)[:, 0],
+        **{f"scale_{i}": column for i, column in enumerate(flat(gaussians.scales).T)},
+        **{f"rot_{i}": column for i, column in enumerate(flat(gaussians.quats).T)},
+    }
+    table = np.empty(len(gaussians), dtype=[(name, "<f4") for name in columns])
+    for name, column in columns.items():
+        table[name] = column
+    return table
+
+
+def read_ply(path: Path) -> Gaussians:
+    """Reads a model of any spherical-harmonics degree from 0 to 3 (no ``f_rest_*`` at all is degree 0).
+
+    Raises:
+        UserError: the file is missing, damaged, not a splat model, or has an impossible number of coefficients.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}", cure="Pass the point_cloud.ply of a run, or any 3DGS .ply")
+    try:
+        table = PlyData.read(str(path))["vertex"]
+    except (PlyParseError, KeyError, ValueError, EOFError) as error:
+        raise UserError(
+            f"{path} cannot be read as PLY ({error})", cure="Export it again; it may be cut short"
+        ) from error
+
+    names = {prop.name for prop in table.properties}
+    needed = [*"xyz", "opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
+    needed += [f"f_dc_{i}" for i in range(3)]
+    if missing := [name for name in needed if name not in names]:
+        raise UserError(
+            f"{path} lacks the properties {', '.join(missing)}",
+            "a splat model in the 3DGS layout has positions, f_dc_*, opacity, scale_* and rot_*",
+            "If it is a plain point cloud, train on it as the scene's points instead",
+        )
+    rest = sum(name.startswith("f_rest_") for name in names)
+    if rest not in (0, 9, 24, 45):
+        raise UserError(f"{path} has {rest} f_rest_* properties", "degrees 0 to 3 have 0, 9, 24 or 45")
+
+    def columns(*keys: str) -> Tensor:
+        return torch.from_numpy(np.stack([np.asarray(table[key], np.float32) for key in keys], axis=1))
+
+    count = len(table.data)
+    coefficients = columns(*(f"f_rest_{i}" for i in range(rest))) if rest else torch.zeros(count, 0)
+    return Gaussians(
+        means=columns(*"xyz"),
+        quats=columns(*(f"rot_{i}" for i in range(4))),
+        scales=columns(*(f"scale_{i}" for i in range(3))),
+        opacities=columns("opacity")[:, 0],
+        sh0=columns(*(f"f_dc_{i}" for i in range(3)))[:, None],
+        shN=coefficients.reshape(count, 3, rest // 3).transpose(1, 2).contiguous(),
+    )

@@ -1,0 +1,105 @@
+"""Listeners to the trainer's events: a progress bar for people, TensorBoard for later."""
+
+import math
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from difix3d.training.events import Evaluated, Event, Finished, Saved, Started, Stepped
+
+
+class ProgressLog:
+    """A live bar on a terminal; in a pipe or a log file, a line for every tenth of the run."""
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(stderr=True, highlight=False)
+        self._bar = Progress(
+            TextColumn("[bold]train"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._bar.add_task("train", total=None, status="")
+        self._loss = self._mse = math.nan
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._first, self._last, self._begin, self._run = (
+                    event.first,
+                    event.last,
+                    time.perf_counter(),
+                    event.run,
+                )
+                resumed = f", resumed at step {event.first:,}" if event.first else ""
+                self.console.print(
+                    f"training on {event.device} from {event.gaussians:,} Gaussians into {event.run}{resumed}"
+                )
+                self._bar.update(self._task, total=event.last, completed=event.first)
+                self._bar.start()
+            case Stepped():
+                self._stepped(event)
+            case Evaluated(step, result):
+                self.console.print(
+                    f"step {step:,}: PSNR {result.mean('psnr'):.2f} dB, SSIM {result.mean('ssim'):.3f} "
+                    f"on {len(result.images)} {result.split} views, {result.mean('seconds') * 1e3:.1f} ms per frame"
+                )
+            case Saved(step, path):
+                self.console.print(f"step {step:,}: saved {path.name}")
+            case Finished():
+                self._bar.stop()
+                self.console.print(self._farewell(event))
+
+    def _stepped(self, event: Stepped) -> None:
+        tenth = max(1, (self._last - self._first) // 10)
+        milestone = (event.step - self._first) % tenth == 0 and not self.console.is_terminal
+        if event.step % 10 and not milestone:  # reading a loss waits for the GPU
+            self._bar.update(self._task, completed=event.step)
+            return
+        loss, mse = sum(float(value) for value in event.losses.values()), float(event.mse)
+        first = math.isnan(self._loss)
+        self._loss = loss if first else 0.9 * self._loss + 0.1 * loss
+        self._mse = mse if first else 0.9 * self._mse + 0.1 * mse
+        rate = (event.step - self._first) / (time.perf_counter() - self._begin)
+        status = (
+            f"loss {self._loss:.4f}  PSNR {-10 * math.log10(max(self._mse, 1e-12)):.2f}  "
+            f"{event.gaussians:,} Gaussians  {rate:.1f} it/s"
+        )
+        self._bar.update(self._task, completed=event.step, status=status)
+        if milestone:
+            left = (self._last - event.step) / rate
+            self.console.print(f"step {event.step:,} of {self._last:,}  {status}  {left / 60:.1f} min left")
+
+    def _farewell(self, event: Finished) -> str:
+        if event.interrupted:
+            return f"stopped at step {event.step:,}; go on with: --resume --output-dir {self._run}"
+        return f"done in {event.seconds / 60:.1f} min: {self._run}"
+
+
+class TensorBoardLog:
+    """Scalars for TensorBoard, in the run's folder: losses every ``period`` steps, and each evaluation."""
+
+    def __init__(self, period: int = 50):
+        self._period = period
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._writer = SummaryWriter(str(event.run / "tensorboard"), purge_step=event.first or None)
+            case Stepped() if event.step % self._period == 0:
+                for name, value in event.losses.items():
+                    self._writer.add_scalar(f"loss/{name}", float(value), event.step)
+                self._writer.add_scalar("train/psnr", -10 * math.log10(max(float(event.mse), 1e-12)), event.step)
+                self._writer.add_scalar("train/gaussians", event.gaussians, event.step)
+            case Evaluated(step, result):
+                for metric in ("psnr", "ssim", "seconds"):
+                    self._writer.add_scalar(f"{result.split}/{metric}", result.mean(metric), step)
+            case Finished():
+                self._writer.close()

@@ -1,0 +1,164 @@
+"""Everything that a training can be told, with defaults that work. Presets and YAML files hold only differences."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from difix3d.losses import LossConfig
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """The first Gaussians."""
+
+    points: int = 100_000
+    """Random points to start from if the scene has no sparse points of its own."""
+    opacity: float = 0.1
+    """Initial opacity, 0..1."""
+    scale: float = 1.0
+    """Initial size, as a multiple of the distance to the nearest three points."""
+    seen_by: int = 2
+    """Use only sparse points that at least this many training photos see, so that held-out photos do not leak in."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Learning rates of Adam, for one view a step; a batch of B multiplies them by the square root of B."""
+
+    means: float = 1.6e-4
+    """Positions, in scene extents a step."""
+    means_final: float = 0.01
+    """What the positions' rate has fallen to (exponentially) at the last step, as a share of the first."""
+    scales: float = 5e-3
+    """Log scales."""
+    quats: float = 1e-3
+    """Quaternions."""
+    opacities: float = 5e-2
+    """Opacity logits."""
+    sh0: float = 2.5e-3
+    """Colours: spherical harmonics of degree 0."""
+    shN: float = 2.5e-3 / 20
+    """Spherical harmonics of the higher degrees."""
+
+
+@dataclass(frozen=True)
+class DensifyConfig:
+    """Where Gaussians are added and removed."""
+
+    kind: Literal["default", "mcmc", "none"] = "default"
+    """`default`: clone and split by gradient, as in 3DGS. `mcmc`: relocate and sample up to `cap` (3DGS as MCMC)."""
+    cap: int = 1_000_000
+    """The most Gaussians: `mcmc` grows up to it, `default` stops growing there."""
+    start: int = 500
+    """First step of densification, at the latest a tenth of the run."""
+    stop: float = 0.5
+    """Last step of densification, as a share of the run."""
+    every: int = 100
+    """Steps between densifications."""
+    grad: float = 0.0002
+    """`default`: gradient of the projected means, in normalised screen units, above which a Gaussian is cloned or split.
+    With `absgrad`, 0.0008 is the usual value."""
+    absgrad: bool = False
+    """`default`: sum the gradients' absolute values over the pixels (AbsGS), so that opposite pulls do not cancel."""
+    revised_opacity: bool = True
+    """`default`: lower the opacity of the halves of a split, so that the pair covers what the one did."""
+    prune_opacity: float = 0.005
+    """Gaussians below this opacity are removed or relocated."""
+    reset_every: int = 3000
+    """`default`: steps between resets of all opacities to near transparent, which kills floaters; 0 never resets."""
+    noise: float = 5e5
+    """`mcmc`: size of the exploring noise, as a multiple of the learning rate."""
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """Corrections of what the photos came with, learnt along with the scene. All are off by default."""
+
+    poses: bool = False
+    """Refine the poses of the training cameras."""
+    pose_rate: float = 1e-4
+    """Learning rate of the poses: radians and scene units a step."""
+    exposure: bool = False
+    """Learn an affine colour correction for each training photo, for cameras on automatic exposure."""
+    exposure_rate: float = 1e-3
+    """Learning rate of the colour corrections."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Trains a Gaussian-splatting model on a scene.
+
+    Examples:
+      python scripts/train.py --scene demo
+      python scripts/train.py --scene path/to/capture --resolution 960
+      python scripts/train.py --scene garden --data-dir data
+      python scripts/train.py --resume --output-dir outputs/garden/first
+    """
+
+    scene: str = "demo"
+    """`demo`, `synthetic:SEED`, a folder (COLMAP, transforms.json, or just photos), a video, or a name: of a file in configs/,
+    of a folder in the data folder, or of a scene that can be downloaded (`difix3d download --list`)."""
+    preset: Literal["auto", "standard", "quick", "mcmc"] = "auto"
+    """Settings to start from: `standard` (30,000 steps as in 3DGS; `auto` on a GPU), `quick` (7,000 steps; `auto` on a CPU),
+    `mcmc` (standard with relocation up to a fixed number of Gaussians). Files and options below go on top."""
+    config: Path | None = None
+    """YAML file with differences from the preset; by default configs/SCENE.yaml, if there is one."""
+    data_dir: Path = Path("data")
+    """Where downloaded and generated scenes lie."""
+    output_dir: Path | None = None
+    """Folder of this run; by default outputs/SCENE/DATE_TIME."""
+    split: str = "auto"
+    """Which photos are held out: `auto` (split.json, else every 8th), `interpolation`, `extrapolation`, `every:N`, `none`, `file:JSON`."""
+    resolution: int | None = None
+    """Long side of the training images in pixels; by default at most 1600."""
+    max_steps: int = 30_000
+    """Steps to train."""
+    eval_steps: tuple[int, ...] = (7_000,)
+    """Evaluate after these steps; the last step is always evaluated."""
+    save_steps: tuple[int, ...] = (7_000,)
+    """Save a checkpoint and a .ply after these steps; the last step is always saved."""
+    autosave_minutes: float = 10.0
+    """Minutes between further checkpoints, to resume from; 0 for none."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints to keep; 0 keeps all."""
+    seed: int = 0
+    """Seed of everything random. On a CPU, equal seeds give equal bits."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """`auto`: CUDA if there is a GPU."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --output-dir."""
+    batch_size: int = 1
+    """Views a step."""
+    sh_degree: int = 3
+    """Spherical-harmonics degree of the colours, 0 to 3."""
+    sh_every: int = 1000
+    """Steps after which the degree in use grows by one; less in runs under 7,000 steps."""
+    background: Literal["black", "white", "random"] = "black"
+    """What lies behind the Gaussians. `random` (a new colour each step) makes the model opaque."""
+    antialiased: bool = False
+    """Mip-Splatting's opacity compensation, for renders at other scales than the photos'."""
+    packed: bool = False
+    """CUDA only: a layout that needs less memory in large scenes, and a little more time."""
+    memory_limit: float = 4.0
+    """GB of decoded photos to keep in memory; more are decoded again when needed."""
+    init: InitConfig = field(default_factory=InitConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    densify: DensifyConfig = field(default_factory=DensifyConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+
+    def sh_degree_at(self, step: int) -> int:
+        """Degree in use at a step: it grows to the full one over at most 3/7 of the run."""
+        return min(self.sh_degree, step // max(1, min(self.sh_every, self.max_steps // 7)))
+
+
+PRESETS: dict[str, dict] = {
+    "standard": {},
+    "quick": {"max_steps": 7_000, "eval_steps": [2_000]},
+    "mcmc": {
+        "densify": {"kind": "mcmc", "stop": 0.83},
+        "init": {"opacity": 0.5, "scale": 0.1},
+        "loss": {"opacity": 0.01, "scale": 0.01},
+    },
+}
+"""Named differences from the defaults. `standard` is 3DGS's schedule; `quick` is the default on a CPU."""

@@ -1,0 +1,96 @@
+"""YAML files and nested dataclasses: each key is checked, and a wrong one is answered with the nearest right one."""
+
+import difflib
+import types
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from difix3d.errors import UserError
+
+Config = TypeVar("Config")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty mapping."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read as YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds a {type(values).__name__}", "a configuration is a mapping of names to values")
+    return values
+
+
+def write_yaml(config: Any, path: Path) -> None:
+    """All values of a configuration, defaults included, as :func:`read_yaml` and :func:`merge` take them back."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    path.write_text(yaml.safe_dump(plain(asdict(config)), sort_keys=False), encoding="utf-8")
+
+
+def merge(config: Config, values: dict[str, Any], *, source: str, prefix: str = "") -> Config:
+    """A new configuration with ``values`` in place of what it had.
+
+    Args:
+        config: a (nested) dataclass.
+        values: nested dict of differences.
+        source: what to call their origin in errors.
+
+    Raises:
+        UserError: an unknown key (with the nearest known one), or a value of another type than the field's.
+    """
+    hints = get_type_hints(type(config))
+    known = {item.name for item in fields(config)}  # type: ignore[arg-type]
+    changes = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            cure = f"Did you mean {prefix}{near[0]}?" if near else f"Known are: {', '.join(sorted(known))}"
+            raise UserError(f"{source} sets {name}, which does not exist", cure=cure)
+        current = getattr(config, key)
+        if is_dataclass(current):
+            if not isinstance(value, dict):
+                raise UserError(
+                    f"{source} sets {name} to {value!r}", f"{name} is a group of options: give it a mapping"
+                )
+            changes[key] = merge(current, value, source=source, prefix=f"{name}.")
+        else:
+            changes[key] = _convert(value, hints[key], name, source)
+    return replace(config, **changes)  # type: ignore[type-var]
+
+
+def _convert(value: Any, hint: Any, name: str, source: str) -> Any:
+    """The value as the field's type; YAML knows no tuples and no paths, and reads 1e-4 as text."""
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        if value is None and type(None) in get_args(hint):
+            return None
+        hint = next(option for option in get_args(hint) if option is not type(None))
+        return _convert(value, hint, name, source)
+    if origin is Literal and value in get_args(hint):
+        return value
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_convert(item, get_args(hint)[0], name, source) for item in value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    if hint is float and not isinstance(value, bool):
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            pass
+    elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    wanted = (
+        f"one of {', '.join(map(str, get_args(hint)))}" if origin is Literal else getattr(hint, "__name__", str(hint))
+    )
+    raise UserError(f"{source} sets {name} to {value!r}", f"it must be {wanted}")

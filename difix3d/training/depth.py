@@ -1,0 +1,39 @@
+"""Depth supervision by the sparse points: structure from motion knows how far away some pixels are."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.losses import sparse_depth
+from difix3d.scene import visible_points
+from difix3d.types import Render, Scene, View
+
+
+class SparseDepth:
+    """The mean error of inverse depth at the points that each photo sees.
+
+    Args:
+        scene: its observations say who sees what; points that fewer than two training photos see are not used.
+        device: where the renders are.
+    """
+
+    def __init__(self, scene: Scene, device: torch.device):
+        keep = np.zeros(len(scene.points), bool)
+        keep[visible_points(scene, at_least=2)] = True
+        used = scene.observations[keep[scene.observations[:, 0]]]
+        points = torch.from_numpy(scene.points).float()
+        self._points = [points[used[used[:, 1] == photo, 0]].to(device) for photo in range(len(scene.photos))]
+
+    def __call__(self, render: Render, views: list[View]) -> Float[Tensor, ""]:
+        """The loss of a batch; ``render.depth`` must be there."""
+        assert render.depth is not None
+        total = render.depth.new_zeros(())
+        for depth, view in zip(render.depth, views, strict=True):
+            w2c = view.camera.w2c[0]
+            camera = self._points[view.index] @ w2c[:3, :3].T + w2c[:3, 3]
+            pixels = camera @ view.camera.K[0].T
+            z = camera[:, 2]
+            ahead = z > 1e-3
+            total = total + sparse_depth(depth, pixels[ahead, :2] / z[ahead, None], z[ahead])
+        return total / len(views)

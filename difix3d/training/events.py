@@ -1,0 +1,60 @@
+"""What the trainer says while it works. Progress bars, loggers and the viewer listen; the trainer knows none of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from difix3d.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training begins: ``first`` of ``last`` steps are done already (more than 0 if resumed)."""
+
+    first: int
+    last: int
+    run: Path
+    device: str
+    gaussians: int
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """One step is done. ``losses`` and ``mse`` are still on the device: reading them waits for it."""
+
+    step: int
+    losses: dict[str, Tensor]
+    mse: Tensor
+    gaussians: int
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The test (or, without any, training) views were rendered and compared."""
+
+    step: int
+    result: Evaluation
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint was written."""
+
+    step: int
+    path: Path
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Training ended: at its last step, or ``interrupted`` before."""
+
+    step: int
+    seconds: float
+    interrupted: bool
+
+
+Event = Started | Stepped | Evaluated | Saved | Finished
+Listener = Callable[[Any], None]

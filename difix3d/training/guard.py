@@ -1,0 +1,72 @@
+"""What ends a run early: numbers that are none, and Ctrl-C."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from difix3d.errors import UserError
+from difix3d.types import View
+
+EXPLODED = 100.0
+"""A loss above this is not an image difference any more: that of black and white is 1."""
+
+
+class LossGuard:
+    """Finds the first step whose loss is no number, or far too large.
+
+    On a GPU each look waits for the device, so that it looks only every ``period`` steps, and before each save.
+    """
+
+    def __init__(self, run: Path, period: int = 20):
+        self._run = run
+        self._period = period
+        self._recent: list[tuple[int, str, Tensor]] = []
+
+    def watch(self, step: int, views: list[View], losses: dict[str, Tensor]) -> None:
+        """Remembers a step; raises as :meth:`check` does when it is time to look."""
+        names = ", ".join(view.name for view in views)
+        self._recent.append((step, names, torch.stack(list(losses.values())).sum()))
+        if len(self._recent) >= self._period:
+            self.check()
+
+    def check(self) -> None:
+        """Looks at all remembered steps.
+
+        Raises:
+            UserError: with the step and the views of the first bad loss.
+        """
+        if not self._recent:
+            return
+        values = torch.stack([loss for _, _, loss in self._recent]).tolist()
+        for (step, names, _), value in zip(self._recent, values, strict=True):
+            if not abs(value) < EXPLODED:
+                raise UserError(
+                    f"The loss became {value:.3g} at step {step}, on {names}",
+                    f"The last good checkpoint in {self._run} was kept",
+                    "Look at that photo and its pose; or lower the learning rates (--optim.*) and go on with --resume",
+                )
+        self._recent.clear()
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Within, Ctrl-C only raises a flag, for the loop to end between two steps; a second Ctrl-C ends the program at once."""
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested.is_set  # only the main thread may handle signals
+        return
+
+    def handle(signum: int, frame: object) -> None:
+        requested.set()
+        signal.signal(signal.SIGINT, previous)
+
+    previous = signal.signal(signal.SIGINT, handle)
+    try:
+        yield requested.is_set
+    finally:
+        signal.signal(signal.SIGINT, previous)
