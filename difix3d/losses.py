@@ -1,7 +1,7 @@
 """The terms of the training loss: one named function each, collected in a dict, summed once by the trainer.
 
-Photometric terms take the per-pixel weights of a view (mask times confidence) into a mean over *all* pixels, so that a view
-with few trusted pixels pulls less, not harder.
+Photometric terms take the per-pixel weights of a view (mask times confidence) into a mean over *all* pixels, so that a
+view with few trusted pixels pulls less, not harder.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def l1(render: Image, target: Image, weights: Weights | None) -> Float[Tensor, "
 
 
 def dssim(render: Image, target: Image, weights: Weights | None) -> Float[Tensor, ""]:
-    """1 - SSIM. Where the weight is 0 the target is replaced by the render, so that windows across the edge see no difference."""
+    """1 - SSIM. Where the weight is 0 the target becomes the render, so that windows across the edge see no difference."""
     if weights is not None:
         target = torch.where(weights[..., None] > 0, target, render.detach())
     similarity = ssim(render[None], target[None])[0].mean(-1)
@@ -47,7 +47,7 @@ def dssim(render: Image, target: Image, weights: Weights | None) -> Float[Tensor
 
 
 def photometric(rgb: Float[Tensor, "B H W 3"], views: list[View], config: LossConfig) -> dict[str, Tensor]:
-    """L1 and D-SSIM between renders (not clamped) and the views' images, averaged over the batch by the views' weights."""
+    """L1 and D-SSIM between renders (not clamped) and the views' images: the batch's mean, by the views' weights."""
     terms = {"l1": rgb.new_zeros(()), "dssim": rgb.new_zeros(())}
     for render, view in zip(rgb, views, strict=True):
         weights = pixel_weights(view)

@@ -30,8 +30,5 @@ class At:
     def __contains__(self, step: int) -> bool:
         return step in self.steps
 
-    def __contains__(self, step: int) -> bool:
-        return step in self.steps
-
     def __iter__(self) -> Iterator[int]:
         return iter(sorted(self.steps))

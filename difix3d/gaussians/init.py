@@ -49,7 +49,7 @@ def from_points(
 
 
 def random_points(count: int, radius: float, seed: int) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray, "P 3"]]:
-    """Points and colours drawn evenly from a cube of half-width ``radius`` about the origin, for scenes without points."""
+    """Points and colours drawn evenly from a cube of half-width ``radius`` about the origin."""
     rng = np.random.default_rng(seed)
     points = rng.uniform(-radius, radius, (count, 3)).astype(np.float32)
     return points, rng.integers(0, 256, (count, 3), dtype=np.uint8)

@@ -18,7 +18,8 @@ def write_ply(gaussians: Gaussians, path: Path, *, compressed: bool = False) -> 
     Args:
         gaussians: the model, in the world that the file shall be in.
         path: target file.
-        compressed: SuperSplat's packed layout (gsplat's exporter), about a quarter of the size and lossy; it can be viewed, not read back.
+        compressed: SuperSplat's packed layout (gsplat's exporter), about a quarter of the size and lossy; it can be
+            viewed, not read back.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")

@@ -44,7 +44,8 @@ def multiply(a: Float[Tensor, "4"], b: Float[Tensor, "N 4"]) -> Float[Tensor, "N
 def sh_rotation(rotation: Float[np.ndarray, "3 3"], degree: int) -> Float[Tensor, "R R"]:
     """The matrix that turns coefficients of degrees 1..degree: Y(d) c' = Y(R^T d) c for every direction d.
 
-    Solved from more directions than there are coefficients; the harmonics span all rotations of themselves, so it is exact.
+    Solved from more directions than there are coefficients; the harmonics span all rotations of themselves, so that the
+    solution is exact.
     """
     directions = torch.nn.functional.normalize(
         torch.randn(64, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=-1

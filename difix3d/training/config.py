@@ -46,7 +46,7 @@ class DensifyConfig:
     """Where Gaussians are added and removed."""
 
     kind: Literal["default", "mcmc", "none"] = "default"
-    """`default`: clone and split by gradient, as in 3DGS. `mcmc`: relocate and sample up to `cap` (3DGS as MCMC)."""
+    """`default`: clone and split by gradient (3DGS). `mcmc`: relocate and sample up to `cap` (3DGS as MCMC)."""
     cap: int = 1_000_000
     """The most Gaussians: `mcmc` grows up to it, `default` stops growing there."""
     start: int = 500
@@ -96,11 +96,11 @@ class TrainConfig:
     """
 
     scene: str = "demo"
-    """`demo`, `synthetic:SEED`, a folder (COLMAP, transforms.json, or just photos), a video, or a name: of a file in configs/,
-    of a folder in the data folder, or of a scene that can be downloaded (`difix3d download --list`)."""
+    """`demo`, `synthetic:SEED`, a folder (COLMAP, transforms.json, or just photos), a video, or a name: of a file in
+    configs/, of a folder in the data folder, or of a scene that can be downloaded (`difix3d download --list`)."""
     preset: Literal["auto", "standard", "quick", "mcmc"] = "auto"
-    """Settings to start from: `standard` (30,000 steps as in 3DGS; `auto` on a GPU), `quick` (7,000 steps; `auto` on a CPU),
-    `mcmc` (standard with relocation up to a fixed number of Gaussians). Files and options below go on top."""
+    """Settings to start from: `standard` (30,000 steps as in 3DGS; `auto` on a GPU), `quick` (7,000 steps; `auto` on a
+    CPU), `mcmc` (standard with relocation up to a fixed number of Gaussians). Files and options below go on top."""
     config: Path | None = None
     """YAML file with differences from the preset; by default configs/SCENE.yaml, if there is one."""
     data_dir: Path = Path("data")
@@ -108,7 +108,8 @@ class TrainConfig:
     output_dir: Path | None = None
     """Folder of this run; by default outputs/SCENE/DATE_TIME."""
     split: str = "auto"
-    """Which photos are held out: `auto` (split.json, else every 8th), `interpolation`, `extrapolation`, `every:N`, `none`, `file:JSON`."""
+    """Which photos are held out: `auto` (split.json, else every 8th), `interpolation`, `extrapolation`, `every:N`,
+    `none`, `file:JSON`."""
     resolution: int | None = None
     """Long side of the training images in pixels; by default at most 1600."""
     max_steps: int = 30_000

@@ -65,7 +65,7 @@ class Densifier:
             self._reset_opacities(splats, step)
 
     def _reset_opacities(self, splats: SplatOptimizer, step: int) -> None:
-        # gsplat 1.5's own reset never fires (`step % n == 0 & step > 0` compares with `0 & step`); a second one does nothing
+        # gsplat 1.5's own reset never fires (`step % n == 0 & step > 0` compares with `0 & step`); two do no harm
         from gsplat.strategy.ops import reset_opa
 
         every = self.config.reset_every

@@ -1,4 +1,4 @@
-"""What the trainer says while it works. Progress bars, loggers and the viewer listen; the trainer knows none of them."""
+"""What the trainer says while it works: progress bars, loggers and the viewer listen; it knows none of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -55,13 +55,13 @@ class LossGuard:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C only raises a flag, for the loop to end between two steps; a second Ctrl-C ends the program at once."""
+    """Within, Ctrl-C only raises a flag, for the loop to end between two steps; a second one ends the program at once."""
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield requested.is_set  # only the main thread may handle signals
         return
 
-    def handle(signum: int, frame: object) -> None:
+    def handle(_signum: int, _frame: object) -> None:
         requested.set()
         signal.signal(signal.SIGINT, previous)
 

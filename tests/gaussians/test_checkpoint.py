@@ -2,6 +2,7 @@ import errno
 
 import pytest
 import torch
+
 from difix3d.errors import UserError
 from difix3d.gaussians import checkpoint
 from difix3d.gaussians.checkpoint import flatten, load_checkpoint, nested, newest_checkpoint, save_checkpoint

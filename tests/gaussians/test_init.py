@@ -1,5 +1,6 @@
 import numpy as np
 import torch
+
 from difix3d.gaussians.init import SH_C0, from_points, random_points
 
 

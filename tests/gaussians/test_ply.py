@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 import torch
+from numpy.lib.recfunctions import repack_fields
+from plyfile import PlyData, PlyElement
+
 from difix3d.errors import UserError
 from difix3d.gaussians import read_ply, write_ply
 from difix3d.types import Gaussians
-from numpy.lib.recfunctions import repack_fields
-from plyfile import PlyData, PlyElement
 
 
 def random_gaussians(count: int = 20, degree: int = 3) -> Gaussians:

@@ -1,9 +1,10 @@
 import numpy as np
 import torch
-from difix3d.gaussians.transform import sh_rotation, transform
-from difix3d.geometry.sh import sh_basis
 from scipy.spatial.transform import Rotation
 from test_ply import random_gaussians
+
+from difix3d.gaussians.transform import sh_rotation, transform
+from difix3d.geometry.sh import sh_basis
 
 
 def similarity(seed: int = 0) -> np.ndarray:
