@@ -1,0 +1,46 @@
+"""What the readers of the file formats return: photos and cameras as the files say, before any choice is made."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from difix3d.types import Lens
+
+
+@dataclass(frozen=True)
+class Capture:
+    """N photos with their cameras, in the user's world.
+
+    Attributes:
+        folder: what file names in errors and ``images_2`` folders are relative to.
+        names: what the model calls the photos; unique.
+        files: where they should be, at full size; need not exist.
+        c2w: camera to world, OpenCV axes; unchecked.
+        lenses: the camera models, at full size.
+        masks: mask files, or ``None``.
+        points, colors: sparse points; P may be 0.
+        observations: pairs (point, photo), empty if unknown.
+        splits: lists of names that the format itself gives ("train", "test").
+    """
+
+    folder: Path
+    names: list[str]
+    files: list[Path]
+    c2w: Float[np.ndarray, "N 4 4"]
+    lenses: list[Lens]
+    masks: list[Path | None]
+    points: Float[np.ndarray, "P 3"]
+    colors: UInt8[np.ndarray, "P 3"]
+    observations: Int[np.ndarray, "O 2"]
+    splits: dict[str, list[str]] = field(default_factory=dict)
+
+
+def find_masks(folder: Path, names: list[str]) -> list[Path | None]:
+    """``masks/NAME.EXT.png`` (COLMAP's convention) or ``masks/NAME.png`` for each photo, ``None`` where there is none."""
+    masks = folder / "masks"
+    if not masks.is_dir():
+        return [None] * len(names)
+    candidates = [(masks / f"{name}.png", (masks / name).with_suffix(".png")) for name in names]
+    return [next((path for path in paths if path.exists()), None) for paths in candidates]

@@ -1,0 +1,223 @@
+"""COLMAP models, binary and text.
+
+The files are read here rather than by pycolmap because pycolmap trusts them: a truncated file makes it hang, end the
+process, or return nonsense. The tests compare with pycolmap on intact ones. Format: COLMAP's documentation, "Output format".
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int, UInt8
+
+from difix3d.errors import UserError
+from difix3d.geometry.lens import MODELS
+from difix3d.scene.capture import Capture, find_masks
+from difix3d.types import Lens
+
+MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "")
+MODEL_IDS = (
+    "SIMPLE_PINHOLE PINHOLE SIMPLE_RADIAL RADIAL OPENCV OPENCV_FISHEYE FULL_OPENCV FOV SIMPLE_RADIAL_FISHEYE "
+    "RADIAL_FISHEYE THIN_PRISM_FISHEYE RAD_TAN_THIN_PRISM_FISHEYE"
+).split()
+PARAM_COUNTS = {name: len(params.split()) for name, params in MODELS.items()}
+PARAM_COUNTS |= {"FOV": 5, "THIN_PRISM_FISHEYE": 12, "RAD_TAN_THIN_PRISM_FISHEYE": 16}
+
+
+class Pose(NamedTuple):
+    """An image of the model: world to camera as quaternion (wxyz) and translation."""
+
+    image_id: int
+    quat: tuple[float, ...]
+    translation: tuple[float, ...]
+    camera_id: int
+    name: str
+
+
+class Points(NamedTuple):
+    """The sparse points, and which image (by its id) sees which point (by its row)."""
+
+    xyz: Float[np.ndarray, "P 3"]
+    rgb: UInt8[np.ndarray, "P 3"]
+    point: Int[np.ndarray, "O"]
+    image_id: Int[np.ndarray, "O"]
+
+
+def find_model(folder: Path) -> Path | None:
+    """The folder of the model inside a scene folder, if there is one."""
+    models = [folder / name for name in MODEL_FOLDERS]
+    return next((m for m in models if any((m / f"images.{kind}").exists() for kind in ("bin", "txt"))), None)
+
+
+def read_colmap(folder: Path, model: Path) -> Capture:
+    """Reads the model of a scene whose photos lie in ``images/`` (or in the folder itself).
+
+    Raises:
+        UserError: a file is missing or damaged, or the model has no images.
+    """
+    cameras = _read(model, "cameras", _cameras_binary, _cameras_text)
+    poses = sorted(_read(model, "images", _images_binary, _images_text), key=lambda pose: pose.name)
+    points = _read(model, "points3D", _points_binary, _points_text)
+    orphan = next((pose for pose in poses if pose.camera_id not in cameras), None)
+    if orphan is not None:
+        raise UserError(
+            f"{model}: the image {orphan.name} has the camera {orphan.camera_id}, which is not in the cameras file",
+            "",
+            "Export the model again",
+        )
+    names = [pose.name for pose in poses]
+    has_images = any((folder / name).is_dir() for name in ("images", "images_2", "images_4", "images_8"))
+    root = folder / "images" if has_images else folder
+    return Capture(
+        folder=folder,
+        names=names,
+        files=[root / name for name in names],
+        c2w=_camera_to_world(poses),
+        lenses=[cameras[pose.camera_id] for pose in poses],
+        masks=find_masks(folder, names),
+        points=points.xyz,
+        colors=points.rgb,
+        observations=_observations(points, poses),
+    )
+
+
+def _read(model: Path, name: str, binary, text):
+    """Reads one file of the model in the format that is there; whatever is wrong with it becomes a UserError."""
+    path = next((p for p in (model / f"{name}.bin", model / f"{name}.txt") if p.exists()), None)
+    if path is None:
+        raise UserError(
+            f"The COLMAP model {model} has no {name}.bin or {name}.txt",
+            "A model consists of cameras, images and points3D",
+            "Export it again (colmap model_converter)",
+        )
+    try:
+        if path.suffix == ".bin":
+            return binary(path.read_bytes())
+        return text(path.read_text(encoding="utf-8"))
+    except (struct.error, ValueError, IndexError, KeyError, OverflowError) as error:
+        raise UserError(
+            f"{path} is damaged: {path.stat().st_size} bytes, {error}",
+            "",
+            "Copy it again or export the model again (colmap model_converter)",
+        ) from None
+
+
+def _cameras_binary(data: bytes) -> dict[int, Lens]:
+    (count,), at, cameras = struct.unpack_from("<Q", data), 8, {}
+    for _ in range(count):
+        camera_id, model_id, width, height = struct.unpack_from("<iiQQ", data, at)
+        model = _model_name(model_id)
+        params = struct.unpack_from(f"<{_param_count(model)}d", data, at + 24)
+        cameras[camera_id] = Lens(model, params, width, height)
+        at += 24 + 8 * len(params)
+    return cameras
+
+
+def _cameras_text(text: str) -> dict[int, Lens]:
+    cameras = {}
+    for line in _lines(text):
+        camera_id, model, width, height, *params = line.split()
+        if len(params) != _param_count(model):
+            raise ValueError(f"{model} has {_param_count(model)} parameters, not {len(params)}")
+        cameras[int(camera_id)] = Lens(model, tuple(map(float, params)), int(width), int(height))
+    return cameras
+
+
+def _model_name(model_id: int) -> str:
+    if 0 <= model_id < len(MODEL_IDS):
+        return MODEL_IDS[model_id]
+    import pycolmap  # models that are younger than the table
+
+    return pycolmap.CameraModelId(model_id).name
+
+
+def _param_count(model: str) -> int:
+    if model in PARAM_COUNTS:
+        return PARAM_COUNTS[model]
+    import pycolmap
+
+    return len(pycolmap.Camera.create_from_model_name(0, model, 1.0, 2, 2).params)
+
+
+def _images_binary(data: bytes) -> list[Pose]:
+    (count,), at, poses = struct.unpack_from("<Q", data), 8, []
+    for _ in range(count):
+        image_id, *pose, camera_id = struct.unpack_from("<i7di", data, at)
+        end = data.index(b"\0", at + 64)
+        (seen,) = struct.unpack_from("<Q", data, end + 1)
+        poses.append(Pose(image_id, tuple(pose[:4]), tuple(pose[4:]), camera_id, data[at + 64 : end].decode()))
+        at = end + 9 + 24 * seen
+    if at > len(data):
+        raise ValueError(f"{at} expected")
+    return poses
+
+
+def _images_text(text: str) -> list[Pose]:
+    lines = (line for line in text.splitlines() if not line.startswith("#"))
+    poses = []
+    for line in lines:
+        if not line.strip():
+            continue
+        image_id, *pose, camera_id, name = line.split(maxsplit=9)
+        values = tuple(map(float, pose))
+        poses.append(Pose(int(image_id), values[:4], values[4:], int(camera_id), name.strip()))
+        next(lines, None)  # the keypoints, on a line of their own that may be empty
+    return poses
+
+
+def _points_binary(data: bytes) -> Points:
+    (count,), at = struct.unpack_from("<Q", data), 8
+    starts, lengths = [], []
+    for _ in range(count):
+        (length,) = struct.unpack_from("<Q", data, at + 43)
+        starts.append(at)
+        lengths.append(length)
+        at += 51 + 8 * length
+    if at > len(data):
+        raise ValueError(f"{at} expected")
+    raw, start, length = np.frombuffer(data, np.uint8), np.array(starts, np.int64), np.array(lengths, np.int64)
+    fields = raw[start[:, None] + np.arange(8, 35)] if count else np.zeros((0, 27), np.uint8)
+    point = np.repeat(np.arange(count), length)
+    nth = np.arange(len(point)) - np.repeat(np.cumsum(length) - length, length)
+    track = start[point] + 51 + 8 * nth
+    image_id = np.ascontiguousarray(raw[track[:, None] + np.arange(4)]).view("<i4").reshape(-1)
+    xyz = np.ascontiguousarray(fields[:, :24]).view("<f8").reshape(-1, 3)
+    return Points(xyz, np.ascontiguousarray(fields[:, 24:]), point, image_id.astype(np.int64))
+
+
+def _points_text(text: str) -> Points:
+    rows = [line.split() for line in _lines(text)]
+    track = [(row, int(image_id)) for row, values in enumerate(rows) for image_id in values[8::2]]
+    pairs = np.array(track, np.int64).reshape(-1, 2)
+    xyz = np.array([values[1:4] for values in rows], np.float64).reshape(-1, 3)
+    rgb = np.array([values[4:7] for values in rows], np.int64).reshape(-1, 3).astype(np.uint8)
+    return Points(xyz, rgb, pairs[:, 0], pairs[:, 1])
+
+
+def _lines(text: str) -> Iterator[str]:
+    return (line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+
+
+def _observations(points: Points, poses: list[Pose]) -> Int[np.ndarray, "O 2"]:
+    """Unique pairs (point, position of the image)."""
+    position = {pose.image_id: i for i, pose in enumerate(poses)}
+    photo = np.array([position.get(i, -1) for i in points.image_id.tolist()], np.int64)
+    pairs = np.stack([points.point, photo], 1)[photo >= 0]
+    return np.unique(pairs, axis=0) if len(pairs) else np.zeros((0, 2), np.int64)
+
+
+def _camera_to_world(poses: list[Pose]) -> Float[np.ndarray, "N 4 4"]:
+    quats = np.array([pose.quat for pose in poses], np.float64).reshape(-1, 4)
+    w, x, y, z = (quats / np.linalg.norm(quats, axis=1, keepdims=True)).T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)],  # the transpose: camera to world
+        [2 * (x * y - w * z), 1 - 2 * (x * x + z * z), 2 * (y * z + w * x)],
+        [2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    c2w = np.tile(np.eye(4), (len(poses), 1, 1))
+    c2w[:, :3, :3] = np.array(rows).transpose(2, 0, 1)
+    translation = np.array([pose.translation for pose in poses], np.float64).reshape(-1, 3)
+    c2w[:, :3, 3] = -np.einsum("nij,nj->ni", c2w[:, :3, :3], translation)
+    return c2w

@@ -1,0 +1,261 @@
+"""``load_scene``: from a name or a folder to a :class:`Scene`."""
+
+import difflib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from difix3d.errors import UserError
+from difix3d.geometry.lens import is_pinhole, undistorted
+from difix3d.geometry.normalize import extent, plausible_points, similarity, transform_points, transform_poses
+from difix3d.images import image_size
+from difix3d.scene.capture import Capture
+from difix3d.scene.colmap import find_model, read_colmap
+from difix3d.scene.splits import choose_split
+from difix3d.types import Cameras, Lens, Photo, Scene
+
+log = logging.getLogger(__name__)
+
+LONG_SIDE = 1600
+"""Larger photos are trained at this many pixels on the long side unless the user asks for more, as in 3DGS."""
+
+ROUNDING = 2
+"""Pixels by which a scaled image may miss the exact size: programs round ``images_N`` in different ways."""
+
+
+def load_scene(
+    source: str | Path,
+    *,
+    data_dir: Path = Path("data"),
+    split: str = "auto",
+    resolution: int | None = None,
+    normalize: bool = True,
+    seed: int = 0,
+) -> Scene:
+    """Loads photos with known cameras, or finds the cameras first.
+
+    Args:
+        source: ``demo``, ``synthetic:SEED``, the folder of a scene (COLMAP model, ``transforms.json``, or just photos), a
+            ``transforms.json``, a video, or the name of a scene in ``data_dir`` or of one that can be downloaded.
+        data_dir: where downloaded and generated scenes lie.
+        split: which photos are held out; see :func:`difix3d.scene.splits.choose_split`.
+        resolution: long side in pixels that photos are reduced to; they are never enlarged. ``None``: at most 1600.
+        normalize: move the world so that the cameras are about one unit from its origin, z up; else keep the user's.
+        seed: of structure from motion, where cameras have to be found.
+
+    Raises:
+        UserError: whatever is wrong with the input.
+    """
+    if resolution is not None and resolution < 16:
+        raise UserError(f"The resolution is {resolution}", "The long side must be at least 16 pixels")
+    path = find_source(str(source), data_dir)
+    capture = read_capture(path, data_dir, seed)
+    _check_poses(capture)
+    files = choose_files(capture, resolution or LONG_SIDE)
+    train, test = choose_split(split, capture.names, capture.folder, capture.splits)
+    points, colors, observations = _clean_points(capture)
+    c2w = _orthonormal(capture.c2w)
+    from_input = similarity(c2w, points) if normalize else np.eye(4)
+    c2w, points = transform_poses(from_input, c2w), transform_points(from_input, points)
+    photos = [
+        Photo(name, file.path, None if is_pinhole(lens) else lens, mask)
+        for name, file, lens, mask in zip(capture.names, files, capture.lenses, capture.masks, strict=True)
+    ]
+    return Scene(
+        name=path.stem if path.is_file() else path.resolve().name,
+        cameras=_cameras(c2w, capture.lenses, files),
+        photos=tuple(photos),
+        points=points,
+        colors=colors,
+        observations=observations,
+        train=train,
+        test=test,
+        from_input=from_input,
+        extent=extent(c2w[:, :3, 3]),
+    )
+
+
+def find_source(source: str, data_dir: Path) -> Path:
+    """The folder or file that a source names; scenes that are generated or downloaded are, if they are not there yet."""
+    kind, _, seed = source.partition(":")
+    if source == "demo" or (kind == "synthetic" and seed):
+        from difix3d.scene.synthetic import write_scene
+
+        if seed and not seed.isdigit():
+            raise UserError(f"The scene {source!r} has no valid seed", "A seed is a whole number", "Try synthetic:1")
+        number = int(seed or 0)
+        return write_scene(number, data_dir / f"synthetic-{number}")
+    path = Path(source).expanduser()
+    for candidate in (path, data_dir / source):
+        if candidate.exists():
+            return candidate
+    from difix3d.scene.download import SCENES, download
+
+    if source in SCENES:
+        return download(source, data_dir)
+    present = [entry.name for entry in data_dir.iterdir() if entry.is_dir()] if data_dir.is_dir() else []
+    close = difflib.get_close_matches(source, [*SCENES, "demo", *present], n=3)
+    raise UserError(
+        f"There is no scene {source!r}: no such folder, nor {data_dir / source}",
+        "A scene is a folder, demo, synthetic:SEED, or a name that can be downloaded",
+        f"Did you mean {' or '.join(close)}?" if close else "Check the path",
+    )
+
+
+def read_capture(path: Path, data_dir: Path, seed: int = 0) -> Capture:
+    """Reads a scene in the format that it has."""
+    model = find_model(path) if path.is_dir() else None
+    if model is not None:
+        return read_colmap(path, model)
+    from difix3d.scene.transforms import find_transforms, read_transforms
+
+    transforms = find_transforms(path)
+    if transforms:
+        return read_transforms(transforms)
+    from difix3d.scene.photos import reconstruct
+
+    return reconstruct(path, data_dir, seed)
+
+
+def _check_poses(capture: Capture) -> None:
+    if len(capture.names) < 2:
+        raise UserError(
+            f"{capture.folder} has {len(capture.names)} photos with a camera",
+            "A reconstruction needs at least 2",
+            "Add photos, or check that the model is complete",
+        )
+    finite = np.isfinite(capture.c2w).all((1, 2)) & np.array(
+        [np.isfinite(lens.params).all() for lens in capture.lenses]
+    )
+    rotation = np.where(finite[:, None, None], capture.c2w[:, :3, :3], np.eye(3))
+    rigid = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max((1, 2)) < 0.01
+    for good, fact in (
+        (finite, "numbers in their pose or camera that are not finite"),
+        (rigid, "a pose that is not rigid"),
+    ):
+        if not good.all():
+            first = capture.names[int(np.argmin(good))]
+            raise UserError(
+                f"{(~good).sum()} of {len(good)} photos of {capture.folder} have {fact}, first {first}",
+                "",
+                "Leave them out of the model, or repair them",
+            )
+
+
+def _orthonormal(c2w: Float[np.ndarray, "N 4 4"]) -> Float[np.ndarray, "N 4 4"]:
+    """The nearest rigid poses: files round."""
+    u, _, vh = np.linalg.svd(c2w[:, :3, :3])
+    poses = np.tile(np.eye(4), (len(c2w), 1, 1))
+    poses[:, :3, :3], poses[:, :3, 3] = u @ vh, c2w[:, :3, 3]
+    return poses
+
+
+@dataclass(frozen=True)
+class _File:
+    """The image file that a photo is decoded from, and the pinhole camera that it is decoded to."""
+
+    path: Path
+    pinhole: tuple[float, float, float, float, int, int]
+
+
+def choose_files(capture: Capture, long_side: int) -> list[_File]:
+    """For each photo the smallest of ``images``, ``images_2``, ``images_4``, ``images_8`` that is large enough.
+
+    Raises:
+        UserError: files are missing, or have another shape than their camera or mask.
+    """
+    factors = [n for n in (2, 4, 8) if (capture.folder / f"images_{n}").is_dir()]
+    paths = [
+        _smallest(file, capture.folder, factors, max(lens.width, lens.height) / long_side)
+        for file, lens in zip(capture.files, capture.lenses, strict=True)
+    ]
+    missing = [str(file) for file, path in zip(capture.files, paths, strict=True) if path is None]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the {len(paths)} photos of {capture.folder} are missing: {', '.join(missing[:3])}"
+            + (", ..." if len(missing) > 3 else ""),
+            "Every camera needs its photo",
+            "Copy them there",
+        )
+    found = [path for path in paths if path is not None]
+    return [
+        _File(path, _pinhole(path, lens, mask, long_side))
+        for path, lens, mask in zip(found, capture.lenses, capture.masks, strict=True)
+    ]
+
+
+def _smallest(file: Path, folder: Path, factors: list[int], shrink: float) -> Path | None:
+    """The file or its copy in ``images_N``: N as large as ``shrink`` allows, else whichever there is."""
+    inside = file.relative_to(folder).parts if file.is_relative_to(folder) else ()
+    copies = {1: file}
+    if inside[:1] == ("images",):
+        copies |= {n: folder.joinpath(f"images_{n}", *inside[1:]) for n in factors}
+    order = sorted(copies, key=lambda n: (n > shrink * 1.01, -n if n <= shrink * 1.01 else n))
+    return next((copies[n] for n in order if copies[n].exists()), None)
+
+
+def _pinhole(path: Path, lens: Lens, mask: Path | None, long_side: int) -> tuple[float, float, float, float, int, int]:
+    file = image_size(path)
+    _check_shape("photo", path, file, (lens.width, lens.height))
+    if mask is not None:
+        size = image_size(mask)
+        if size != (lens.width, lens.height) and not _near(size, file):
+            raise UserError(
+                f"The mask {mask} is {size[0]} x {size[1]} pixels",
+                f"Its photo {path.name} is {file[0]} x {file[1]}",
+                "Make them the same size",
+            )
+    fx, fy, cx, cy, width, height = undistorted(lens)
+    scale = min(1.0, long_side / max(width, height), max(file) / max(lens.width, lens.height))
+    target = max(1, round(width * scale)), max(1, round(height * scale))
+    if is_pinhole(lens) and _near(target, file):
+        target = file  # spares a resampling by a pixel or two
+    sx, sy = target[0] / width, target[1] / height
+    return fx * sx, fy * sy, cx * sx, cy * sy, *target
+
+
+def _check_shape(what: str, path: Path, size: tuple[int, int], camera: tuple[int, int]) -> None:
+    scale = max(size) / max(camera)
+    if _near(size, (camera[0] * scale, camera[1] * scale)):
+        return
+    turned = ": it is turned by 90 degrees" if (size[0] > size[1]) != (camera[0] > camera[1]) else ""
+    raise UserError(
+        f"The {what} {path} is {size[0]} x {size[1]} pixels{turned}",
+        f"Its camera is {camera[0]} x {camera[1]}",
+        "Use the images that the cameras were found with",
+    )
+
+
+def _near(a: tuple[float, float], b: tuple[float, float]) -> bool:
+    return abs(a[0] - b[0]) <= ROUNDING and abs(a[1] - b[1]) <= ROUNDING
+
+
+def _cameras(c2w: Float[np.ndarray, "N 4 4"], lenses: list[Lens], files: list[_File]) -> Cameras:
+    pinholes = np.array([file.pinhole for file in files])
+    K = np.tile(np.eye(3), (len(lenses), 1, 1))
+    K[:, 0, 0], K[:, 1, 1], K[:, 0, 2], K[:, 1, 2] = pinholes[:, :4].T
+    width, height = torch.from_numpy(pinholes[:, 4:].astype(np.int64)).unbind(1)
+    return Cameras(torch.from_numpy(c2w).float(), torch.from_numpy(K).float(), width.clone(), height.clone())
+
+
+def _clean_points(
+    capture: Capture,
+) -> tuple[Float[np.ndarray, "P 3"], np.ndarray, Int[np.ndarray, "O 2"]]:
+    """Points, colours and observations without the points that are not finite or absurdly far."""
+    keep = plausible_points(capture.points, capture.c2w[:, :3, 3])
+    if keep.all():
+        if len(keep) == 0:
+            log.warning("%s has no sparse points", capture.folder)
+        return capture.points, capture.colors, capture.observations
+    if not keep.any():
+        raise UserError(
+            f"None of the {len(keep)} points of {capture.folder} has finite coordinates", "", "Export the model again"
+        )
+    log.warning("%s: left out %d of %d points, at infinity or nearly", capture.folder, (~keep).sum(), len(keep))
+    row = np.cumsum(keep) - 1
+    seen = capture.observations[keep[capture.observations[:, 0]]]
+    return capture.points[keep], capture.colors[keep], np.stack([row[seen[:, 0]], seen[:, 1]], 1)

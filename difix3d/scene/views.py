@@ -1,0 +1,154 @@
+"""From photos to tensors: decoded in background threads, kept as bytes under a memory limit."""
+
+import os
+from collections import OrderedDict, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from threading import Lock
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from difix3d.geometry.lens import sampling_map
+from difix3d.images import image_size, read_image, read_mask
+from difix3d.types import Cameras, Lens, Photo, Scene, View
+
+Pixels = tuple[UInt8[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]
+"""Image and mask as they are kept."""
+
+
+class Views:
+    """The photos of a scene as :class:`View` s: ``views[i]``, or ``views.stream(order)`` with decoding ahead.
+
+    The caller's order is the order of the results; threads change the speed only.
+
+    Args:
+        scene: whose photos.
+        device: where images and cameras go.
+        memory_limit_bytes: of the decoded photos that are kept; the least recently used go first. The few photos that
+            are decoded ahead come on top.
+        threads: that decode.
+        ahead: how many photos ``stream`` decodes before they are asked for.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        device: torch.device | str = "cpu",
+        memory_limit_bytes: int = 4 << 30,
+        threads: int = min(4, os.cpu_count() or 1),
+        ahead: int = 8,
+    ):
+        self.scene = scene
+        self.device = torch.device(device)
+        self.memory_limit_bytes = memory_limit_bytes
+        self.held_bytes = 0
+        self._ahead = ahead
+        self._cameras = scene.cameras.to(device)
+        self._kept: OrderedDict[int, Pixels] = OrderedDict()
+        self._lock = Lock()
+        self._workers = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def __len__(self) -> int:
+        return len(self.scene.photos)
+
+    def __getitem__(self, index: int) -> View:
+        return self._view(index, self._pixels(index))
+
+    def stream(self, order: Iterable[int]) -> Iterator[View]:
+        """The views in the given order (which may be endless), the next ones being decoded meanwhile."""
+        coming: deque[tuple[int, Future[Pixels]]] = deque()
+        try:
+            for index in order:
+                coming.append((index, self._workers.submit(self._pixels, index)))
+                if len(coming) > self._ahead:
+                    yield self._next(coming)
+            while coming:
+                yield self._next(coming)
+        finally:
+            for _, future in coming:
+                future.cancel()
+
+    def _next(self, coming: "deque[tuple[int, Future[Pixels]]]") -> View:
+        index, future = coming.popleft()
+        return self._view(index, future.result())
+
+    def _view(self, index: int, pixels: Pixels) -> View:
+        image, mask = pixels
+        return View(
+            camera=self._cameras[index],
+            image=image.to(self.device, non_blocking=True).float() / 255,
+            name=self.scene.photos[index].name,
+            index=index,
+            mask=None if mask is None else mask.to(self.device, non_blocking=True),
+        )
+
+    def _pixels(self, index: int) -> Pixels:
+        with self._lock:
+            if index in self._kept:
+                self._kept.move_to_end(index)
+                return self._kept[index]
+        pixels = decode(self.scene.photos[index], self.scene.cameras[index])
+        with self._lock:
+            if index not in self._kept:
+                self._kept[index] = pixels
+                self.held_bytes += _size(pixels)
+            while self.held_bytes > self.memory_limit_bytes:
+                self.held_bytes -= _size(self._kept.popitem(last=False)[1])
+        return pixels
+
+
+def _size(pixels: Pixels) -> int:
+    return sum(tensor.nbytes for tensor in pixels if tensor is not None)
+
+
+def decode(photo: Photo, camera: Cameras) -> Pixels:
+    """The photo as its pinhole camera sees it, and which pixels count (``None``: all).
+
+    A distorted photo is first reduced to the scale of the camera (Lanczos), then sampled (bicubic): the samples would
+    alias otherwise.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    size = camera.size
+    if photo.lens is None:
+        image = torch.from_numpy(read_image(photo.path, size))
+        return image, None if photo.mask is None else torch.from_numpy(read_mask(photo.mask, size))
+    K = camera.K[0].double().numpy()
+    grid, inside = _grid(photo.lens, tuple(K.flatten().tolist()), *size)
+    scale = min(1.0, K[0, 0] / _focal(photo.lens))
+    work = round(photo.lens.width * scale), round(photo.lens.height * scale)
+    stored = image_size(photo.path)
+    work = stored if max(work) > max(stored) else work
+    image = torch.from_numpy(_sample(read_image(photo.path, work), grid, "bicubic"))
+    if photo.mask is not None:
+        seen = read_mask(photo.mask, work)[..., None].astype(np.uint8) * 255
+        inside = inside & (_sample(np.repeat(seen, 3, 2), grid, "bilinear")[..., 0] > 127)
+    return image, None if inside.all() else torch.from_numpy(inside)
+
+
+def _focal(lens: Lens) -> float:
+    from difix3d.geometry.lens import intrinsics
+
+    return intrinsics(lens)[0]
+
+
+@lru_cache(maxsize=8)
+def _grid(
+    lens: Lens, K: tuple[float, ...], width: int, height: int
+) -> tuple[Float[np.ndarray, "H W 2"], Bool[np.ndarray, "H W"]]:
+    return sampling_map(lens, np.array(K).reshape(3, 3), width, height)
+
+
+def _sample(
+    image: UInt8[np.ndarray, "h w 3"], grid: Float[np.ndarray, "H W 2"], mode: str
+) -> UInt8[np.ndarray, "H W 3"]:
+    """The image at the given shares of its width and height."""
+    channels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    where = torch.from_numpy(grid)[None] * 2 - 1
+    sampled = torch.nn.functional.grid_sample(channels, where, mode, "border", align_corners=False)
+    return sampled[0].permute(1, 2, 0).clamp(0, 255).round().byte().contiguous().numpy()
