@@ -39,7 +39,7 @@ def l1(render: Image, target: Image, weights: Weights | None) -> Float[Tensor, "
 
 
 def dssim(render: Image, target: Image, weights: Weights | None) -> Float[Tensor, ""]:
-    """1 - SSIM. Where the weight is 0 the target becomes the render, so that windows across the edge see no difference."""
+    """1 - SSIM. Where the weight is 0 the target becomes the render: windows across the edge see no difference."""
     if weights is not None:
         target = torch.where(weights[..., None] > 0, target, render.detach())
     similarity = ssim(render[None], target[None])[0].mean(-1)

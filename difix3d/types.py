@@ -1,7 +1,8 @@
 """The containers that carry everything between the modules. Shapes are checked under the tests (jaxtyping, beartype).
 
-Conventions (``docs/conventions.md``): poses are camera to world, OpenCV axes (x right, y down, z forward); the centre of the
-top-left pixel lies at (0.5, 0.5); images are float in 0..1, height before width, channels last; quaternions are wxyz.
+Conventions (``docs/conventions.md``): poses are camera to world, OpenCV axes (x right, y down, z forward); the centre
+of the top-left pixel lies at (0.5, 0.5); images are float in 0..1, height before width, channels last; quaternions are
+wxyz.
 """
 
 from dataclasses import dataclass, field, replace
@@ -209,8 +210,9 @@ class Render:
         rgb: colours, over the background; not clamped.
         alpha: coverage in 0..1.
         depth: expected distance along the optical axis, divided by alpha, in world units; 0 where nothing is seen.
-        info: what gsplat's densification strategies read: ``means2d`` [B,N,2] (whose ``.grad`` is in pixels, ``.absgrad``
-            beside it if asked for), ``radii`` [B,N,2], ``width``, ``height``, ``n_cameras``, ``gaussian_ids``.
+        info: what gsplat's densification strategies read: ``means2d`` [B,N,2] (whose ``.grad`` is in pixels,
+            ``.absgrad`` beside it if asked for), ``radii`` [B,N,2], ``width``, ``height``, ``n_cameras``,
+            ``gaussian_ids``.
     """
 
     rgb: Float[Tensor, "B H W 3"]

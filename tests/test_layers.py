@@ -39,9 +39,8 @@ def test_each_module_imports_lower_floors_only():
         home = path.relative_to(PACKAGE).with_suffix("").parts[0]
         if home == "__init__":
             continue
-        for other in imports(path) - {home, "__version__"}:
-            if FLOOR[other] >= FLOOR[home]:
-                wrong.append(f"{path.relative_to(PACKAGE)} imports {other}")
+        others = imports(path) - {home, "__version__"}
+        wrong += [f"{path.relative_to(PACKAGE)} imports {name}" for name in others if FLOOR[name] >= FLOOR[home]]
     assert not wrong, "\n".join(wrong)
 
 

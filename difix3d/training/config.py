@@ -56,8 +56,8 @@ class DensifyConfig:
     every: int = 100
     """Steps between densifications."""
     grad: float = 0.0002
-    """`default`: gradient of the projected means, in normalised screen units, above which a Gaussian is cloned or split.
-    With `absgrad`, 0.0008 is the usual value."""
+    """`default`: gradient of the projected means, in normalised screen units, above which a Gaussian is cloned or
+    split. With `absgrad`, 0.0008 is the usual value."""
     absgrad: bool = False
     """`default`: sum the gradients' absolute values over the pixels (AbsGS), so that opposite pulls do not cancel."""
     revised_opacity: bool = True

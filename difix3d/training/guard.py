@@ -55,7 +55,7 @@ class LossGuard:
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C only raises a flag, for the loop to end between two steps; a second one ends the program at once."""
+    """Within, Ctrl-C only raises a flag, for the loop to end between two steps; a second one ends the program."""
     requested = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield requested.is_set  # only the main thread may handle signals

@@ -95,7 +95,7 @@ class Trainer:
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The GPU ran out of memory at step {done} with {len(self.gaussians):,} Gaussians",
-                cure="Lower --densify.cap, --resolution or --batch-size, or add --packed; --resume goes on from the last save",
+                cure="Lower --densify.cap, --resolution or --batch-size, or add --packed; then go on with --resume",
             ) from error
         finally:
             stream.close()
@@ -109,9 +109,8 @@ class Trainer:
             The terms of the loss, detached, and the mean squared error of the render.
         """
         config = self.config
-        torch.manual_seed(
-            (config.seed << 32) + step
-        )  # all randomness follows from the seed and the step: nothing to store
+        # all randomness follows from the seed and the step: a checkpoint has none to store
+        torch.manual_seed((config.seed << 32) + step)
         gaussians = self.gaussians
         cameras = self.corrections.cameras(stack([view.camera for view in views]), [view.index for view in views])
         out = self.render(

@@ -4,8 +4,8 @@ import torch
 from difix3d.gaussians.init import SH_C0, from_points, random_points
 
 
-def test_size_is_the_rms_distance_to_three_neighbours(rng=np.random.default_rng(0)):
-    points = rng.normal(size=(50, 3)).astype(np.float32)
+def test_size_is_the_rms_distance_to_three_neighbours():
+    points = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     gaussians = from_points(points, np.zeros((50, 3), np.uint8), scale=2.0)
     distances = np.sort(np.linalg.norm(points[:, None] - points[None], axis=-1), axis=1)[:, 1:4]
     expected = np.log(2 * np.sqrt((distances**2).mean(1)))
