@@ -1,0 +1,151 @@
+"""The C++ part: compiled at first use for the machine at hand, kept in the user's cache folder, called through ctypes.
+
+Without a compiler nothing breaks: :func:`load` says once what to install and returns ``None``, and the callers use their
+pure-torch twins.
+"""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from difix3d.errors import UserError
+
+SOURCE = Path(__file__).with_name("splat.cpp")
+BASE_FLAGS = ("-O3", "-ffast-math", "-fPIC", "-std=c++17", "-w")
+# Tried in this order: Apple's clang has no OpenMP, some compilers do not know the machine.
+EXTRA_FLAGS = (("-march=native", "-fopenmp"), ("-march=native",), ("-fopenmp",), ())
+
+_log = logging.getLogger(__name__)
+_COUNTS = {"difix3d_project": ctypes.c_int64, "difix3d_tile_lists": ctypes.c_int64}
+
+
+@functools.lru_cache(maxsize=1)
+def load() -> ctypes.CDLL | None:
+    """The compiled library, or ``None`` (after one warning) where it cannot be compiled.
+
+    Raises:
+        UserError: if other users could have written to the cache folder.
+    """
+    compiler = find_compiler()
+    if compiler is None:
+        cure = "Install a C++ compiler (Debian, Ubuntu: apt install g++; macOS: xcode-select --install)"
+        return _fall_back(f"no C++ compiler found. {cure}, or name yours in CXX")
+    try:
+        library = ctypes.CDLL(str(build(compiler, cache_folder())))
+    except (subprocess.SubprocessError, OSError) as error:
+        return _fall_back(f"{compiler} could not compile or load {SOURCE.name}: {_last_words(error)}")
+    for name, kind in _COUNTS.items():
+        getattr(library, name).restype = kind
+    return library
+
+
+def call(function: object, *arguments: Tensor | int | float | None) -> int:
+    """Calls a C function: tensors go as pointers (contiguous, float32 or integer), floats as C floats, ints as 64 bit."""
+    converted: list[object] = []
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            converted.append(ctypes.c_void_p(argument.data_ptr()))
+        elif isinstance(argument, float):
+            converted.append(ctypes.c_float(argument))
+        elif argument is None:
+            converted.append(ctypes.c_void_p())
+        else:
+            converted.append(ctypes.c_int64(argument))
+    return function(*converted)  # type: ignore[operator]
+
+
+def find_compiler() -> str | None:
+    """``$CXX``, else the system's C++ compiler; ``None`` if there is none (or on Windows, whose compilers differ)."""
+    if sys.platform == "win32":
+        return None
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["c++", "g++", "clang++"]
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def cache_folder() -> Path:
+    """The user's own folder for compiled files; made with mode 0700. Code is loaded from it, so nobody else may write there."""
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = root / "difix3d"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:  # a read-only home: compile for this process only
+        return Path(tempfile.mkdtemp(prefix="difix3d-"))
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        raise UserError(
+            f"The cache folder {folder} belongs to or is writable by other users",
+            "Compiled code is loaded from it, so it has to be yours alone",
+            f"Run: chmod 700 {folder} (after deleting what is in it), or point XDG_CACHE_HOME elsewhere",
+        )
+    return folder
+
+
+def build(compiler: str, folder: Path) -> Path:
+    """Compiles into ``folder`` unless a file for this source, compiler, machine and torch is there already.
+
+    Several processes may do this at once: each compiles under a name of its own and moves the finished file into place.
+    """
+    openmp = _torch_openmp()
+    identity = [SOURCE.read_text(), _output(compiler, "--version"), _cpu(), str(openmp), repr((BASE_FLAGS, EXTRA_FLAGS))]
+    target = folder / f"splat-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:24]}.so"
+    if target.exists():
+        return target
+    _log.info("compiling %s, once for this machine", SOURCE.name)
+    error: subprocess.CalledProcessError | None = None
+    for extra in EXTRA_FLAGS:
+        with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            built, product = Path(temporary, "splat.o"), Path(temporary, "splat.so")
+            # Linked without -ffast-math: with it, loading the library would flush the whole process' denormals to zero.
+            # Linked to torch's own OpenMP: two runtimes in a process would fight over the cores.
+            runtime = [str(openmp or "-fopenmp")] if "-fopenmp" in extra else []
+            try:
+                _output(compiler, *BASE_FLAGS, *extra, "-c", str(SOURCE), "-o", str(built))
+                _output(compiler, "-shared", str(built), *runtime, "-o", str(product))
+            except subprocess.CalledProcessError as failure:
+                error = error or failure
+                continue
+            os.replace(product, target)
+            return target
+    assert error is not None
+    raise error
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+
+
+def _torch_openmp() -> Path | None:
+    """The OpenMP library that came with torch, which is loaded already."""
+    root = Path(torch.__file__).parent
+    return next((file for place in (root / "lib", root.parent / "torch.libs") for file in place.glob("libgomp*.so*")), None)
+
+
+def _cpu() -> str:
+    """What -march=native depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    wanted = {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
+    return "\n".join([platform.machine(), platform.processor(), *sorted(wanted)])
+
+
+def _last_words(error: Exception) -> str:
+    text = getattr(error, "stderr", None) or str(error)
+    return text.strip().splitlines()[-1]
+
+
+def _fall_back(reason: str) -> None:
+    warnings.warn(f"rendering in pure torch, about 50 times slower: {reason}.", RuntimeWarning, stacklevel=3)

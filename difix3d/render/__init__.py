@@ -1,0 +1,88 @@
+"""Rasterisers: Gaussians and cameras in, images out. One function, which chooses by the device of the Gaussians."""
+
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.types import Cameras, Gaussians, Render
+
+MAX_SH_DEGREE = 3
+
+
+class Rasterizer(Protocol):
+    """What :func:`rasterize` and its stand-ins are to the rest of the program."""
+
+    def __call__(
+        self,
+        gaussians: Gaussians,
+        cameras: Cameras,
+        *,
+        sh_degree: int | None = None,
+        background: Float[Tensor, "3"] | None = None,
+        antialiased: bool = False,
+        depth: bool = True,
+        absgrad: bool = False,
+        packed: bool = False,
+        near: float = 0.01,
+        far: float = 1e10,
+    ) -> Render: ...
+
+
+def rasterize(
+    gaussians: Gaussians,
+    cameras: Cameras,
+    *,
+    sh_degree: int | None = None,
+    background: Float[Tensor, "3"] | None = None,
+    antialiased: bool = False,
+    depth: bool = True,
+    absgrad: bool = False,
+    packed: bool = False,
+    near: float = 0.01,
+    far: float = 1e10,
+) -> Render:
+    """Renders the Gaussians from each camera; differentiable in all of their fields, in ``cameras.c2w`` and the background.
+
+    A Gaussian with a parameter that is not finite, or a quaternion of length zero, is not drawn and gets no gradient; the
+    others are not touched by it (on CUDA, gsplat decides).
+
+    Args:
+        gaussians: before the activations; on a CPU float32 is fast, other types run in plain torch.
+        cameras: all of one size.
+        sh_degree: highest degree of the spherical harmonics to use; ``None`` for all that are stored.
+        background: colour behind everything; ``None`` for black.
+        antialiased: reduce opacities by the share of the screen-space dilation (Mip-Splatting).
+        depth: also return the expected depth.
+        absgrad: also sum absolute gradients of the projected means, into ``info["means2d"].absgrad`` (AbsGS).
+        packed: CUDA only: keep only visible Gaussians between the passes (less memory).
+        near, far: depths, in world units, outside of which Gaussians are not drawn.
+
+    Returns:
+        The images and what gsplat's densification strategies read; after a backward pass ``info["means2d"].grad`` is there.
+
+    Raises:
+        ValueError: if the cameras have different sizes, or ``sh_degree`` is above what is stored or above 3.
+    """
+    degree = gaussians.sh_degree if sh_degree is None else sh_degree
+    if not 0 <= degree <= min(gaussians.sh_degree, MAX_SH_DEGREE):
+        raise ValueError(f"sh_degree is {degree}, but has to be in 0..{min(gaussians.sh_degree, MAX_SH_DEGREE)}")
+    if background is None:
+        background = torch.zeros(3, device=gaussians.device)
+    if gaussians.device.type == "cuda":
+        from difix3d.render.cuda import rasterize as run
+    else:
+        from difix3d.render.cpu import rasterize as run
+    return run(
+        gaussians,
+        cameras,
+        sh_degree=degree,
+        background=background,
+        antialiased=antialiased,
+        depth=depth,
+        absgrad=absgrad,
+        packed=packed,
+        near=near,
+        far=far,
+    )

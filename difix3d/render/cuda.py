@@ -1,0 +1,52 @@
+"""The rasteriser for CUDA: gsplat's, 1.4 and 1.5, with its results under the names and shapes that the rest of us uses."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.types import Cameras, Gaussians, Render
+
+
+def rasterize(
+    gaussians: Gaussians,
+    cameras: Cameras,
+    *,
+    sh_degree: int,
+    background: Float[Tensor, "3"],
+    antialiased: bool = False,
+    depth: bool = True,
+    absgrad: bool = False,
+    packed: bool = False,
+    near: float = 0.01,
+    far: float = 1e10,
+) -> Render:
+    """See :func:`difix3d.render.rasterize`. The first call of a process may compile gsplat's kernels (minutes)."""
+    from gsplat import rasterization  # here, as importing it looks for CUDA
+
+    width, height = cameras.size
+    image, alpha, info = rasterization(
+        means=gaussians.means,
+        quats=gaussians.quats,
+        scales=gaussians.scales.exp(),
+        opacities=gaussians.opacities.sigmoid(),
+        colors=torch.cat([gaussians.sh0, gaussians.shN], 1),
+        viewmats=cameras.w2c,
+        Ks=cameras.K,
+        width=width,
+        height=height,
+        near_plane=near,
+        far_plane=far,
+        sh_degree=sh_degree,
+        packed=packed,
+        backgrounds=background.to(gaussians.means).expand(len(cameras), 3),
+        render_mode="RGB+ED" if depth else "RGB",
+        absgrad=absgrad,
+        rasterize_mode="antialiased" if antialiased else "classic",
+    )
+    if info["radii"].dim() == info["means2d"].dim() - 1:  # gsplat 1.4 has one radius for both axes
+        info["radii"] = info["radii"][..., None].expand(*info["radii"].shape, 2)
+    info.setdefault("gaussian_ids", None)
+    info.update(width=width, height=height, n_cameras=len(cameras))
+    if info["means2d"].requires_grad:
+        info["means2d"].retain_grad()
+    return Render(image[..., :3], alpha, image[..., 3:] if depth else None, info)
