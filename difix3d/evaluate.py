@@ -56,8 +56,9 @@ def evaluate(
         if rgb.is_cuda:
             torch.cuda.synchronize()
         seconds = time.perf_counter() - start
-        image, photo = to_uint8(rgb), to_uint8(view.image)
-        scores.append(ImageScore(view.name, psnr(image, photo, view.mask), ssim(image, photo, view.mask), seconds))
+        image, photo = (torch.from_numpy(to_uint8(pixels)) for pixels in (rgb, view.image))
+        mask = None if view.mask is None else view.mask.cpu()
+        scores.append(ImageScore(view.name, psnr(image, photo, mask), ssim(image, photo, mask), seconds))
         if folder is not None:
             name = str(Path(view.name).with_suffix(".png"))
             write_image(folder / "renders" / name, image)

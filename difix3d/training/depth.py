@@ -1,6 +1,5 @@
 """Depth supervision by the sparse points: structure from motion knows how far away some pixels are."""
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,8 +18,7 @@ class SparseDepth:
     """
 
     def __init__(self, scene: Scene, device: torch.device):
-        keep = np.zeros(len(scene.points), bool)
-        keep[visible_points(scene, at_least=2)] = True
+        keep = visible_points(scene, at_least=2)
         used = scene.observations[keep[scene.observations[:, 0]]]
         points = torch.from_numpy(scene.points).float()
         self._points = [points[used[used[:, 1] == photo, 0]].to(device) for photo in range(len(scene.photos))]

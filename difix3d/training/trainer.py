@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
+from itertools import chain, tee
 from typing import Any
 
 import numpy as np
@@ -73,12 +73,13 @@ class Trainer:
         self._emit(Started(self.first, config.max_steps, self.run.path, str(self.device), len(self.gaussians)))
         guard = LossGuard(self.run.path)
         autosave = time.monotonic()
-        stream = self.views.stream(batches(self.scene, config.batch_size, config.seed, self.first))
+        order, coming = tee(batches(self.scene, config.batch_size, config.seed, self.first))
+        stream = self.views.stream(chain.from_iterable(coming))
         done = self.first
         try:
             with interruptible() as interrupted:
                 while done < config.max_steps and not interrupted():
-                    views = next(stream)
+                    views = [next(stream) for _ in next(order)]
                     losses, mse = self.step(views, done)
                     done += 1
                     guard.watch(done, views, losses)
@@ -241,4 +242,3 @@ def stack(cameras: list[Cameras]) -> Cameras:
     )
 
 
-__all__ = ["Path", "Trainer", "batches", "choose_device", "initial_gaussians"]

@@ -1,0 +1,93 @@
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from difix3d.cli.train import find_config, from_preset, parse
+from difix3d.errors import UserError
+from difix3d.training.config import PRESETS, TrainConfig
+from difix3d.training.configfile import merge, read_yaml, write_yaml
+
+
+def test_yaml_round_trip(tmp_path):
+    config = merge(TrainConfig(), {"densify": {"kind": "mcmc", "cap": 5}, "eval_steps": [1, 2]}, source="test")
+    write_yaml(config, tmp_path / "config.yaml")
+    assert merge(TrainConfig(), read_yaml(tmp_path / "config.yaml"), source="file") == config
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_step": 5}, r"x.yaml sets max_step, which does not exist. Did you mean max_steps\?"),
+        ({"densify": {"stpo": 0.5}}, r"densify.stpo, which does not exist. Did you mean densify.stop\?"),
+        ({"optim": 3}, "optim to 3. optim is a group of options"),
+        ({"max_steps": "many"}, "max_steps to 'many'. it must be int"),
+        ({"max_steps": True}, "max_steps to True. it must be int"),
+        ({"device": "tpu"}, "device to 'tpu'. it must be one of auto, cuda, cpu"),
+        ({"eval_steps": 7}, "eval_steps to 7"),
+    ],
+)
+def test_wrong_keys_and_types_are_named(values, message):
+    with pytest.raises(UserError, match=message):
+        merge(TrainConfig(), values, source="x.yaml")
+
+
+def test_yaml_numbers_that_yaml_reads_as_text_are_numbers():
+    assert merge(TrainConfig(), {"optim": {"means": "1e-3"}}, source="x").optim.means == 1e-3
+
+
+def test_not_a_mapping_or_not_yaml(tmp_path):
+    (tmp_path / "a.yaml").write_text("- 1\n- 2\n")
+    with pytest.raises(UserError, match=r"a\.yaml holds a list"):
+        read_yaml(tmp_path / "a.yaml")
+    (tmp_path / "b.yaml").write_text("a: [1")
+    with pytest.raises(UserError, match=r"b\.yaml cannot be read as YAML"):
+        read_yaml(tmp_path / "b.yaml")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_are_valid(name):
+    assert asdict(from_preset(name))
+
+
+def test_all_shipped_configs_are_valid():
+    folder = Path(__file__).parents[2] / "configs"
+    files = sorted(folder.glob("*.yaml"))
+    assert len(files) >= 10
+    for path in files:
+        assert merge(TrainConfig(), read_yaml(path), source=str(path)).scene == path.stem
+
+
+def test_command_line_wins_over_file_over_preset(tmp_path):
+    (tmp_path / "my.yaml").write_text("preset: mcmc\nmax_steps: 11\nseed: 5\n")
+    config = parse(
+        ["--config", str(tmp_path / "my.yaml"), "--seed", "6", "--densify.cap", "77", "--eval-steps", "3", "4"]
+    )
+    assert (config.densify.kind, config.max_steps, config.seed, config.densify.cap) == ("mcmc", 11, 6, 77)
+    assert config.eval_steps == (3, 4)
+
+
+def test_a_named_scene_brings_its_file():
+    assert find_config("garden") is not None
+    assert find_config("./garden") is None
+    assert parse(["--scene", "garden"]).resolution == 1297
+
+
+def test_unknown_preset():
+    with pytest.raises(UserError, match="no preset 'turbo'. Choose from auto, standard"):
+        parse(["--preset", "turbo"])
+
+
+def test_resume_begins_from_the_runs_own_configuration(tmp_path):
+    write_yaml(merge(TrainConfig(), {"max_steps": 123, "scene": "fox"}, source="x"), tmp_path / "config.yaml")
+    config = parse(["--resume", "--output-dir", str(tmp_path)])
+    assert (config.max_steps, config.scene, config.resume) == (123, "fox", True)
+    with pytest.raises(UserError, match="There is no run in"):
+        parse(["--resume", "--output-dir", str(tmp_path / "other")])
+
+
+def test_spherical_harmonics_grow():
+    config = TrainConfig(max_steps=30_000)
+    assert [config.sh_degree_at(step) for step in (0, 999, 1000, 2500, 29_999)] == [0, 0, 1, 2, 3]
+    short = TrainConfig(max_steps=700)
+    assert short.sh_degree_at(300) == 3
