@@ -143,8 +143,8 @@ def _cpu() -> str:
 
 
 def _last_words(error: Exception) -> str:
-    text = getattr(error, "stderr", None) or str(error)
-    return text.strip().splitlines()[-1]
+    lines = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+    return next((line for line in lines if "error" in line), lines[-1])
 
 
 def _fall_back(reason: str) -> None:

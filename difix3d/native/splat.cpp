@@ -705,6 +705,104 @@ INLINE void gather(const float* s, const V* slots, int count, float* v_mean, flo
     v[RED] = at(V_RED), v[GREEN] = at(V_GREEN), v[BLUE] = at(V_BLUE), v[DEPTH] = at(V_DEPTH);
 }
 
+// ---------------------------------------------------------------------------------------------- SSIM
+
+// The 11 x 11 Gaussian window of SSIM is separable and symmetric: its blur is its own adjoint. Images are [height, width, 3],
+// rows of 3 * width floats; what lies outside counts as zero.
+constexpr int RADIUS = 5, TAPS = 2 * RADIUS + 1, PAD = 3 * RADIUS, BAND = 32;
+constexpr float C1 = 0.01f * 0.01f, C2 = 0.03f * 0.03f;
+
+struct Window {
+    float w[TAPS];
+    Window() {
+        float total = 0;
+        for (int i = 0; i < TAPS; i++) total += w[i] = std::exp(-float((i - RADIUS) * (i - RADIUS)) / (2 * 1.5f * 1.5f));
+        for (float& x : w) x /= total;
+    }
+};
+
+// Blurs Q quantities over the rows first..last-1. produce(y, rows) writes row y of each; consume(y, rows) gets them blurred.
+template <int Q, class Produce, class Consume> void blur(int n, int height, int first, int last, Produce produce, Consume consume) {
+    static const Window window;
+    const float* w = window.w;
+    int stride = n + 2 * PAD;
+    std::vector<float> input(Q * stride, 0.f), ring(size_t(TAPS) * Q * n, 0.f), output(Q * n);
+    float *rows[Q], *results[Q];
+    for (int q = 0; q < Q; q++) rows[q] = &input[q * stride + PAD], results[q] = &output[q * n];
+    for (int y = first - RADIUS; y < last + RADIUS; y++) {
+        float* line = &ring[size_t((y + TAPS) % TAPS) * Q * n];
+        if (y < 0 || y >= height) {
+            std::fill(line, line + Q * n, 0.f);
+        } else {
+            produce(y, rows);
+            for (int q = 0; q < Q; q++)
+                for (int i = 0; i < n; i++) {
+                    const float* x = rows[q] + i - PAD;
+                    float total = 0;
+                    for (int k = 0; k < TAPS; k++) total += w[k] * x[3 * k];
+                    line[q * n + i] = total;
+                }
+        }
+        int done = y - RADIUS;  // the row that has all of its neighbours now
+        if (done < first) continue;
+        const float* lines[TAPS];
+        for (int k = 0; k < TAPS; k++) lines[k] = &ring[size_t((done - RADIUS + k + TAPS) % TAPS) * Q * n];
+        for (int i = 0; i < Q * n; i++) {
+            float total = 0;
+            for (int k = 0; k < TAPS; k++) total += w[k] * lines[k][i];
+            output[i] = total;
+        }
+        consume(done, results);
+    }
+}
+
+void ssim_band(const float* a, const float* b, int n, int height, int first, int last, float* map, float* const* partials) {
+    auto produce = [&](int y, float** rows) {
+        const float *x = a + int64_t(y) * n, *z = b + int64_t(y) * n;
+        for (int i = 0; i < n; i++)
+            rows[0][i] = x[i], rows[1][i] = z[i], rows[2][i] = x[i] * x[i], rows[3][i] = z[i] * z[i], rows[4][i] = x[i] * z[i];
+    };
+    auto consume = [&](int y, float** blurred) {
+        int64_t at = int64_t(y) * n;
+        for (int i = 0; i < n; i++) {
+            float ma = blurred[0][i], mb = blurred[1][i];
+            float A1 = 2 * ma * mb + C1, A2 = 2 * (blurred[4][i] - ma * mb) + C2;
+            float B1 = ma * ma + mb * mb + C1, B2 = blurred[2][i] - ma * ma + blurred[3][i] - mb * mb + C2;
+            float inv = 1 / (B1 * B2), s = A1 * A2 * inv;
+            map[at + i] = s;
+            if (!partials[0]) continue;
+            partials[0][at + i] = 2 * (mb * (A2 - A1) * inv + ma * s * inv * (B1 - B2));  // by the blurred a
+            partials[1][at + i] = -s * inv * B1;                                          // by the blurred a^2
+            partials[2][at + i] = 2 * A1 * inv;                                           // by the blurred ab
+        }
+    };
+    blur<5>(n, height, first, last, produce, consume);
+}
+
+void ssim_backward_band(const float* a, const float* b, int n, int height, int first, int last, const float* const* partials,
+                        const float* v, float* v_a) {
+    auto produce = [&](int y, float** rows) {
+        int64_t at = int64_t(y) * n;
+        for (int q = 0; q < 3; q++)
+            for (int i = 0; i < n; i++) rows[q][i] = v[at + i] * partials[q][at + i];
+    };
+    auto consume = [&](int y, float** blurred) {
+        int64_t at = int64_t(y) * n;
+        for (int i = 0; i < n; i++) v_a[at + i] = blurred[0][i] + 2 * a[at + i] * blurred[1][i] + b[at + i] * blurred[2][i];
+    };
+    blur<3>(n, height, first, last, produce, consume);
+}
+
+// Calls band(offset of the image, first row, last row) for all bands of rows of all images.
+template <class F> void each_band(int images, int n, int height, int threads, F band) {
+    int bands = (height + BAND - 1) / BAND;
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int i = 0; i < images * bands; i++) {
+        int first = i % bands * BAND;
+        band(int64_t(i / bands) * n * height, first, std::min(first + BAND, height));
+    }
+}
+
 }  // namespace
 
 // ---------------------------------------------------------------------------------------------- C interface
@@ -712,20 +810,20 @@ INLINE void gather(const float* s, const V* slots, int count, float* v_mean, flo
 extern "C" {
 
 int64_t difix3d_project(const float* means, const float* quats, const float* scales, const float* opacities, const float* sh0,
-                        const float* shN, int64_t n, int rest, const float* w2c, const float* centers, const float* K, int n_cams,
-                        int width, int height, int degree, int antialiased, float near, float far, int threads, float* means2d,
+                        const float* shN, int64_t n, int64_t rest, const float* w2c, const float* centers, const float* K, int64_t n_cams,
+                        int64_t width, int64_t height, int64_t degree, int64_t antialiased, float near, float far, int64_t threads, float* means2d,
                         float* splats, int32_t* radii, int16_t* boxes) {
-    Model m{means, quats, scales, opacities, sh0, shN, n, rest, degree};
+    Model m{means, quats, scales, opacities, sh0, shN, n, int(rest), int(degree)};
     auto cams = read_cameras(w2c, centers, K, n_cams, width, height);
     return project_forward(m, cams.data(), n_cams, width, height, antialiased, near, far, threads, means2d, splats, radii, (Box*)boxes);
 }
 
 void difix3d_project_backward(const float* means, const float* quats, const float* scales, const float* opacities, const float* sh0,
-                              const float* shN, int64_t n, int rest, const float* w2c, const float* centers, const float* K, int n_cams,
-                              int width, int height, int degree, int antialiased, int threads, const float* splats, const int32_t* radii,
+                              const float* shN, int64_t n, int64_t rest, const float* w2c, const float* centers, const float* K, int64_t n_cams,
+                              int64_t width, int64_t height, int64_t degree, int64_t antialiased, int64_t threads, const float* splats, const int32_t* radii,
                               const float* v_means2d, const float* v_splats, float* v_means, float* v_quats, float* v_scales,
                               float* v_opacities, float* v_sh0, float* v_shN, float* v_pose) {
-    Model m{means, quats, scales, opacities, sh0, shN, n, rest, degree};
+    Model m{means, quats, scales, opacities, sh0, shN, n, int(rest), int(degree)};
     ModelGradient out{v_means, v_quats, v_scales, v_opacities, v_sh0, v_shN};
     auto cams = read_cameras(w2c, centers, K, n_cams, width, height);
     project_backward(m, cams.data(), n_cams, antialiased, threads, splats, radii, v_means2d, v_splats, out, v_pose);
@@ -733,22 +831,22 @@ void difix3d_project_backward(const float* means, const float* quats, const floa
 
 // Lists the Gaussians of each tile, front to back. order [B*n]: visible Gaussians by depth; starts [B*n+1]: first slot of each;
 // offsets [B*tiles+1]: first entry of each tile's list; ids, slots: the lists. Returns the number of visible Gaussians.
-int64_t difix3d_tile_lists(const float* splats, const int16_t* boxes_, int n_cams, int64_t n, int width, int height, int threads,
+int64_t difix3d_tile_lists(const float* splats, const int16_t* boxes_, int64_t n_cams, int64_t n, int64_t width, int64_t height, int64_t threads,
                            int32_t* order, int32_t* starts, int32_t* offsets, int32_t* ids, int32_t* slots) {
     const Box* boxes = (const Box*)boxes_;
-    Image im(width, height);
+    Image im{int(width), int(height)};
     int64_t visible = 0;
-    for (int b = 0; b < n_cams; b++) {
+    for (int64_t b = 0; b < n_cams; b++) {
         int found = sort_by_depth(boxes + b * n, splats + FIELDS * b * n, int(n), (uint32_t*)order + visible);
         for (int i = 0; i < found; i++) order[visible + i] += int32_t(b * n);
         visible += found;
     }
     // Each thread takes a run of the sorted Gaussians; its first place in each tile's list follows from all counts.
-    int all_tiles = n_cams * im.tiles();
+    int64_t all_tiles = n_cams * im.tiles();
     std::vector<int32_t> table(size_t(threads) * all_tiles, 0), runs(threads + 1, 0);
-    auto first_of = [&](int thread) { return visible * thread / threads; };
+    auto first_of = [&](int64_t thread) { return visible * thread / threads; };
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
-    for (int thread = 0; thread < threads; thread++) {
+    for (int64_t thread = 0; thread < threads; thread++) {
         int32_t* counts = table.data() + size_t(thread) * all_tiles;
         int32_t total = 0;
         for (int64_t p = first_of(thread); p < first_of(thread + 1); p++) {
@@ -758,12 +856,12 @@ int64_t difix3d_tile_lists(const float* splats, const int16_t* boxes_, int n_cam
         }
         runs[thread + 1] = total;
     }
-    for (int thread = 0; thread < threads; thread++) runs[thread + 1] += runs[thread];
+    for (int64_t thread = 0; thread < threads; thread++) runs[thread + 1] += runs[thread];
     starts[visible] = runs[threads];
     int32_t total = 0;
-    for (int tile = 0; tile < all_tiles; tile++) {
+    for (int64_t tile = 0; tile < all_tiles; tile++) {
         offsets[tile] = total;
-        for (int thread = 0; thread < threads; thread++) {
+        for (int64_t thread = 0; thread < threads; thread++) {
             int32_t& count = table[size_t(thread) * all_tiles + tile];
             int32_t size = count;
             count = total, total += size;
@@ -771,7 +869,7 @@ int64_t difix3d_tile_lists(const float* splats, const int16_t* boxes_, int n_cam
     }
     offsets[all_tiles] = total;
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
-    for (int thread = 0; thread < threads; thread++) {
+    for (int64_t thread = 0; thread < threads; thread++) {
         int32_t* places = table.data() + size_t(thread) * all_tiles;
         for (int64_t p = first_of(thread); p < first_of(thread + 1); p++) {
             int base = int(order[p] / n) * im.tiles();
@@ -785,32 +883,49 @@ int64_t difix3d_tile_lists(const float* splats, const int16_t* boxes_, int n_cam
     return visible;
 }
 
-void difix3d_rasterize(const float* splats, int n_cams, int width, int height, const float* background, const int32_t* offsets,
-                       const int32_t* ids, int threads, float* rgb, float* alpha, float* depth) {
-    Image im(width, height);
+void difix3d_rasterize(const float* splats, int64_t n_cams, int64_t width, int64_t height, const float* background, const int32_t* offsets,
+                       const int32_t* ids, int64_t threads, float* rgb, float* alpha, float* depth) {
+    Image im{int(width), int(height)};
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int i = 0; i < n_cams * im.tiles(); i++)
-        tile_forward(im, Tile(im, i), splats, ids + offsets[i], offsets[i + 1] - offsets[i], background, rgb, alpha, depth);
+    for (int64_t i = 0; i < n_cams * im.tiles(); i++)
+        tile_forward(im, Tile(im, int(i)), splats, ids + offsets[i], offsets[i + 1] - offsets[i], background, rgb, alpha, depth);
 }
 
 // v_means2d, v_abs (may be null) [B*n,2] and v_splats [B*n,16] must be zero on entry.
-void difix3d_rasterize_backward(const float* splats, int n_cams, int width, int height, const int32_t* offsets, const int32_t* ids,
-                                const int32_t* slots, const int32_t* order, const int32_t* starts, int64_t visible, int threads,
+void difix3d_rasterize_backward(const float* splats, int64_t n_cams, int64_t width, int64_t height, const int32_t* offsets, const int32_t* ids,
+                                const int32_t* slots, const int32_t* order, const int32_t* starts, int64_t visible, int64_t threads,
                                 const float* rgb, const float* alpha, const float* depth, const float* v_rgb, const float* v_alpha,
                                 const float* v_depth, float* slot_values, float* v_means2d, float* v_abs, float* v_splats) {
-    Image im(width, height);
+    Image im{int(width), int(height)};
     PixelGradient px{rgb, alpha, depth, v_rgb, v_alpha, v_depth};
     auto run = v_depth ? (v_abs ? tile_backward<true, true> : tile_backward<true, false>)
                        : (v_abs ? tile_backward<false, true> : tile_backward<false, false>);
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int i = 0; i < n_cams * im.tiles(); i++)
-        run(im, Tile(im, i), splats, ids + offsets[i], slots + offsets[i], offsets[i + 1] - offsets[i], px, slot_values);
+    for (int64_t i = 0; i < n_cams * im.tiles(); i++)
+        run(im, Tile(im, int(i)), splats, ids + offsets[i], slots + offsets[i], offsets[i + 1] - offsets[i], px, slot_values);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int64_t p = 0; p < visible; p++) {
         int64_t id = order[p];
         gather(splats + FIELDS * id, (const V*)(slot_values + int64_t(TILE) * starts[p]), starts[p + 1] - starts[p], v_means2d + 2 * id,
                v_abs ? v_abs + 2 * id : nullptr, v_splats + FIELDS * id);
     }
+}
+
+// a, b [images, height, width, 3] -> map; and, unless null, three partial derivatives of the same shape for the way back.
+void difix3d_ssim(const float* a, const float* b, int64_t images, int64_t height, int64_t width, int64_t threads, float* map, float* by_mean,
+                  float* by_square, float* by_product) {
+    each_band(int(images), int(3 * width), int(height), int(threads), [=](int64_t at, int first, int last) {
+        float* partials[3] = {by_mean ? by_mean + at : nullptr, by_square + at, by_product + at};
+        ssim_band(a + at, b + at, int(3 * width), int(height), first, last, map + at, partials);
+    });
+}
+
+void difix3d_ssim_backward(const float* a, const float* b, int64_t images, int64_t height, int64_t width, int64_t threads,
+                           const float* by_mean, const float* by_square, const float* by_product, const float* v, float* v_a) {
+    each_band(int(images), int(3 * width), int(height), int(threads), [=](int64_t at, int first, int last) {
+        const float* partials[3] = {by_mean + at, by_square + at, by_product + at};
+        ssim_backward_band(a + at, b + at, int(3 * width), int(height), first, last, partials, v + at, v_a + at);
+    });
 }
 
 }  // extern "C"
