@@ -1,0 +1,82 @@
+"""What people pass as images (PIL, numpy, torch, lists of them) as tensors, and back."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from difix3d.difix.sizes import CELL
+from difix3d.errors import UserError
+from difix3d.images import to_uint8
+
+
+def to_tensors(image: Any, shrink: bool = False) -> list[Float[Tensor, "3 H W"]]:
+    """Images in 0..1, one tensor each.
+
+    Args:
+        image: PIL images; numpy arrays ``[H,W,3]`` or ``[B,H,W,3]``; tensors ``[3,H,W]`` or ``[B,3,H,W]``; or a list of
+            any. Floats are in 0..1, bytes in 0..255.
+        shrink: to the next multiple of 8 below, as the published pipeline does: PIL by Lanczos, tensors by nearest.
+    """
+    if isinstance(image, Sequence):
+        return [tensor for item in image for tensor in to_tensors(item, shrink)]
+    if isinstance(image, Image.Image):
+        size = (image.width // CELL * CELL, image.height // CELL * CELL)
+        if shrink and size != image.size:
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        image = np.asarray(image.convert("RGB"))
+    if isinstance(image, np.ndarray):
+        image = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, -3)))
+    if not isinstance(image, Tensor) or image.ndim not in (3, 4) or image.shape[-3] != 3:
+        found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise UserError(
+            f"{found} is no image", "Images are PIL, numpy [H,W,3] or torch [3,H,W], or batches or lists of them"
+        )
+    image = image / 255 if image.dtype == torch.uint8 else image.float()
+    if image.min() < -1e-3 or image.max() > 1 + 1e-3:
+        raise UserError(
+            f"The image's values reach from {image.min():.3g} to {image.max():.3g}",
+            "Floats are in 0..1, bytes in 0..255",
+        )
+    if shrink:
+        image = F.interpolate(image.reshape(-1, *image.shape[-3:]), [s // CELL * CELL for s in image.shape[-2:]])
+    return list(image.reshape(-1, *image.shape[-3:]))
+
+
+def to_references(references: Any, count: int, shrink: bool = False) -> list[list[Float[Tensor, "3 h w"]]]:
+    """For each of ``count`` images its references.
+
+    Args:
+        references: ``None``; one image; or a list (or batch) with, for each image, one reference, a list of them, or
+            ``None``. For a single image a plain list holds the references of that image.
+    """
+    if references is None:
+        return [[]] * count
+    batched = isinstance(references, Sequence) or (not isinstance(references, Image.Image) and references.ndim > 3)
+    items = list(references) if batched else [references]
+    if count == 1 and not (len(items) == 1 and isinstance(items[0], Sequence)):
+        items = [items]
+    if len(items) != count:
+        raise UserError(
+            f"There are {count} images and {len(items)} references",
+            "Each image has its own reference, or list of references, at the same place of the list",
+        )
+    return [[] if item is None else to_tensors(item, shrink) for item in items]
+
+
+def from_tensors(images: list[Float[Tensor, "3 H W"]], output_type: str) -> Any:
+    """Images in 0..1 as ``"pil"``, ``"np"`` (BHWC in 0..1) or ``"pt"`` (BCHW); a list where the sizes differ."""
+    if output_type == "pil":
+        return [Image.fromarray(to_uint8(image.permute(1, 2, 0))) for image in images]
+    if output_type not in ("np", "pt"):
+        raise UserError(f"output_type is {output_type!r}", "It is 'pil', 'np' or 'pt'")
+    same = len({image.shape for image in images}) == 1
+    if output_type == "pt":
+        return torch.stack(images) if same else images
+    arrays = [image.permute(1, 2, 0).float().cpu().numpy() for image in images]
+    return np.stack(arrays) if same else arrays

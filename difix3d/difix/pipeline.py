@@ -1,0 +1,295 @@
+"""``DifixPipeline``: Difix as users of diffusers expect it, and the plain call for the rest of the program."""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.difix.attention import mix_views
+from difix3d.difix.inputs import from_tensors, to_references, to_tensors
+from difix3d.difix.sizes import CELL, OVERLAP, fit, in_tiles, pad
+from difix3d.difix.step import encode, fix_views
+from difix3d.difix.vae import DifixVAE
+from difix3d.difix.weights import SD_TURBO, load_parts
+from difix3d.errors import UserError
+
+PROMPT = "remove degradation"
+TIMESTEP = 199
+TILE = 2048
+
+
+class DifixPipeline(DiffusionPipeline):
+    """Cleans renders of a 3D model in one diffusion step, looking at reference photos if there are any.
+
+    Wu et al., "Difix3D+: Improving 3D Reconstructions with Single-Step Diffusion Models", CVPR 2025, section 4.1.
+
+    >>> pipe = DifixPipeline.from_pretrained("nvidia/difix_ref").to("cuda")
+    >>> pipe("remove degradation", image=render, ref_image=photo).images[0]
+
+    Deterministic: latents are the mode of their posterior, unless a ``generator`` is passed to draw them.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"  # type: ignore[assignment]
+    _optional_components = ["text_encoder", "tokenizer"]  # noqa: RUF012 (diffusers' own name and type)
+
+    def __init__(
+        self,
+        vae: DifixVAE,
+        unet: UNet2DConditionModel,
+        scheduler: DDPMScheduler,
+        text_encoder: Any = None,
+        tokenizer: Any = None,
+    ):
+        super().__init__()
+        self.register_modules(vae=vae, unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
+        mix_views(unet)
+        self.prompt_embeds: dict[str, Tensor] = {}  # filled by optimize()
+        self.reference_cache: ReferenceCache | None = None
+        self._fix_views = fix_views
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: str | Path,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        base: str | Path = SD_TURBO,
+        trust_remote_code: bool = False,  # noqa: ARG003 (published calls pass it; there is no code to trust)
+        **hub: Any,
+    ) -> "DifixPipeline":
+        """Loads weights from a hub id, a folder, or a ``.pkl`` checkpoint on top of ``base``; see ``weights.py``.
+
+        Raises:
+            UserError: unreadable files; keys that are missing, unexpected or misshapen.
+        """
+        return cls(**load_parts(pretrained_model_name_or_path, base, torch_dtype or torch.float32, **hub))
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Writes a folder that :meth:`from_pretrained` reads: safetensors, with the LoRA or (fused) without."""
+        if self.text_encoder is None:
+            raise UserError("This pipeline has released its text encoder", "", "Save it before optimize()")
+        super().save_pretrained(save_directory, *args, **kwargs)
+
+    def fuse(self) -> "DifixPipeline":
+        """Merges the decoder's LoRA into its weights."""
+        self.vae.fuse()
+        return self
+
+    def optimize(
+        self, dtype: torch.dtype | None = None, compile: bool | None = None, prompt: str = PROMPT, **options: Any
+    ) -> "DifixPipeline":
+        """The fast path, for one constant prompt, and not for training: same images up to rounding.
+
+        Fuses the LoRA, embeds the prompt and releases the text encoder, keeps the latents of the last references, puts
+        channels last, and on CUDA takes bf16 and compiles the step with CUDA graphs (once for each image size).
+
+        Args:
+            dtype: default bf16 on CUDA, unchanged elsewhere.
+            compile: default on CUDA only.
+            options: passed to ``torch.compile``; default ``mode="reduce-overhead"``, which records CUDA graphs.
+        """
+        cuda = self.device.type == "cuda"
+        self.fuse()
+        with torch.no_grad():
+            self.prompt_embeds = {prompt: self.embed(prompt)}
+        self.register_modules(text_encoder=None, tokenizer=None)
+        dtype = dtype or (torch.bfloat16 if cuda else self.unet.dtype)
+        self.unet.to(dtype=dtype, memory_format=torch.channels_last)
+        self.vae.to(dtype=dtype, memory_format=torch.channels_last)
+        self.reference_cache = ReferenceCache()
+        if cuda if compile is None else compile:
+            self._fix_views = torch.compile(fix_views, dynamic=False, **(options or {"mode": "reduce-overhead"}))
+        return self
+
+    def embed(self, prompt: str) -> Float[Tensor, "L D"]:
+        """The text encoder's output for a prompt; after :meth:`optimize` only for the prompt given there."""
+        if prompt in self.prompt_embeds:
+            return self.prompt_embeds[prompt]
+        if self.text_encoder is None:
+            raise UserError(f"The text encoder was released, and {prompt!r} is not the prompt it was optimized for")
+        length = self.tokenizer.model_max_length
+        tokens = self.tokenizer(prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return self.text_encoder(tokens.input_ids.to(self._execution_device))[0][0]
+
+    @torch.no_grad()
+    def encode_references(self, references: Float[Tensor, "B V 3 H W"]) -> Float[Tensor, "B V C h w"]:
+        """Latents of references (0..1), which :meth:`fix` takes in their place: encode once, fix many images."""
+        return encode(self.vae, pad(references).to(self._execution_device, self.unet.dtype))[0]
+
+    @torch.no_grad()
+    def fix(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        references: Float[Tensor, "B V _ _ _"] | None = None,
+        *,
+        prompt: str | Sequence[str] = PROMPT,
+        timestep: int = TIMESTEP,
+        generator: torch.Generator | None = None,
+        tile: int = TILE,
+    ) -> Float[Tensor, "B 3 H W"]:
+        """Fixes a batch of images of one size, any size; they keep it.
+
+        Args:
+            images: 0..1.
+            references: V for each image: pixels [B,V,3,H,W] in 0..1, or latents from :meth:`encode_references`.
+            prompt: one for all images, or one for each.
+            timestep: how far the image is taken to be from clean, 0..999; Difix is trained at 199.
+            generator: draws the latents of each image and its references, in this order; default is their mode.
+            tile: larger images are fixed in overlapping tiles of this many pixels a side.
+
+        Returns:
+            Images in 0..1, of the dtype and on the device of ``images``.
+        """
+        size = images.shape[-2:]
+        check_fix(images, references, timestep, tile)
+        device, dtype = self._execution_device, self.unet.dtype
+        prompts = [prompt] * len(images) if isinstance(prompt, str) else list(prompt)
+        embeds = {p: self.embed(p) for p in prompts}
+        context = torch.stack([embeds[p] for p in prompts]).to(device, dtype)
+        alpha_bar = float(self.scheduler.alphas_cumprod[timestep])
+
+        def run(images: Tensor, references: Tensor | None) -> Tensor:
+            images = images.to(dtype)
+            if generator is not None:
+                return fix_views(
+                    self.vae, self.unet, images, references, context, timestep, alpha_bar, generator
+                ).float()
+            if self.reference_cache is not None and references is not None and references.shape[2] == 3:
+                references = self.reference_cache(references, self.encode_references)
+            if self._fix_views is not fix_views:
+                torch.compiler.cudagraph_mark_step_begin()
+            return self._fix_views(self.vae, self.unet, images, references, context, timestep, alpha_bar).float()
+
+        if references is not None:
+            references = pad(references).to(device, dtype) if references.shape[2] == 3 else references.to(device, dtype)
+        fixed = in_tiles(run, pad(images).to(device, torch.float32), references, tile)
+        self.maybe_free_model_hooks()
+        return fixed[..., : size[0], : size[1]].clamp(0, 1).to(images)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | Sequence[str] = PROMPT,
+        image: Any = None,
+        ref_image: Any = None,
+        num_inference_steps: int = 1,
+        timesteps: Sequence[int] = (TIMESTEP,),
+        guidance_scale: float = 0.0,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        output_type: str = "pil",
+        return_dict: bool = True,
+        resize: str = "pad",
+        tile: int = TILE,
+    ) -> ImagePipelineOutput | tuple[Any]:
+        """Fixes one image, or a list or batch of them, of any sizes.
+
+        Args:
+            prompt: one for all images, or one for each.
+            image: PIL, numpy, torch, or a list; see :func:`~difix3d.difix.inputs.to_tensors`.
+            ref_image: references; see :func:`~difix3d.difix.inputs.to_references`. Those of another size than their
+                image are scaled and cropped to it.
+            num_inference_steps, timesteps, guidance_scale: 1, one time step, no guidance: Difix takes a single step.
+            generator: draws the latents, default is their mode; or one generator for each image.
+            output_type: ``"pil"``, ``"np"`` or ``"pt"``; see :func:`~difix3d.difix.inputs.from_tensors`.
+            resize: ``"pad"`` keeps each pixel and each image's size; ``"published"`` shrinks to a multiple of 8, as the
+                published pipeline does.
+            tile: see :meth:`fix`.
+        """
+        if num_inference_steps != 1 or len(timesteps) != 1 or guidance_scale > 1:
+            raise UserError(
+                f"Got {num_inference_steps} steps, timesteps {list(timesteps)}, guidance {guidance_scale}",
+                "Difix takes a single step without guidance",
+                f"Leave them out, or pass num_inference_steps=1, timesteps=[{TIMESTEP}], guidance_scale=0.0",
+            )
+        if resize not in ("pad", "published"):
+            raise UserError(f"resize is {resize!r}", "It is 'pad' or 'published'")
+        images = to_tensors(image, shrink=resize == "published")
+        references = to_references(ref_image, len(images), shrink=resize == "published")
+        prompts = one_each(prompt, len(images), "prompts")
+        generators = one_each(generator, len(images), "generators")
+
+        groups: dict[Any, list[int]] = {}  # what one batch can hold: the same size, number of references and generator
+        for i, item in enumerate(images):
+            own = i if isinstance(generator, Sequence) else None
+            groups.setdefault((item.shape, len(references[i]), own), []).append(i)
+        fixed = list(images)
+        for (shape, views, _), members in groups.items():
+            sets = [torch.stack([fit(ref, *shape[1:]) for ref in references[i]]) for i in members] if views else []
+            batch = self.fix(
+                torch.stack([images[i] for i in members]),
+                torch.stack(sets) if views else None,
+                prompt=[prompts[i] for i in members],
+                timestep=timesteps[0],
+                generator=generators[members[0]],
+                tile=tile,
+            )
+            for i, result in zip(members, batch, strict=True):
+                fixed[i] = result
+        output = from_tensors(fixed, output_type)
+        return ImagePipelineOutput(images=output) if return_dict else (output,)
+
+
+class ReferenceCache:
+    """The latents of the references seen last, found again by comparing pixels."""
+
+    def __init__(self, size: int = 16):
+        self.entries: deque[tuple[Tensor, Tensor]] = deque(maxlen=size)
+
+    def __call__(
+        self, references: Float[Tensor, "B V 3 H W"], encode: Callable[[Tensor], Tensor]
+    ) -> Float[Tensor, "B V C h w"]:
+        """The references' latents; ``encode`` is called for those that are not known, one at a time."""
+        latents = [self._find(reference, encode) for reference in references.flatten(0, 1)]
+        return torch.stack(latents).unflatten(0, references.shape[:2])
+
+    def _find(self, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+        for known, latents in self.entries:
+            if known.shape == pixels.shape and known.device == pixels.device and torch.equal(known, pixels):
+                return latents.to(pixels.dtype)
+        latents = encode(pixels[None, None])[0, 0]
+        self.entries.appendleft((pixels.clone(), latents))
+        return latents
+
+
+def one_each(value: Any, count: int, name: str) -> list[Any]:
+    """The values of a list, one for each image, or the same for all."""
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * count
+    if len(values) != count:
+        raise UserError(f"There are {count} images and {len(values)} {name}", "Pass one for all, or one for each")
+    return values
+
+
+def check_fix(images: Tensor, references: Tensor | None, timestep: int, tile: int) -> None:
+    """:class:`UserError` unless :meth:`DifixPipeline.fix` can do it."""
+    if not 0 <= timestep < 1000:
+        raise UserError(f"The time step is {timestep}", "It lies in 0..999", f"Difix is trained at {TIMESTEP}")
+    if tile % CELL or tile <= OVERLAP:
+        raise UserError(f"tile is {tile} pixels", f"It is a multiple of {CELL} above {OVERLAP}")
+    if references is not None:
+        size = images.shape[-2:]
+        fits = {3: tuple(size), 4: tuple(-(-side // CELL) for side in size)}
+        found = tuple(references.shape)
+        if found[0] != len(images) or found[-2:] != fits.get(found[2]):
+            raise UserError(
+                f"References are {found} for images {tuple(images.shape)}",
+                "They are [B,V,3,H,W] of the images' batch and size, or latents [B,V,4,H/8,W/8] of encode_references",
+            )
+
+
+def load_difix(
+    source: str | Path = "nvidia/difix_ref",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    base: str | Path = SD_TURBO,
+) -> DifixPipeline:
+    """Loads Difix ready to use: in bf16 on the GPU if there is one, else in fp32 on the CPU; see ``from_pretrained``."""
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    return DifixPipeline.from_pretrained(source, torch_dtype=dtype, base=base).to(device)

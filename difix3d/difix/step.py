@@ -1,0 +1,81 @@
+"""The single step of Difix, as plain functions of its parts; differentiable, so that training calls the same code."""
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.difix.vae import DifixVAE
+
+
+def encode(
+    vae: DifixVAE, views: Float[Tensor, "B V 3 H W"], generator: torch.Generator | None = None
+) -> tuple[Float[Tensor, "B V C h w"], list[Float[Tensor, "B _ _ _"]]]:
+    """Scaled latents of all views, and the skips of the first one.
+
+    Args:
+        views: 0..1; the image first, then its references. Height and width are multiples of 8.
+        generator: draws the latents of all views at once from their posterior; without it they are its mode.
+    """
+    batch, count = views.shape[:2]
+    pixels = (views.flatten(0, 1) * 2 - 1).contiguous(
+        memory_format=torch.channels_last
+    )  # the published pipeline's layout
+    posterior, skips = vae.encode_with_skips(pixels)
+    latents = posterior.mode() if generator is None else posterior.sample(generator)
+    latents = (latents * vae.config["scaling_factor"]).unflatten(0, (batch, count))
+    return latents, [skip.unflatten(0, (batch, count))[:, 0] for skip in skips]
+
+
+def denoise(
+    unet: UNet2DConditionModel,
+    latents: Float[Tensor, "B V C h w"],
+    prompt_embeds: Float[Tensor, "B L D"],
+    timestep: int,
+    alpha_bar: float,
+) -> Float[Tensor, "B C h w"]:
+    """The clean latents of the first view: ``z0 = (z - sqrt(1 - abar) eps) / sqrt(abar)``, in fp32.
+
+    Args:
+        prompt_embeds: one text for all views of an item.
+        timestep: what the UNet is told; Difix uses 199. No noise is added.
+        alpha_bar: the noise schedule's cumulative product at that time step.
+    """
+    views = latents.shape[1]
+    t = torch.full((1,), timestep, device=latents.device)  # filled on the device: no copy, so CUDA graphs can record it
+    context = prompt_embeds.repeat_interleave(views, 0)
+    mixing = {"num_views": views} if views > 1 else None
+    noise = unet(latents.flatten(0, 1), t, context, cross_attention_kwargs=mixing, return_dict=False)[0][::views]
+    clean = (latents[:, 0].float() - (1 - alpha_bar) ** 0.5 * noise.float()) / alpha_bar**0.5
+    return clean.to(latents.dtype)
+
+
+def decode(
+    vae: DifixVAE, latents: Float[Tensor, "B C h w"], skips: list[Float[Tensor, "B _ _ _"]]
+) -> Float[Tensor, "B 3 H W"]:
+    """Images in about 0..1, not clamped, from scaled latents and the skips of the same images."""
+    return vae.decode_with_skips(latents / vae.config["scaling_factor"], skips) / 2 + 0.5
+
+
+def fix_views(
+    vae: DifixVAE,
+    unet: UNet2DConditionModel,
+    images: Float[Tensor, "B 3 H W"],
+    references: Float[Tensor, "B V C h w"] | None,
+    prompt_embeds: Float[Tensor, "B L D"],
+    timestep: int,
+    alpha_bar: float,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "B 3 H W"]:
+    """Encode, one step, decode: the whole of Difix. Only the images are decoded, with their own skips.
+
+    Args:
+        references: pixels in 0..1 of the images' size, or their scaled latents, or ``None``.
+    """
+    if references is not None and references.shape[2] == 3:
+        latents, skips = encode(vae, torch.cat([images[:, None], references], 1), generator)
+    else:
+        latents, skips = encode(vae, images[:, None], generator)
+        if references is not None:
+            latents = torch.cat([latents, references], 1)
+    return decode(vae, denoise(unet, latents, prompt_embeds, timestep, alpha_bar), skips)

@@ -1,0 +1,94 @@
+"""SD-Turbo's VAE with the two additions of Difix: skips from the encoder to the decoder, and a LoRA on the decoder.
+
+Both follow img2img-turbo (Parmar et al. 2024, arXiv 2403.12036), which Difix builds on.
+"""
+
+from typing import Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.utils.accelerate_utils import apply_forward_hook
+from jaxtyping import Float
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+ADAPTER = "vae_skip"
+LORA_TARGETS = (
+    r"decoder\.(.+\.)?(conv1|conv2|conv_in|conv_shortcut|conv|conv_out|skip_conv_[1-4]|to_k|to_q|to_v|to_out\.0)"
+)
+SKIP_INIT = 1e-5  # small, so that training starts from nearly the plain VAE
+
+
+class DifixVAE(AutoencoderKL):
+    """``AutoencoderKL`` whose decoder also takes the encoder's activations. Made by :meth:`build`.
+
+    The inherited ``encode`` and ``decode`` work as before, without skips.
+    """
+
+    @classmethod
+    def build(cls, config: dict[str, Any], lora_rank: int = 4) -> "DifixVAE":
+        """A new VAE of the shape that an ``AutoencoderKL`` config describes.
+
+        Args:
+            lora_rank: rank of the LoRA on the decoder's convolutions and linear layers; 0 for none (a fused model).
+        """
+        vae: Any = cls.from_config(config)
+        widths = list(vae.config.block_out_channels)
+        into_down = [widths[0], *widths[:-1]]  # channels at the input of each down block
+        into_up = [widths[-1], *widths[:0:-1]]
+        for i, (down, up) in enumerate(zip(reversed(into_down), into_up, strict=True), start=1):
+            conv = nn.Conv2d(down, up, kernel_size=1, bias=False)
+            nn.init.constant_(conv.weight, SKIP_INIT)
+            vae.decoder.add_module(f"skip_conv_{i}", conv)
+        if lora_rank:
+            lora = LoraConfig(r=lora_rank, init_lora_weights="gaussian", target_modules=LORA_TARGETS)
+            inject_adapter_in_model(lora, vae, adapter_name=ADAPTER)
+        return vae
+
+    @apply_forward_hook
+    def encode_with_skips(
+        self, pixels: Float[Tensor, "B 3 H W"]
+    ) -> tuple[DiagonalGaussianDistribution, list[Float[Tensor, "B _ _ _"]]]:
+        """The posterior of the latents, and the inputs of the four down blocks, deepest first.
+
+        Args:
+            pixels: in -1..1, height and width multiples of 8.
+        """
+        encoder, skips = self.encoder, []
+        x = encoder.conv_in(pixels)
+        for block in encoder.down_blocks:
+            skips.append(x)
+            x = _run(encoder, block, x)
+        x = encoder.conv_act(encoder.conv_norm_out(_run(encoder, encoder.mid_block, x)))
+        moments = self.quant_conv(encoder.conv_out(x))  # type: ignore[misc]
+        return DiagonalGaussianDistribution(moments), skips[::-1]
+
+    @apply_forward_hook
+    def decode_with_skips(
+        self, latents: Float[Tensor, "B C h w"], skips: list[Float[Tensor, "B _ _ _"]]
+    ) -> Float[Tensor, "B 3 H W"]:
+        """Images in about -1..1 from unscaled latents and the skips of the same images."""
+        decoder = self.decoder
+        x = decoder.conv_in(self.post_quant_conv(latents))  # type: ignore[misc]
+        x = _run(decoder, decoder.mid_block, x)
+        for i, (block, skip) in enumerate(zip(decoder.up_blocks, skips, strict=True), start=1):
+            x = _run(decoder, block, x + decoder.get_submodule(f"skip_conv_{i}")(skip))
+        return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))
+
+    def fuse(self) -> None:
+        """Adds the LoRA into the weights and removes its layers; the output stays the same up to rounding."""
+        for name, layer in list(self.named_modules()):
+            if isinstance(layer, BaseTunerLayer):
+                layer.merge()
+                parent, _, child = name.rpartition(".")
+                setattr(self.get_submodule(parent), child, layer.get_base_layer())
+
+
+def _run(owner: nn.Module, block: nn.Module, x: Tensor) -> Tensor:
+    """One block; recomputed in the backward pass if gradient checkpointing is enabled on the encoder or decoder."""
+    if owner.gradient_checkpointing and torch.is_grad_enabled():
+        return checkpoint(block, x, use_reentrant=False)
+    return block(x)

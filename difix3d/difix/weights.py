@@ -1,0 +1,202 @@
+"""Reads Difix's weights from a hub id, a folder or a training checkpoint, all of them, and runs no code that they bring.
+
+Folders are in the layout of the published models, which is also what ``DifixPipeline.save_pretrained`` writes:
+``scheduler/ text_encoder/ tokenizer/ unet/ vae/``, weights as safetensors. ``model_index.json`` is not read, so that it
+does not matter which classes it names.
+"""
+
+import json
+import logging
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from huggingface_hub import ModelCard, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from packaging.version import Version
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from difix3d.difix.vae import ADAPTER, DifixVAE
+from difix3d.errors import UserError
+
+State = dict[str, Tensor]
+SD_TURBO = "stabilityai/sd-turbo"
+FILES = ["*/config.json", "*/*_config.json", "*/model.safetensors", "*/diffusion_pytorch_model*.safetensors*"]
+FILES += ["tokenizer/*.json", "tokenizer/*.txt", "README.md", "LICENSE*"]
+LISTED = 10  # keys of each kind that an error names
+
+logger = logging.getLogger(__name__)
+
+
+def load_parts(
+    source: str | Path, base: str | Path = SD_TURBO, dtype: torch.dtype = torch.float32, **hub: Any
+) -> dict[str, Any]:
+    """The parts of a :class:`DifixPipeline`.
+
+    Args:
+        source: hub id, folder, or ``.pkl`` checkpoint of the published trainer.
+        base: hub id or folder of SD-Turbo; a checkpoint holds only what differs from it.
+        hub: passed to ``huggingface_hub.snapshot_download`` (``revision``, ``cache_dir``, ``token``, ...).
+    """
+    if Path(source).suffix not in (".pkl", ".pt", ".pth"):
+        folder = fetch(source, **hub)
+        unet, vae = read_folder(folder / "unet"), read_folder(folder / "vae")
+    else:
+        checkpoint = read_checkpoint(Path(source))
+        folder = fetch(base, **hub)
+        unet, vae = checkpoint["state_dict_unet"], checkpoint["state_dict_vae"]
+        vae = wrap_base(read_folder(folder / "vae"), vae) | vae
+    rank = next((value.shape[0] for key, value in vae.items() if key.endswith(f"lora_A.{ADAPTER}.weight")), 0)
+    with torch.device("meta"):
+        parts: dict[str, Any] = {
+            "unet": UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json")),
+            "vae": DifixVAE.build(read_json(folder / "vae" / "config.json"), rank),
+        }
+    fill(parts["unet"], unet, f"The UNet of {source}", dtype)
+    fill(parts["vae"], vae, f"The VAE of {source}", dtype)
+    return parts | load_text_and_schedule(folder, dtype)
+
+
+def new_parts(base: str | Path = SD_TURBO, lora_rank: int = 4, **hub: Any) -> dict[str, Any]:
+    """The parts of an untrained Difix: SD-Turbo with fresh skips and LoRA, where training starts."""
+    folder = fetch(base, **hub)
+    unet = UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json"))
+    vae = DifixVAE.build(read_json(folder / "vae" / "config.json"), lora_rank)
+    fresh = {key: value for key, value in vae.state_dict().items() if ADAPTER in key or "skip_conv" in key}
+    fill(unet, read_folder(folder / "unet"), f"The UNet of {base}")
+    fill(vae, wrap_base(read_folder(folder / "vae"), fresh) | fresh, f"The VAE of {base}")
+    return {"unet": unet, "vae": vae} | load_text_and_schedule(folder)
+
+
+def fetch(source: str | Path, **hub: Any) -> Path:
+    """The folder itself, or the one that a hub id is downloaded to; the licence is shown at the first download."""
+    if Path(source).exists():
+        return Path(source)
+    where = {key: hub[key] for key in ("cache_dir", "revision") if key in hub}
+    try:
+        known = try_to_load_from_cache(str(source), "unet/config.json", **where)
+        folder = Path(snapshot_download(str(source), allow_patterns=FILES, ignore_patterns=["*.fp16.*"], **hub))
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(
+            f"{source} is no file or folder here, and the hub does not give it ({str(error).splitlines()[0]})",
+            "Weights are a folder (scheduler/ text_encoder/ tokenizer/ unet/ vae/), a .pkl checkpoint or a hub id",
+            "Check the spelling and the network, name another id, or download it elsewhere and pass the folder",
+        ) from error
+    if not isinstance(known, str):
+        card = folder / "README.md"
+        licence = ModelCard.load(card).data.get("license") if card.exists() else None
+        page = f"https://huggingface.co/{source}"
+        logger.warning("%s: weights under their own licence (%s), see %s", source, licence or "not named", page)
+    return folder
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({error})",
+            "A Difix folder holds scheduler/, text_encoder/, tokenizer/, unet/ and vae/, each with its JSON",
+            "Pass the folder that save_pretrained wrote or the hub gave, whole",
+        ) from error
+
+
+def read_folder(folder: Path) -> State:
+    """All tensors of a model's folder, in one file or in shards."""
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    files = [folder / "diffusion_pytorch_model.safetensors"]
+    if index.exists():
+        files = [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    state: State = {}
+    try:
+        for file in files:
+            state |= load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file} cannot be read ({error})", "It is a whole safetensors file", "Get it again") from error
+    return state
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of the published trainer, as tensors and plain values only: pickled code is refused, never run."""
+    if Version(torch.__version__) < Version("2.6"):  # weights_only could be tricked before: CVE-2025-32434
+        raise UserError(f"{path} needs torch 2.6 or newer to be read safely", "", "Upgrade torch, or pass a folder")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})",
+            "A checkpoint is a whole file of tensors and plain values; other objects are never unpickled",
+            "Download it again from a source you trust",
+        ) from error
+    keys = set(checkpoint) if isinstance(checkpoint, dict) else set()
+    if not {"state_dict_unet", "state_dict_vae"} <= keys:
+        raise UserError(
+            f"{path} holds {', '.join(sorted(map(str, keys))) or 'no dictionary'}",
+            "A Difix checkpoint holds state_dict_unet and state_dict_vae",
+            "Pass a checkpoint that a Difix trainer saved",
+        )
+    return checkpoint
+
+
+def wrap_base(base: State, extra: State) -> State:
+    """The plain VAE's keys as they are called once the LoRA in ``extra`` wraps their layers (``base_layer``)."""
+    wrapped = {key.split(".lora_A.")[0] for key in extra if ".lora_A." in key}
+    split = ((*key.rpartition("."), value) for key, value in base.items())
+    return {f"{name}.base_layer.{leaf}" if name in wrapped else f"{name}.{leaf}": v for name, _, leaf, v in split}
+
+
+def fill(model: nn.Module, state: State, what: str, dtype: torch.dtype = torch.float32) -> None:
+    """Puts the tensors into the model; :class:`UserError` with the keys unless all of them fit."""
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    wrong = {
+        "missing": sorted(shapes.keys() - state.keys()),
+        "unexpected": sorted(state.keys() - shapes.keys()),
+        "misshapen": [
+            f"{key} {tuple(state[key].shape)} for {shape}"
+            for key, shape in shapes.items()
+            if key in state and tuple(state[key].shape) != shape
+        ],
+    }
+    if any(wrong.values()):
+        lists = (
+            f"{len(keys)} {kind} keys: {', '.join(keys[:LISTED])}{', ...' * (len(keys) > LISTED)}"
+            for kind, keys in wrong.items()
+            if keys
+        )
+        raise UserError(
+            f"{what} does not fit the model: {'; '.join(lists)}",
+            "All keys of the file and of the model must agree in name and shape",
+            "Pass Difix weights (of another kind or size than these), whole",
+        )
+    model.load_state_dict({key: value.to(dtype) for key, value in state.items()}, assign=True)
+    model.eval()
+
+
+def load_text_and_schedule(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+    """Text encoder, tokenizer and noise schedule; the library's own classes, told to be as strict as :func:`fill`."""
+    scheduler = DDPMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
+    if scheduler.config.prediction_type != "epsilon":
+        raise UserError(f"{folder} predicts {scheduler.config.prediction_type}", "Difix predicts epsilon")
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        loaded: Any = CLIPTextModel.from_pretrained(
+            folder / "text_encoder", local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"The text encoder or tokenizer in {folder} cannot be read ({error})") from error
+    finally:
+        if bars:
+            transformers_logging.enable_progress_bar()
+    text_encoder, info = loaded
+    if info["missing_keys"] or info["unexpected_keys"]:
+        raise UserError(f"{folder / 'text_encoder'} does not fit the model: {info}")
+    return {"scheduler": scheduler, "text_encoder": text_encoder.to(dtype), "tokenizer": tokenizer}
