@@ -23,6 +23,8 @@ MODELS = {
 }
 """Parameters of the models that are computed here, in COLMAP's order; other models go through pycolmap."""
 
+DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
+
 MAX_GROWTH = 2.0
 """An undistorted photo may be this many times as wide and as high as the photo: a fisheye would become endless."""
 
@@ -59,7 +61,7 @@ def project(lens: Lens, plane: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N
         rays = np.concatenate([plane, np.ones_like(plane[:, :1])], 1)
         return np.asarray(_pycolmap_camera(lens).img_from_cam(rays), np.float64)
     params = named_params(lens)
-    k1, k2, k3, k4, k5, k6, p1, p2 = (params.get(name, 0.0) for name in "k1 k2 k3 k4 k5 k6 p1 p2".split())
+    k1, k2, k3, k4, k5, k6, p1, p2 = (params.get(name, 0.0) for name in DISTORTION)
     x, y = plane[:, 0], plane[:, 1]
     if "FISHEYE" in lens.model:
         radius = np.hypot(x, y)
@@ -122,7 +124,8 @@ def sampling_map(
 
 
 def _inside(pixels: Float[np.ndarray, "N 2"], lens: Lens, margin: float) -> Bool[np.ndarray, "N"]:
-    return ((pixels > -margin) & (pixels < [lens.width + margin, lens.height + margin])).all(1)
+    low, high = np.full(2, -margin), np.array([lens.width, lens.height]) + margin
+    return np.logical_and(pixels > low, pixels < high).all(axis=1)
 
 
 def _pycolmap_camera(lens: Lens):
@@ -130,7 +133,7 @@ def _pycolmap_camera(lens: Lens):
 
     try:
         return pycolmap.Camera(model=lens.model, width=lens.width, height=lens.height, params=list(lens.params))
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, RuntimeError) as error:
         raise UserError(
             f"The camera model {lens.model} with {len(lens.params)} parameters is unknown to pycolmap",
             "",

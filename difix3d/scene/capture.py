@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
+from difix3d.errors import UserError
 from difix3d.types import Lens
 
 
@@ -38,9 +39,19 @@ class Capture:
 
 
 def find_masks(folder: Path, names: list[str]) -> list[Path | None]:
-    """``masks/NAME.EXT.png`` (COLMAP's convention) or ``masks/NAME.png`` for each photo, ``None`` where there is none."""
+    """``masks/NAME.EXT.png`` (COLMAP's convention) or ``masks/NAME.png`` of each photo, ``None`` without one."""
     masks = folder / "masks"
     if not masks.is_dir():
         return [None] * len(names)
     candidates = [(masks / f"{name}.png", (masks / name).with_suffix(".png")) for name in names]
     return [next((path for path in paths if path.exists()), None) for paths in candidates]
+
+
+def missing_photos(folder: Path, missing: list[Path], total: int) -> UserError:
+    """The error for photos that are not there."""
+    first = ", ".join(str(path) for path in missing[:3]) + (", ..." if len(missing) > 3 else "")
+    return UserError(
+        f"{len(missing)} of the {total} photos of {folder} are missing: {first}",
+        "Every camera needs its photo",
+        "Copy them there, or leave their cameras out of the model",
+    )

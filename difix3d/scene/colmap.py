@@ -1,7 +1,8 @@
 """COLMAP models, binary and text.
 
 The files are read here rather than by pycolmap because pycolmap trusts them: a truncated file makes it hang, end the
-process, or return nonsense. The tests compare with pycolmap on intact ones. Format: COLMAP's documentation, "Output format".
+process, or return nonsense. The tests compare with pycolmap on intact ones. Format: COLMAP's documentation, "Output
+format".
 """
 
 import struct
@@ -19,9 +20,19 @@ from difix3d.types import Lens
 
 MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "")
 MODEL_IDS = (
-    "SIMPLE_PINHOLE PINHOLE SIMPLE_RADIAL RADIAL OPENCV OPENCV_FISHEYE FULL_OPENCV FOV SIMPLE_RADIAL_FISHEYE "
-    "RADIAL_FISHEYE THIN_PRISM_FISHEYE RAD_TAN_THIN_PRISM_FISHEYE"
-).split()
+    "SIMPLE_PINHOLE",
+    "PINHOLE",
+    "SIMPLE_RADIAL",
+    "RADIAL",
+    "OPENCV",
+    "OPENCV_FISHEYE",
+    "FULL_OPENCV",
+    "FOV",
+    "SIMPLE_RADIAL_FISHEYE",
+    "RADIAL_FISHEYE",
+    "THIN_PRISM_FISHEYE",
+    "RAD_TAN_THIN_PRISM_FISHEYE",
+)
 PARAM_COUNTS = {name: len(params.split()) for name, params in MODELS.items()}
 PARAM_COUNTS |= {"FOV": 5, "THIN_PRISM_FISHEYE": 12, "RAD_TAN_THIN_PRISM_FISHEYE": 16}
 

@@ -13,7 +13,7 @@ from difix3d.errors import UserError
 from difix3d.geometry.lens import is_pinhole, undistorted
 from difix3d.geometry.normalize import extent, plausible_points, similarity, transform_points, transform_poses
 from difix3d.images import image_size
-from difix3d.scene.capture import Capture
+from difix3d.scene.capture import Capture, missing_photos
 from difix3d.scene.colmap import find_model, read_colmap
 from difix3d.scene.splits import choose_split
 from difix3d.types import Cameras, Lens, Photo, Scene
@@ -39,8 +39,8 @@ def load_scene(
     """Loads photos with known cameras, or finds the cameras first.
 
     Args:
-        source: ``demo``, ``synthetic:SEED``, the folder of a scene (COLMAP model, ``transforms.json``, or just photos), a
-            ``transforms.json``, a video, or the name of a scene in ``data_dir`` or of one that can be downloaded.
+        source: ``demo``, ``synthetic:SEED``, the folder of a scene (COLMAP model, ``transforms.json``, or just photos),
+            a ``transforms.json``, a video, or the name of a scene in ``data_dir`` or of one that can be downloaded.
         data_dir: where downloaded and generated scenes lie.
         split: which photos are held out; see :func:`difix3d.scene.splits.choose_split`.
         resolution: long side in pixels that photos are reduced to; they are never enlarged. ``None``: at most 1600.
@@ -54,7 +54,7 @@ def load_scene(
         raise UserError(f"The resolution is {resolution}", "The long side must be at least 16 pixels")
     path = find_source(str(source), data_dir)
     capture = read_capture(path, data_dir, seed)
-    _check_poses(capture)
+    _check(capture)
     files = choose_files(capture, resolution or LONG_SIDE)
     train, test = choose_split(split, capture.names, capture.folder, capture.splits)
     points, colors, observations = _clean_points(capture)
@@ -121,7 +121,7 @@ def read_capture(path: Path, data_dir: Path, seed: int = 0) -> Capture:
     return reconstruct(path, data_dir, seed)
 
 
-def _check_poses(capture: Capture) -> None:
+def _check(capture: Capture) -> None:
     if len(capture.names) < 2:
         raise UserError(
             f"{capture.folder} has {len(capture.names)} photos with a camera",
@@ -173,14 +173,9 @@ def choose_files(capture: Capture, long_side: int) -> list[_File]:
         _smallest(file, capture.folder, factors, max(lens.width, lens.height) / long_side)
         for file, lens in zip(capture.files, capture.lenses, strict=True)
     ]
-    missing = [str(file) for file, path in zip(capture.files, paths, strict=True) if path is None]
+    missing = [file for file, path in zip(capture.files, paths, strict=True) if path is None]
     if missing:
-        raise UserError(
-            f"{len(missing)} of the {len(paths)} photos of {capture.folder} are missing: {', '.join(missing[:3])}"
-            + (", ..." if len(missing) > 3 else ""),
-            "Every camera needs its photo",
-            "Copy them there",
-        )
+        raise missing_photos(capture.folder, missing, len(paths))
     found = [path for path in paths if path is not None]
     return [
         _File(path, _pinhole(path, lens, mask, long_side))

@@ -20,17 +20,18 @@ def choose_split(split: str, names: list[str], folder: Path, given: dict[str, li
     """Indices of the train and test photos.
 
     Args:
-        split: ``auto`` (the top level of ``split.json``, else what the format itself says, else ``every:8``), ``none`` (all
-            train), ``every:N`` (the first of each N is test), ``extrapolation`` (the top level of ``split.json``), another
-            of its keys such as ``interpolation``, or ``file:PATH`` to a JSON file with the lists ``train`` and ``eval``.
+        split: ``auto`` (the top level of ``split.json``, else what the format itself says, else ``every:8``), ``none``
+            (all train), ``every:N`` (the first of each N is test), ``extrapolation`` (the top level of ``split.json``),
+            another of its keys such as ``interpolation``, or ``file:PATH`` to a JSON file with ``train`` and ``eval``.
         names: of the photos, sorted.
         folder: of the scene, where ``split.json`` lies.
         given: the format's own lists, ``train`` and ``test``; may be empty.
     """
     kind, _, value = split.partition(":")
     path = folder / "split.json"
+    train, test = list(range(len(names))), list[int]()
     if kind == "none":
-        train, test = list(range(len(names))), []
+        pass
     elif kind == "every":
         train, test = _every(names, value)
     elif kind == "file":

@@ -2,7 +2,7 @@
 
 import os
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
 from threading import Lock
@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from difix3d.geometry.lens import sampling_map
+from difix3d.geometry.lens import intrinsics, sampling_map
 from difix3d.images import image_size, read_image, read_mask
 from difix3d.types import Cameras, Lens, Photo, Scene, View
 
@@ -58,7 +58,7 @@ class Views:
     def __getitem__(self, index: int) -> View:
         return self._view(index, self._pixels(index))
 
-    def stream(self, order: Iterable[int]) -> Iterator[View]:
+    def stream(self, order: Iterable[int]) -> Generator[View, None, None]:
         """The views in the given order (which may be endless), the next ones being decoded meanwhile."""
         coming: deque[tuple[int, Future[Pixels]]] = deque()
         try:
@@ -120,7 +120,7 @@ def decode(photo: Photo, camera: Cameras) -> Pixels:
         return image, None if photo.mask is None else torch.from_numpy(read_mask(photo.mask, size))
     K = camera.K[0].double().numpy()
     grid, inside = _grid(photo.lens, tuple(K.flatten().tolist()), *size)
-    scale = min(1.0, K[0, 0] / _focal(photo.lens))
+    scale = min(1.0, K[0, 0] / intrinsics(photo.lens)[0])
     work = round(photo.lens.width * scale), round(photo.lens.height * scale)
     stored = image_size(photo.path)
     work = stored if max(work) > max(stored) else work
@@ -129,12 +129,6 @@ def decode(photo: Photo, camera: Cameras) -> Pixels:
         seen = read_mask(photo.mask, work)[..., None].astype(np.uint8) * 255
         inside = inside & (_sample(np.repeat(seen, 3, 2), grid, "bilinear")[..., 0] > 127)
     return image, None if inside.all() else torch.from_numpy(inside)
-
-
-def _focal(lens: Lens) -> float:
-    from difix3d.geometry.lens import intrinsics
-
-    return intrinsics(lens)[0]
 
 
 @lru_cache(maxsize=8)

@@ -1,0 +1,152 @@
+"""Camera poses: interpolation, distance, moving toward a target, camera paths.
+
+Poses are camera to world, rigid, OpenCV axes; any float type; leading dimensions broadcast.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Pose = Float[Tensor, "*#batch 4 4"]
+
+
+def interpolate(a: Pose, b: Pose, t: float | Float[Tensor, "*#batch"]) -> Pose:
+    """The pose at the share t (0..1) of the way: position along the line, rotation by slerp (the shorter way round)."""
+    t = torch.as_tensor(t, dtype=a.dtype, device=a.device)
+    axis, angle = _axis_angle(a[..., :3, :3].mT @ b[..., :3, :3])
+    rotation = a[..., :3, :3] @ rotation_about(axis, t * angle)
+    position = a[..., :3, 3] + t[..., None] * (b[..., :3, 3] - a[..., :3, 3])
+    return _pose(rotation, position)
+
+
+def rotation_angle(a: Pose, b: Pose) -> Float[Tensor, "*#batch"]:
+    """Angle of the rotation between two poses, radians in 0..pi."""
+    return _axis_angle(a[..., :3, :3].mT @ b[..., :3, :3])[1]
+
+
+def pose_distance(a: Pose, b: Pose) -> Float[Tensor, "*#batch"]:
+    """Distance of the positions plus the rotation angle in radians; a metric on poses (in the normalised world)."""
+    return (a[..., :3, 3] - b[..., :3, 3]).norm(dim=-1) + rotation_angle(a, b)
+
+
+def nearest(poses: Float[Tensor, "M 4 4"], candidates: Float[Tensor, "N 4 4"]) -> Int[Tensor, "M"]:
+    """For each pose the index of the candidate at the smallest :func:`pose_distance`."""
+    return pose_distance(poses[:, None], candidates[None]).argmin(1)
+
+
+def shift_toward(current: Pose, target: Pose, step: float) -> Pose:
+    """One round of the progressive update: ``step`` along the line, and the same share of the rotation.
+
+    A remainder shorter than a step is not left for a round of its own: the position then jumps to the target (it moves
+    by less than two steps), and the rotation follows in the next round. So do the recorded rounds of the reference.
+    """
+    length = (target[..., :3, 3] - current[..., :3, 3]).norm(dim=-1)
+    share = (step / length.clamp(min=1e-12)).clamp(max=1.0)
+    moved = interpolate(current, target, share)
+    arrived = (length - step < step)[..., None]
+    return _pose(moved[..., :3, :3], torch.where(arrived, target[..., :3, 3], moved[..., :3, 3]))
+
+
+def perturb(c2w: Pose, distance: float, angle: float, generator: torch.Generator | None = None) -> Pose:
+    """Each pose moved by ``distance`` in a random direction and turned by ``angle`` radians about a random axis."""
+    directions = torch.randn(2, *c2w.shape[:-2], 3, generator=generator, dtype=c2w.dtype).to(c2w.device)
+    direction, axis = torch.nn.functional.normalize(directions, dim=-1)
+    turn = rotation_about(axis, torch.full_like(axis[..., 0], angle))
+    return _pose(c2w[..., :3, :3] @ turn, c2w[..., :3, 3] + distance * direction)
+
+
+def look_at(position: Float[Tensor, "*#batch 3"], target: Float[Tensor, "*#batch 3"], up: Float[Tensor, "3"]) -> Pose:
+    """Poses at the positions that look at the target, with ``up`` pointing up in the picture as far as it can."""
+    forward = torch.nn.functional.normalize(target - position, dim=-1)
+    right = torch.linalg.cross(forward, up.expand_as(forward))
+    fallback = torch.linalg.cross(forward, up.roll(1).expand_as(forward))  # straight up or down: any right will do
+    right = torch.where(right.norm(dim=-1, keepdim=True) > 1e-6, right, fallback)
+    right = torch.nn.functional.normalize(right, dim=-1)
+    return _pose(torch.stack([right, torch.linalg.cross(forward, right), forward], -1), position)
+
+
+def focus_point(c2w: Float[Tensor, "N 4 4"]) -> Float[Tensor, "3"]:
+    """The point nearest to all optical axes, by least squares; ahead of the mean camera if they are parallel."""
+    position, forward = c2w[:, :3, 3].double(), c2w[:, :3, 2].double()
+    across = torch.eye(3).to(forward) - forward[:, :, None] * forward[:, None, :]
+    middle, ahead = position.mean(0), torch.nn.functional.normalize(forward.mean(0), dim=0)
+    spread = (position - middle).norm(dim=1).mean().clamp(min=1e-6)
+    prior = middle + 4 * spread * ahead  # decides only where the axes do not
+    lhs, rhs = across.mean(0) + 1e-3 * torch.eye(3).to(forward), (across @ position[:, :, None]).mean(0)[:, 0]
+    return torch.linalg.solve(lhs, rhs + 1e-3 * prior).to(c2w)
+
+
+def ellipse(c2w: Float[Tensor, "N 4 4"], frames: int) -> Float[Tensor, "frames 4 4"]:
+    """A closed path around the focus point at the cameras' mean height, as wide as they spread (90 % of them)."""
+    focus, up = focus_point(c2w), _up(c2w)
+    offset = c2w[:, :3, 3] - focus
+    height = (offset @ up).mean()
+    flat = offset - (offset @ up)[:, None] * up
+    first = torch.nn.functional.normalize(flat[flat.norm(dim=1).argmax()], dim=0)
+    second = torch.linalg.cross(up, first)
+    radii = torch.stack([(flat @ axis).abs().quantile(0.9) for axis in (first, second)])
+    radii = radii.clamp(min=0.5 * float(radii.max()))
+    angle = 2 * math.pi * torch.arange(frames).to(c2w) / frames
+    ring = radii[0] * angle.cos()[:, None] * first + radii[1] * angle.sin()[:, None] * second
+    return look_at(focus + height * up + ring, focus, up)
+
+
+def spiral(c2w: Float[Tensor, "N 4 4"], frames: int, turns: int = 2) -> Float[Tensor, "frames 4 4"]:
+    """A closed spiral within the spread of forward-facing cameras (90 % of them), looking at their focus point."""
+    up, position = _up(c2w), c2w[:, :3, 3]
+    center = look_at(position.mean(0), focus_point(c2w), up)
+    radii = ((position - center[:3, 3]) @ center[:3, :3]).abs().quantile(0.9, dim=0)
+    phase = 2 * math.pi * torch.arange(frames).to(c2w) / frames
+    offset = torch.stack([(turns * phase).cos(), -(turns * phase).sin(), -phase.sin()], 1) * radii
+    return look_at(center[:3, 3] + offset @ center[:3, :3].T, focus_point(c2w), up)
+
+
+def interpolate_path(c2w: Float[Tensor, "N 4 4"], frames: int) -> Float[Tensor, "frames 4 4"]:
+    """From the first pose to the last through all of them, the same number of frames between each two."""
+    along = torch.linspace(0, len(c2w) - 1, frames).to(c2w)
+    start = along.long().clamp(max=len(c2w) - 2)
+    return interpolate(c2w[start], c2w[start + 1], along - start)
+
+
+def rotation_about(axis: Float[Tensor, "*batch 3"], angle: Float[Tensor, "*#batch"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotation matrix by a unit axis and an angle in radians (Rodrigues)."""
+    x, y, z = axis.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    angle = angle[..., None, None]
+    return torch.eye(3).to(axis) + angle.sin() * cross + (1 - angle.cos()) * (cross @ cross)
+
+
+def _axis_angle(rotation: Float[Tensor, "*batch 3 3"]) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
+    """Unit axis and angle in 0..pi, accurate for every angle (by way of the quaternion)."""
+    m = rotation
+    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
+    xy, xz, yz = m[..., 1, 0] + m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 2, 1] + m[..., 1, 2]
+    outer = torch.stack(  # 4 q qT: its row with the largest diagonal is q times a number far from zero
+        [
+            torch.stack([1 + xx + yy + zz, wx, wy, wz], -1),
+            torch.stack([wx, 1 + xx - yy - zz, xy, xz], -1),
+            torch.stack([wy, xy, 1 - xx + yy - zz, yz], -1),
+            torch.stack([wz, xz, yz, 1 - xx - yy + zz], -1),
+        ],
+        -2,
+    )
+    best = outer.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None].expand(*outer.shape[:-2], 1, 4)
+    q = torch.nn.functional.normalize(outer.gather(-2, best).squeeze(-2), dim=-1)
+    q = torch.where(q[..., :1] < 0, -q, q)
+    angle = 2 * torch.atan2(q[..., 1:].norm(dim=-1), q[..., 0])
+    return torch.nn.functional.normalize(q[..., 1:], dim=-1), angle
+
+
+def _pose(rotation: Float[Tensor, "*#batch 3 3"], position: Float[Tensor, "*#batch 3"]) -> Pose:
+    shape = torch.broadcast_shapes(rotation.shape[:-2], position.shape[:-1])
+    pose = torch.eye(4).to(rotation).repeat(*shape, 1, 1)
+    pose[..., :3, :3], pose[..., :3, 3] = rotation, position
+    return pose
+
+
+def _up(c2w: Float[Tensor, "N 4 4"]) -> Float[Tensor, "3"]:
+    return torch.nn.functional.normalize(-c2w[:, :3, 1].mean(0), dim=0)

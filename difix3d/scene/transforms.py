@@ -1,0 +1,157 @@
+"""``transforms.json`` of nerfstudio, instant-ngp and the Blender scenes."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from difix3d.errors import UserError
+from difix3d.images import image_size
+from difix3d.scene.capture import Capture, missing_photos
+from difix3d.scene.splits import read_json
+from difix3d.types import Lens
+
+SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
+"""Tried in this order: Blender scenes leave out the extension."""
+
+DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+"""From OpenCV's camera axes to OpenGL's: what a file's poses are multiplied by on the right."""
+
+
+def find_transforms(path: Path) -> dict[str, Path]:
+    """The files by the role of their frames: ``{"": FILE}``, ``{"train": FILE, "test": FILE}``, or none."""
+    if path.is_file():
+        return {"": path} if path.suffix == ".json" else {}
+    if (path / "transforms.json").exists():
+        return {"": path / "transforms.json"}
+    if not (path / "transforms_train.json").exists():
+        return {}
+    held_out = next((p for p in (path / "transforms_test.json", path / "transforms_val.json") if p.exists()), None)
+    return {"train": path / "transforms_train.json"} | ({"test": held_out} if held_out else {})
+
+
+def read_transforms(files: dict[str, Path]) -> Capture:
+    """Reads the frames of the files, and the sparse points that ``ply_file_path`` names.
+
+    Raises:
+        UserError: broken JSON, missing keys, photos missing where the image size has to come from them.
+    """
+    folder = next(iter(files.values())).parent
+    frames = [(role, file, meta, frame) for role, file in files.items() for meta, frame in _frames(file)]
+    paths = [_find(folder, frame["file_path"]) for _, _, _, frame in frames]
+    unsized = [
+        path
+        for path, (_, _, meta, frame) in zip(paths, frames, strict=True)
+        if not {"w", "h"} <= ({**meta, **frame}).keys() and not path.exists()
+    ]
+    if unsized:
+        raise missing_photos(folder, unsized, len(frames))
+    names = [_name(path, folder) for path in paths]
+    order = sorted(range(len(names)), key=names.__getitem__)
+    lenses = [_lens({**meta, **frame}, path, file) for path, (_, file, meta, frame) in zip(paths, frames, strict=True)]
+    c2w = [_pose(frame, file) for _, file, _, frame in frames]
+    masks = [folder / frame["mask_path"] if frame.get("mask_path") else None for *_, frame in frames]
+    points, colors = _points(folder, frames[0][2].get("ply_file_path"))
+    splits = {role: [names[i] for i in order if frames[i][0] == role] for role in files if role}
+    return Capture(
+        folder=folder,
+        names=[names[i] for i in order],
+        files=[paths[i] for i in order],
+        c2w=np.stack([c2w[i] for i in order]) @ FROM_OPENGL,
+        lenses=[lenses[i] for i in order],
+        masks=[masks[i] for i in order],
+        points=points,
+        colors=colors,
+        observations=np.zeros((0, 2), np.int64),
+        splits=splits,
+    )
+
+
+def _frames(file: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """(what all frames share, frame) for each frame of one file."""
+    meta = read_json(file)
+    frames = meta.pop("frames", None)
+    if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
+        raise UserError(
+            f"{file} has no frames", "It must have a list 'frames' with a pose for each photo", "Export again"
+        )
+    for number, frame in enumerate(frames):
+        lost = {"file_path", "transform_matrix"} - frame.keys()
+        if lost:
+            raise UserError(f"Frame {number} of {len(frames)} in {file} has no {' and no '.join(sorted(lost))}")
+    return [(meta, frame) for frame in frames]
+
+
+def _find(folder: Path, name: str) -> Path:
+    """The photo, with an extension if the file leaves it out; a path that need not exist, if none is found."""
+    path = folder / name.replace("\\", "/")
+    return next((p for p in (path.with_name(path.name + suffix) for suffix in SUFFIXES) if p.is_file()), path)
+
+
+def _name(path: Path, folder: Path) -> str:
+    """The photo's name as COLMAP would call it: relative to ``images/``."""
+    parts = path.relative_to(folder).parts if path.is_relative_to(folder) else path.parts[-1:]
+    return "/".join(parts[1:] if parts[0] == "images" and len(parts) > 1 else parts)
+
+
+def _pose(frame: dict[str, Any], file: Path) -> Float[np.ndarray, "4 4"]:
+    try:
+        matrix = np.array(frame["transform_matrix"], np.float64)
+    except (ValueError, TypeError):
+        matrix = np.zeros(0)
+    if matrix.shape not in ((3, 4), (4, 4)):
+        raise UserError(f"The transform_matrix of {frame['file_path']} in {file} is no matrix of 4 x 4 numbers")
+    return np.concatenate([matrix[:3], [[0.0, 0.0, 0.0, 1.0]]])
+
+
+def _lens(meta: dict[str, Any], path: Path, file: Path) -> Lens:
+    """The camera of one frame, whose own keys go before the shared ones."""
+    width, height = (int(meta["w"]), int(meta["h"])) if {"w", "h"} <= meta.keys() else image_size(path)
+    focal_x = meta.get("fl_x") or _focal(meta.get("camera_angle_x"), width)
+    focal_y = meta.get("fl_y") or _focal(meta.get("camera_angle_y"), height)
+    focal_x, focal_y = focal_x or focal_y, focal_y or focal_x
+    if not (focal_x and focal_y):
+        raise UserError(
+            f"{file} gives no focal length for {path.name}", "It needs fl_x or camera_angle_x", "Add it to the file"
+        )
+    pinhole = (float(focal_x), float(focal_y), float(meta.get("cx", width / 2)), float(meta.get("cy", height / 2)))
+    k1, k2, k3, k4, p1, p2 = (float(meta.get(name, 0.0)) for name in DISTORTION)
+    model = str(meta.get("camera_model", "OPENCV")).upper()
+    if "FISHEYE" in model or meta.get("is_fisheye"):
+        return Lens("OPENCV_FISHEYE", (*pinhole, k1, k2, k3, k4), width, height)
+    if model not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE") or k4:
+        raise UserError(
+            f"{file} has the camera model {model}" + (f" with k4 = {k4}" if k4 else ""),
+            "Pinhole cameras with k1, k2, k3, p1, p2 and OPENCV_FISHEYE with k1 .. k4 are supported",
+            "Undistort the photos first",
+        )
+    if k3:
+        return Lens("FULL_OPENCV", (*pinhole, k1, k2, p1, p2, k3, 0.0, 0.0, 0.0), width, height)
+    if any((k1, k2, p1, p2)):
+        return Lens("OPENCV", (*pinhole, k1, k2, p1, p2), width, height)
+    return Lens("PINHOLE", pinhole, width, height)
+
+
+def _focal(angle: float | None, size: int) -> float | None:
+    return 0.5 * size / float(np.tan(0.5 * angle)) if angle else None
+
+
+def _points(folder: Path, name: str | None) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray, "P 3"]]:
+    if not name:
+        return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
+    from plyfile import PlyData, PlyParseError
+
+    path = folder / name
+    try:
+        vertex = PlyData.read(str(path))["vertex"]
+        points = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], 1)
+    except (OSError, PlyParseError, KeyError, ValueError) as error:
+        raise UserError(
+            f"The points {path} cannot be read ({error})", "", "Copy them again or remove ply_file_path"
+        ) from None
+    present = {prop.name for prop in vertex.properties}
+    if not {"red", "green", "blue"} <= present:
+        return points, np.full(points.shape, 128, np.uint8)
+    return points, np.stack([np.asarray(vertex[color], np.uint8) for color in ("red", "green", "blue")], 1)

@@ -1,0 +1,72 @@
+"""The normalised world."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from difix3d.geometry import normalize
+from difix3d.geometry.poses import look_at
+
+
+def ring(count: int = 20, up: tuple[float, float, float] = (0, 0, 1)) -> np.ndarray:
+    angle = torch.linspace(0, 6, count).double()
+    position = torch.stack([40 * angle.cos() + 100, 40 * angle.sin(), 10 + 0 * angle], 1)
+    return look_at(position, torch.tensor([100.0, 0, 0]).double(), torch.tensor(up).double()).numpy()
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(0.01, 100), st.lists(st.floats(-50, 50), min_size=3, max_size=3), st.floats(-3, 3))
+def test_does_not_depend_on_the_users_world(scale, shift, turn):
+    """Any similarity of the input world leaves the normalised cameras alone, but for a turn about z."""
+    c2w = ring()
+    world = np.eye(4)
+    world[:3, :3] = scale * normalize.rotation_between(np.array([0, 0, 1.0]), np.array([np.sin(turn), 0, np.cos(turn)]))
+    world[:3, 3] = shift
+    moved = normalize.transform_poses(world, c2w)
+    none = np.zeros((0, 3))
+    a = normalize.transform_poses(normalize.similarity(c2w, none), c2w)
+    b = normalize.transform_poses(normalize.similarity(moved, none), moved)
+    distances = [np.linalg.norm(p[:, None, :3, 3] - p[None, :, :3, 3], axis=-1) for p in (a, b)]
+    assert np.allclose(*distances, atol=1e-6)
+    assert np.allclose(a[:, 2, 3], b[:, 2, 3], atol=1e-6)
+
+
+def test_centre_scale_and_up():
+    c2w = ring()
+    transform = normalize.similarity(c2w, np.zeros((0, 3)))
+    poses = normalize.transform_poses(transform, c2w)
+    assert np.allclose(poses[:, :3, 3].mean(0), 0)
+    assert np.quantile(np.linalg.norm(poses[:, :3, 3], axis=1), 0.9) == pytest.approx(1)
+    assert np.allclose(np.linalg.det(poses[:, :3, :3]), 1)
+    up = -poses[:, :3, 1].mean(0)
+    assert np.allclose(up / np.linalg.norm(up), [0, 0, 1])
+    assert np.allclose(normalize.transform_points(transform, c2w[:, :3, 3]), poses[:, :3, 3])
+
+
+def test_cameras_in_one_place_are_scaled_by_the_points():
+    c2w = np.tile(np.eye(4), (3, 1, 1))
+    transform = normalize.similarity(c2w, np.array([[0, 0, 4.0], [0, 0, 5], [0, 0, 6]]))
+    assert np.cbrt(np.linalg.det(transform[:3, :3])) == pytest.approx(1 / 5)
+    assert np.isfinite(normalize.similarity(c2w, np.zeros((0, 3)))).all()
+    assert normalize.extent(c2w[:, :3, 3]) == 1
+
+
+def test_cameras_that_look_up_in_all_directions_are_laid_flat():
+    c2w = np.concatenate([ring(10), ring(10, up=(0, 0, -1))])
+    poses = normalize.transform_poses(normalize.similarity(c2w, np.zeros((0, 3))), c2w)
+    assert np.ptp(poses[:, 2, 3]) < 1e-6
+
+
+@pytest.mark.parametrize("a", [[0, 0, 1.0], [0, 0, -1.0], [0.6, 0, -0.8]])
+def test_rotation_between(a):
+    rotation = normalize.rotation_between(np.array(a), np.array([0, 0, 1.0]))
+    assert np.allclose(rotation @ a, [0, 0, 1])
+    assert np.linalg.det(rotation) == pytest.approx(1)
+
+
+def test_points_at_infinity_are_not_plausible():
+    centers = np.zeros((2, 3))
+    points = np.array([[1.0, 0, 0], [0, 2, 0], [0, 0, 1.5], [1e9, 0, 0], [np.inf, 0, 0], [0, np.nan, 0]])
+    assert normalize.plausible_points(points, centers).tolist() == [True, True, True, False, False, False]
