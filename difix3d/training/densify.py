@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from difix3d.render.relocation import mcmc_strategy
+from difix3d.render.strategies import strategies_on, strategy_info
 from difix3d.training.config import DensifyConfig
 from difix3d.training.optim import SplatOptimizer
 from difix3d.types import Render
@@ -15,7 +15,7 @@ class Densifier:
     """Applies the configured strategy around the backward pass; its running statistics are in ``state``."""
 
     def __init__(self, config: DensifyConfig, *, max_steps: int, extent: float):
-        from gsplat.strategy import DefaultStrategy  # imports gsplat's Python only; its CUDA part is not touched
+        from gsplat.strategy import DefaultStrategy, MCMCStrategy  # pure Python: nothing of CUDA is touched
 
         self.config = config
         self.stop = round(config.stop * max_steps)
@@ -37,7 +37,7 @@ class Densifier:
             )
             self.state = self.strategy.initialize_state(scene_scale=extent)
         elif config.kind == "mcmc":
-            self.strategy = mcmc_strategy(
+            self.strategy = MCMCStrategy(
                 cap_max=config.cap, noise_lr=config.noise, min_opacity=config.prune_opacity, **schedule
             )
             self.state = self.strategy.initialize_state()
@@ -54,15 +54,17 @@ class Densifier:
     def after_backward(self, splats: SplatOptimizer, render: Render, step: int, *, packed: bool) -> None:
         """Call it after the optimisers' step."""
         if self.config.kind == "mcmc":
-            rate = splats.means_rate(step)
-            self.strategy.step_post_backward(splats.params, splats.optimizers, self.state, step, render.info, lr=rate)
+            self._apply(splats, render, step, lr=splats.means_rate(step))
         elif self.config.kind == "default" and step < self.stop:
             full = len(splats.params["means"]) >= self.config.cap
             self.strategy.grow_grad2d = math.inf if full else self.config.grad
-            self.strategy.step_post_backward(
-                splats.params, splats.optimizers, self.state, step, render.info, packed=packed
-            )
+            self._apply(splats, render, step, packed=packed)
             self._reset_opacities(splats, step)
+
+    def _apply(self, splats: SplatOptimizer, render: Render, step: int, **options: Any) -> None:
+        info = strategy_info(render.info)
+        with strategies_on(render.rgb.device):
+            self.strategy.step_post_backward(splats.params, splats.optimizers, self.state, step, info, **options)
 
     def _reset_opacities(self, splats: SplatOptimizer, step: int) -> None:
         # gsplat 1.5's own reset never fires (`step % n == 0 & step > 0` compares with `0 & step`); two do no harm

@@ -59,6 +59,6 @@ def toy_scene(tmp_path_factory) -> Scene:
 
 @pytest.fixture
 def config(tmp_path) -> TrainConfig:
-    """Sixty steps with densification into a fresh folder."""
-    base = TrainConfig(output_dir=tmp_path / "run", max_steps=60, eval_steps=(), save_steps=(), device="cpu")
-    return replace(base, densify=replace(base.densify, start=5, every=10, reset_every=25))
+    """Thirty steps with two densifications and a reset of the opacities, into a fresh folder."""
+    base = TrainConfig(output_dir=tmp_path / "run", max_steps=30, eval_steps=(), save_steps=(), device="cpu")
+    return replace(base, densify=replace(base.densify, start=2, every=5, reset_every=12))

@@ -1,16 +1,15 @@
-"""A tiny scene on disk: a ring of cameras around a few points, photos of smooth colour."""
+"""A tiny scene on disk for the tests of this folder: a ring of cameras around a few points, photos of smooth colour."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 from PIL import Image
 
 from difix3d.geometry.poses import look_at
 
-WIDTH, HEIGHT, FOCAL = 32, 24, 30.0
+WIDTH, HEIGHT = 32, 24
+CAMERA = f"PINHOLE {WIDTH} {HEIGHT} 30 30 16 12"
 
 
 def ring(count: int) -> np.ndarray:
@@ -46,26 +45,22 @@ def write_photos(folder: Path, count: int, size: tuple[int, int] = (WIDTH, HEIGH
 
 def write_model(model: Path, names: list[str], camera: str, points: list[str] | None = None) -> None:
     """A COLMAP text model; ``camera`` is "MODEL WIDTH HEIGHT PARAMS"; every point is seen by images 1 and 2."""
+    points = ["5 0 0", "5.5 0.25 0", "4.5 0 -0.5"] if points is None else points
     model.mkdir(parents=True, exist_ok=True)
     (model / "cameras.txt").write_text(f"# cameras\n1 {camera}\n")
     lines = ["# images"]
     for i, (name, c2w) in enumerate(zip(names, ring(len(names)), strict=True)):
         w2c = np.linalg.inv(c2w)
         numbers = " ".join(f"{v:.17g}" for v in (*quaternion(w2c[:3, :3]), *w2c[:3, 3]))
-        lines += [f"{i + 1} {numbers} 1 {name}", ""]
+        keypoints = [f"1 {n} {7 * n + 3}" for n in range(len(points))] if i < 2 else []
+        lines += [f"{i + 1} {numbers} 1 {name}", " ".join(keypoints)]
     (model / "images.txt").write_text("\n".join(lines) + "\n")
-    points = ["5 0 0", "5.5 0.25 0", "4.5 0 -0.5"] if points is None else points
-    rows = [f"{7 * i + 3} {xyz} 200 100 {i} 0.5 1 0 2 0" for i, xyz in enumerate(points)]
+    rows = [f"{7 * i + 3} {xyz} 200 100 {i} 0.5 1 {i} 2 {i}" for i, xyz in enumerate(points)]
     (model / "points3D.txt").write_text("\n".join(["# points", *rows]) + "\n")
 
 
-@pytest.fixture
-def make_scene(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a COLMAP scene and returns its folder."""
-
-    def make(count: int = 10, camera: str = f"PINHOLE {WIDTH} {HEIGHT} {FOCAL} {FOCAL} 16 12", **kwargs) -> Path:
-        names = write_photos(tmp_path / "ring" / "images", count)
-        write_model(tmp_path / "ring" / "sparse" / "0", names, camera, **kwargs)
-        return tmp_path / "ring"
-
-    return make
+def write_ring(folder: Path, count: int = 10, camera: str = CAMERA, points: list[str] | None = None) -> Path:
+    """Writes a COLMAP scene into ``folder/ring`` and returns that."""
+    names = write_photos(folder / "ring" / "images", count)
+    write_model(folder / "ring" / "sparse" / "0", names, camera, points)
+    return folder / "ring"

@@ -1,0 +1,120 @@
+"""COLMAP models: equal to pycolmap's reading, and damaged files that pycolmap does not survive."""
+
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import require
+from ring_scene import write_ring
+
+from difix3d.errors import UserError
+from difix3d.scene.capture import Capture
+from difix3d.scene.colmap import MODEL_IDS, PARAM_COUNTS, find_model, read_colmap
+
+pycolmap = pytest.importorskip("pycolmap")
+
+
+@pytest.fixture
+def make_scene(tmp_path: Path) -> Callable[..., Path]:
+    return partial(write_ring, tmp_path)
+
+
+def read(folder: Path) -> Capture:
+    model = find_model(folder)
+    assert model is not None
+    return read_colmap(folder, model)
+
+
+def assert_equals_pycolmap(folder: Path) -> None:
+    ours, theirs = read(folder), pycolmap.Reconstruction(find_model(folder))
+    images = sorted(theirs.images.values(), key=lambda image: image.name)
+    assert ours.names == [image.name for image in images]
+    for image, c2w, lens in zip(images, ours.c2w, ours.lenses, strict=True):
+        assert np.allclose(np.linalg.inv(c2w)[:3], image.cam_from_world().matrix(), atol=1e-9)
+        camera = theirs.cameras[image.camera_id]
+        assert (lens.model, lens.width, lens.height) == (camera.model.name, camera.width, camera.height)
+        assert np.allclose(lens.params, camera.params)
+    position = {image.image_id: i for i, image in enumerate(images)}
+    expected = {}
+    for point in theirs.points3D.values():
+        seen = tuple(sorted({position[element.image_id] for element in point.track.elements}))
+        expected[tuple(np.round(point.xyz, 6))] = (tuple(point.color), seen)
+    photos: list[list[int]] = [[] for _ in ours.points]
+    for point, photo in ours.observations.tolist():
+        photos[point].append(photo)
+    found = {
+        tuple(np.round(xyz, 6)): (tuple(color), tuple(sorted(seen)))
+        for xyz, color, seen in zip(ours.points, ours.colors, photos, strict=True)
+    }
+    assert found == expected
+
+
+def test_text_and_binary_equal_pycolmap(make_scene):
+    folder = make_scene(camera="OPENCV 32 24 30 31 16 12 0.1 0.01 0.001 0.002")
+    assert_equals_pycolmap(folder)
+    model = folder / "sparse" / "0"
+    reconstruction = pycolmap.Reconstruction(model)
+    for text in model.glob("*.txt"):
+        text.unlink()
+    reconstruction.write_binary(model)
+    assert_equals_pycolmap(folder)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["fox_opencv", "temple"])
+def test_real_models_equal_pycolmap(shared: Path, name: str):
+    assert_equals_pycolmap(require(shared / "scenes" / name))
+
+
+def test_the_table_of_models_is_colmaps():
+    for number, name in enumerate(MODEL_IDS):
+        assert pycolmap.CameraModelId(number).name == name
+        assert len(pycolmap.Camera.create_from_model_name(0, name, 1.0, 2, 2).params) == PARAM_COUNTS[name]
+
+
+@pytest.mark.parametrize("place", ["sparse/0", "sparse", "colmap/sparse/0", "."])
+def test_models_are_found_where_programs_put_them(make_scene, place: str):
+    folder = make_scene()
+    target = folder / place
+    if place != "sparse/0":
+        shutil.move(folder / "sparse" / "0", folder / "model")
+        shutil.rmtree(folder / "sparse")
+        target.mkdir(parents=True, exist_ok=True)
+        for file in (folder / "model").iterdir():
+            shutil.move(file, target / file.name)
+    assert len(read(folder).names) == 10
+
+
+@pytest.mark.parametrize("file", ["cameras", "images", "points3D"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.999])
+def test_truncated_binary_files_are_named(make_scene, file: str, share: float):
+    folder = make_scene()
+    model = folder / "sparse" / "0"
+    pycolmap.Reconstruction(model).write_binary(model)
+    path = model / f"{file}.bin"
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(UserError, match=rf"{file}\.bin is damaged: \d+ bytes"):
+        read(folder)
+
+
+@pytest.mark.parametrize("file", ["cameras", "images", "points3D"])
+def test_broken_text_files_are_named(make_scene, file: str):
+    folder = make_scene()
+    path = folder / "sparse" / "0" / f"{file}.txt"
+    path.write_text("1 2 three\n")
+    with pytest.raises(UserError, match=rf"{file}\.txt is damaged"):
+        read(folder)
+    path.unlink()
+    with pytest.raises(UserError, match=f"has no {file}") if file != "images" else pytest.raises(AssertionError):
+        read(folder)
+
+
+def test_an_image_without_its_camera_is_an_error(make_scene):
+    folder = make_scene()
+    cameras = folder / "sparse" / "0" / "cameras.txt"
+    cameras.write_text(cameras.read_text().replace("1 PINHOLE", "2 PINHOLE"))
+    with pytest.raises(UserError, match="the camera 1, which is not in the cameras file"):
+        read(folder)

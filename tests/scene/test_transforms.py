@@ -1,0 +1,154 @@
+"""``transforms.json`` in its dialects."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import require
+from PIL import Image
+
+from difix3d.errors import UserError
+from difix3d.scene import Views, load_scene
+
+IDENTITY = np.eye(4).tolist()
+
+
+def pose(x: float) -> list[list[float]]:
+    matrix = np.eye(4)
+    matrix[0, 3] = x
+    return matrix.tolist()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    for i in range(3):
+        Image.new("RGBA", (40, 30), (200, 100, 50, 0 if i == 0 else 255)).save(tmp_path / "images" / f"r_{i}.png")
+    return tmp_path
+
+
+def write(folder: Path, frames: list[dict] | None = None, name: str = "transforms.json", **meta) -> Path:
+    frames = (
+        [{"file_path": f"images/r_{i}.png", "transform_matrix": pose(i)} for i in range(3)]
+        if frames is None
+        else frames
+    )
+    (folder / name).write_text(json.dumps({**meta, "frames": frames}))
+    return folder
+
+
+def test_blender_needs_an_angle_only_and_no_extensions(folder: Path):
+    for role, numbers in (("train", (0, 1)), ("test", (2,))):
+        frames = [{"file_path": f"./images/r_{i}", "transform_matrix": pose(i)} for i in numbers]
+        write(folder, frames, f"transforms_{role}.json", camera_angle_x=2 * np.arctan(0.5))
+    scene = load_scene(folder, normalize=False)
+    assert torch.allclose(scene.cameras.K[0], torch.tensor([[40.0, 0, 20], [0, 40, 15], [0, 0, 1]]))
+    assert (scene.train.tolist(), scene.test.tolist()) == ([0, 1], [2])
+    assert torch.allclose(scene.cameras.c2w[1, :3, :3], torch.diag(torch.tensor([1.0, -1, -1])))  # OpenGL to OpenCV
+    assert Views(scene)[0].image.min() == 1  # transparent becomes white
+    assert (Views(scene)[1].image[0, 0] * 255).round().tolist() == [200, 100, 50]
+
+
+def test_a_frames_own_intrinsics_win(folder: Path):
+    frames = [{"file_path": f"images/r_{i}.png", "transform_matrix": pose(i), "fl_x": 50 + i} for i in range(3)]
+    scene = load_scene(write(folder, frames, w=40, h=30, fl_x=10, fl_y=60, cx=19, cy=16))
+    assert scene.cameras.K[2].tolist() == [[52, 0, 19], [0, 60, 16], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("meta", "model", "params"),
+    [
+        ({"k1": 0.1, "p2": 0.01}, "OPENCV", (0.1, 0, 0, 0.01)),
+        ({"k1": 0.1, "k3": 0.02}, "FULL_OPENCV", (0.1, 0, 0, 0, 0.02, 0, 0, 0)),
+        ({"camera_model": "OPENCV_FISHEYE", "k1": 0.1, "k4": 0.01}, "OPENCV_FISHEYE", (0.1, 0, 0, 0.01)),
+        ({"is_fisheye": True, "k1": 0.1}, "OPENCV_FISHEYE", (0.1, 0, 0, 0)),
+    ],
+)
+def test_distortion(folder: Path, meta: dict, model: str, params: tuple):
+    lens = load_scene(write(folder, fl_x=50, **meta)).photos[0].lens
+    assert lens is not None
+    assert (lens.model, lens.params[4:]) == (model, params)
+
+
+def test_masks_and_points(folder: Path):
+    Image.new("L", (40, 30), 0).save(folder / "m.png")
+    frames = [{"file_path": f"images/r_{i}.png", "transform_matrix": pose(i), "mask_path": "m.png"} for i in range(3)]
+    header = "ply\nformat ascii 1.0\nelement vertex 2\n" + "".join(f"property float {axis}\n" for axis in "xyz")
+    colors = "".join(f"property uchar {color}\n" for color in ("red", "green", "blue"))
+    (folder / "points.ply").write_text(f"{header}{colors}end_header\n1 2 -3 9 8 7\n0 0 -1 1 2 3\n")
+    scene = load_scene(write(folder, frames, fl_x=50, ply_file_path="points.ply"), normalize=False)
+    assert scene.points.tolist() == [[1, 2, -3], [0, 0, -1]]
+    assert scene.colors[0].tolist() == [9, 8, 7]
+    mask = Views(scene)[0].mask
+    assert mask is not None
+    assert not mask.any()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"transforms\.json is broken at line 1, column 2"),
+        ("[]", "A JSON object was expected"),
+        ({"fl_x": 5}, "has no frames"),
+        ({"fl_x": 5, "frames": [{"file_path": "a"}]}, "Frame 0 of 1 .* has no transform_matrix"),
+        ({"fl_x": 5, "frames": [{"file_path": "images/r_0.png", "transform_matrix": [[1]]}]}, "no matrix of 4 x 4"),
+        ({"frames": [{"file_path": "images/r_0.png", "transform_matrix": IDENTITY}]}, "no focal length for r_0.png"),
+        ({"fl_x": 5, "frames": [{"file_path": "images/x.png", "transform_matrix": IDENTITY}]}, "1 of the 1 .*missing"),
+        (
+            {"fl_x": 5, "camera_model": "EQUIRECTANGULAR"}
+            | {"frames": [{"file_path": "images/r_0.png", "transform_matrix": IDENTITY}]},
+            "camera model EQUIRECTANGULAR",
+        ),
+        (
+            {"fl_x": 5, "frames": [{"file_path": "images/r_0.png", "transform_matrix": IDENTITY}] * 2},
+            "more than one pose",
+        ),
+        (
+            {"fl_x": 5, "ply_file_path": "no.ply"}
+            | {"frames": [{"file_path": "images/r_0.png", "transform_matrix": IDENTITY}]},
+            r"no\.ply cannot be read",
+        ),
+    ],
+)
+def test_bad_files(folder: Path, content, message: str):
+    (folder / "transforms.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        load_scene(folder)
+
+
+def test_a_pose_that_is_not_rigid(folder: Path):
+    frames = [{"file_path": f"images/r_{i}.png", "transform_matrix": (np.eye(4) * (1 + i)).tolist()} for i in range(3)]
+    with pytest.raises(UserError, match=r"2 of 3 photos .* not rigid, first r_1\.png"):
+        load_scene(write(folder, frames, fl_x=50))
+
+
+def test_works_without_pycolmap(folder: Path):
+    write(folder, fl_x=50, k1=0.1)
+    code = (
+        "import sys; sys.modules['pycolmap'] = None\n"
+        "from difix3d.scene import Views, load_scene\n"
+        f"print(Views(load_scene({str(folder)!r}))[1].image.shape)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "torch.Size" in result.stdout, result.stderr
+
+
+@pytest.mark.real
+def test_fox_has_the_same_cameras_as_its_colmap_model(shared: Path):
+    """Up to a similarity and the two calibrations: principal points 3.6 pixels apart turn the cameras by 0.6 degrees."""
+    folder = require(shared / "scenes" / "fox_opencv")
+    a, b = load_scene(folder), load_scene(folder / "transforms.json", split="interpolation")
+    assert [photo.name for photo in a.photos] == [photo.name for photo in b.photos]
+    assert (len(b.train), len(b.test)) == (43, 7)
+    x, y = (scene.cameras.centers.double().numpy() for scene in (a, b))
+    x, y = x - x.mean(0), y - y.mean(0)
+    u, stretch, vh = np.linalg.svd(y.T @ x)
+    rotation = u @ vh
+    scale = stretch.sum() / (x**2).sum()
+    assert np.abs(scale * x @ rotation.T - y).max() < 0.005  # of the cameras' radius
+    turned = torch.from_numpy(rotation) @ a.cameras.c2w[:, :3, :3].double()
+    assert (turned - b.cameras.c2w[:, :3, :3].double()).abs().max() < 0.015
