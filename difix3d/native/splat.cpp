@@ -42,6 +42,7 @@ constexpr float LOG2_MIN_ALPHA = -7.99435344f;
 
 typedef float V __attribute__((vector_size(64), may_alias));
 typedef int32_t I __attribute__((vector_size(64), may_alias));
+typedef float VU __attribute__((vector_size(64), may_alias, aligned(4)));  // at any address
 
 // A packed Gaussian. The last five fields describe the ellipse where alpha >= 1/255: its half width, and for a column x
 // (from the centre) the rows slope * x +- half_height * sqrt(1 - (x / half_width)^2); top_x is the column of its highest row.
@@ -69,6 +70,32 @@ INLINE V exp(V x) { return each_lane(x, [](float y) { return std::exp(y); }); }
 INLINE V log(V x) { return each_lane(x, [](float y) { return std::log(y); }); }
 INLINE float sum(V x) { float s = 0; for (int l = 0; l < TILE; l++) s += x[l]; return s; }
 
+// Transposes 16 x 16 floats.
+__attribute__((noinline)) void transpose(V* r) {
+    for (int i = 0; i < 8; i++) {
+        V a = r[i], b = r[i + 8];
+        r[i] = SHUFFLE(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+        r[i + 8] = SHUFFLE(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    }
+    for (int i = 0; i < TILE; i++) {
+        if (i & 4) continue;
+        V a = r[i], b = r[i + 4];
+        r[i] = SHUFFLE(a, b, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+        r[i + 4] = SHUFFLE(a, b, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+    }
+    for (int i = 0; i < TILE; i++) {
+        if (i & 2) continue;
+        V a = r[i], b = r[i + 2];
+        r[i] = SHUFFLE(a, b, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+        r[i + 2] = SHUFFLE(a, b, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    }
+    for (int i = 0; i < TILE; i += 2) {
+        V a = r[i], b = r[i + 1];
+        r[i] = SHUFFLE(a, b, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+        r[i + 1] = SHUFFLE(a, b, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+    }
+}
+
 // 2^x for x <= 0 to 1e-7 relative. Below -126 the result is garbage, but finite work: the caller masks it.
 INLINE V exp2_negative(V x) {
     I whole = to_int(x);
@@ -87,12 +114,45 @@ int blocks(int64_t n) { return int((n + TILE - 1) / TILE); }
 
 INLINE V load(const float* p, int stride, int count) {
     alignas(64) float v[TILE];
-    for (int l = 0; l < TILE; l++) v[l] = p[int64_t(std::min(l, count - 1)) * stride];
+    if (count == TILE)
+        for (int l = 0; l < TILE; l++) v[l] = p[l * stride];
+    else
+        for (int l = 0; l < TILE; l++) v[l] = p[std::min(l, count - 1) * stride];
     return *(V*)v;
 }
 
 INLINE void store(float* p, int stride, int count, V v) {
     for (int l = 0; l < count; l++) p[int64_t(l) * stride] = v[l];
+}
+
+// 16 rows of `length` floats to one vector per column, and back. Rows of 16 or more go through transposed squares; the last
+// square overlaps the one before.
+INLINE void load_rows(const float* p, int length, int wanted, int count, V* columns) {
+    if (length < TILE) {
+        for (int i = 0; i < wanted; i++) columns[i] = load(p + i, length, count);
+        return;
+    }
+    for (int done = 0; done < wanted; done += TILE) {
+        int at = std::min(done, length - TILE);
+        V square[TILE];
+        for (int l = 0; l < TILE; l++) square[l] = *(const VU*)(p + int64_t(std::min(l, count - 1)) * length + at);
+        transpose(square);
+        for (int i = 0; i < TILE; i++) columns[at + i] = square[i];
+    }
+}
+
+INLINE void store_rows(float* p, int length, int count, const V* columns) {
+    if (length < TILE) {
+        for (int i = 0; i < length; i++) store(p + i, length, count, columns[i]);
+        return;
+    }
+    for (int done = 0; done < length; done += TILE) {
+        int at = std::min(done, length - TILE);
+        V square[TILE];
+        for (int i = 0; i < TILE; i++) square[i] = columns[at + i];
+        transpose(square);
+        for (int l = 0; l < count; l++) *(VU*)(p + int64_t(l) * length + at) = square[l];
+    }
 }
 
 INLINE V dot(const V* a, const V* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
@@ -232,9 +292,8 @@ struct Model {
 };
 
 void load_colors(const Model& m, int64_t first, int count, V (*coefficients)[3]) {
-    for (int c = 0; c < 3; c++) coefficients[0][c] = load(m.sh0 + 3 * first + c, 3, count);
-    for (int k = 1; k < m.bases(); k++)
-        for (int c = 0; c < 3; c++) coefficients[k][c] = load(m.shN + 3 * (first * m.rest + k - 1) + c, 3 * m.rest, count);
+    load_rows(m.sh0 + 3 * first, 3, 3, count, coefficients[0]);
+    load_rows(m.shN + 3 * first * m.rest, 3 * m.rest, 3 * (m.bases() - 1), count, coefficients[1]);
 }
 
 INLINE V half_extent(V variance, V s) { return sqrt(max(variance * s, fill(0.f))); }
@@ -258,7 +317,7 @@ int64_t project_forward(const Model& m, const Camera* cams, int n_cams, int widt
         int count = int(std::min<int64_t>(TILE, m.n - first));
         Block g;
         g.read(m.means + 3 * first, m.quats + 4 * first, m.scales + 3 * first, m.opacities + first, count);
-        V coefficients[BASES][3];
+        V coefficients[BASES + 1][3];
         bool loaded = false;
         for (int b = 0; b < n_cams; b++) {
             const Camera& cam = cams[b];
@@ -295,13 +354,13 @@ int64_t project_forward(const Model& m, const Camera* cams, int n_cams, int widt
                                 log_opacity * LOG2E, v.c01 / c00, sqrt(v.det / c00 * s), 1.f / max(half_width, fill(1e-6f)),
                                 v.c01 * sqrt(s / c11), V{}};
             for (int f = 0; f < FIELDS; f++) fields[f] = keep(visible, fields[f]);
+            store_rows(splats + FIELDS * (b * m.n + first), FIELDS, count, fields);
             for (int l = 0; l < count; l++) {
                 int64_t at = b * m.n + first + l;
                 means2d[2 * at] = fields[X][l], means2d[2 * at + 1] = fields[Y][l];
                 radii[2 * at] = visible[l] ? radius_x[l] : 0, radii[2 * at + 1] = visible[l] ? radius_y[l] : 0;
                 boxes[at] = visible[l] ? Box{int16_t(x0[l]), int16_t(x1[l]), int16_t(y0[l]), int16_t(y1[l])} : Box{};
                 bound += int64_t(boxes[at].x1 - boxes[at].x0) * (boxes[at].y1 - boxes[at].y0);
-                for (int f = 0; f < FIELDS; f++) splats[FIELDS * at + f] = fields[f][l];
             }
         }
     }
@@ -327,7 +386,7 @@ void project_backward(const Model& m, const Camera* cams, int n_cams, bool antia
         int count = int(std::min<int64_t>(TILE, m.n - first));
         Block g;
         g.read(m.means + 3 * first, m.quats + 4 * first, m.scales + 3 * first, m.opacities + first, count);
-        V coefficients[BASES][3], v_coefficients[BASES][3] = {}, v_mean[3] = {}, v_scale[3] = {}, v_rotation[3][3] = {}, v_opacity = V{};
+        V coefficients[BASES + 1][3], v_coefficients[BASES + 1][3] = {}, v_mean[3] = {}, v_scale[3] = {}, v_rotation[3][3] = {}, v_opacity = V{};
         bool loaded = false;
         for (int b = 0; b < n_cams; b++) {
             const Camera& cam = cams[b];
@@ -337,8 +396,11 @@ void project_backward(const Model& m, const Camera* cams, int n_cams, bool antia
             I visible = *(I*)seen;
             if (!any(visible)) continue;
             if (!loaded) load_colors(m, first, count, coefficients), loaded = true;
-            auto gradient = [&](int f) { return keep(visible, load(v_splats + FIELDS * at + f, FIELDS, count)); };
-            auto value = [&](int f) { return load(splats + FIELDS * at + f, FIELDS, count); };
+            V values[FIELDS], gradients[FIELDS];
+            load_rows(splats + FIELDS * at, FIELDS, FIELDS, count, values);
+            load_rows(v_splats + FIELDS * at, FIELDS, FIELDS, count, gradients);
+            auto gradient = [&](int f) { return keep(visible, gradients[f]); };
+            auto value = [&](int f) { return values[f]; };
             View v(cam, g, -1e30f, 1e30f, antialiased);
 
             // conic = inverse of the dilated covariance
@@ -421,10 +483,9 @@ void project_backward(const Model& m, const Camera* cams, int n_cams, bool antia
         for (int i = 0; i < 3; i++) {
             store(out.means + 3 * first + i, 3, count, v_mean[i]);
             store(out.scales + 3 * first + i, 3, count, v_scale[i]);
-            store(out.sh0 + 3 * first + i, 3, count, v_coefficients[0][i]);
-            for (int k = 1; k < K; k++) store(out.shN + 3 * (first * m.rest + k - 1) + i, 3 * m.rest, count, v_coefficients[k][i]);
-            for (int k = K; k <= m.rest; k++) store(out.shN + 3 * (first * m.rest + k - 1) + i, 3 * m.rest, count, V{});
         }
+        store_rows(out.sh0 + 3 * first, 3, count, v_coefficients[0]);
+        store_rows(out.shN + 3 * first * m.rest, 3 * m.rest, count, v_coefficients[1]);
         store(out.opacities + first, 1, count, v_opacity);
     }
     if (v_pose)
@@ -511,17 +572,20 @@ struct Batch {
     alignas(64) int32_t row0[TILE], row1[TILE];
     int count;
 
-    INLINE void read(Batch& t, const float* splats, const int32_t* ids, int count, float left, float top, int row0, int row1) {
-        alignas(64) float slope[TILE], height[TILE], inv_width[TILE], top_x[TILE];
+    static inline void read(Batch& t, const float* splats, const int32_t* ids, int left_over, float left, float top, int row0, int row1) {
+        int count = std::min(TILE, left_over);
+        V fields[FIELDS];
         t.count = count;
         for (int j = 0; j < TILE; j++) {
-            const float* s = t.s[j] = splats + int64_t(FIELDS) * ids[std::min(j, count - 1)];
-            t.x[j] = s[X] - left, t.y[j] = s[Y] - top;
-            t.A[j] = s[CONIC_A], t.B[j] = s[CONIC_B], t.C[j] = s[CONIC_C];
-            slope[j] = s[SLOPE], height[j] = s[HALF_HEIGHT], inv_width[j] = s[INV_HALF_WIDTH], top_x[j] = s[TOP_X];
+            t.s[j] = splats + int64_t(FIELDS) * ids[std::min(j, count - 1)];
+            fields[j] = *(const V*)t.s[j];
         }
-        V x = *(V*)t.x, y = *(V*)t.y, k = *(V*)slope, h = *(V*)height, iw = *(V*)inv_width, tx = *(V*)top_x;
-        *(V*)t.A *= -0.5f * LOG2E, *(V*)t.B *= -LOG2E, *(V*)t.C *= -0.5f * LOG2E;
+        for (int j = TILE; j < std::min(2 * TILE, left_over); j++) __builtin_prefetch(splats + int64_t(FIELDS) * ids[j]);
+        transpose(fields);
+        V x = fields[X] - left, y = fields[Y] - top, k = fields[SLOPE], h = fields[HALF_HEIGHT], iw = fields[INV_HALF_WIDTH];
+        V tx = fields[TOP_X];
+        *(V*)t.x = x, *(V*)t.y = y;
+        *(V*)t.A = fields[CONIC_A] * (-0.5f * LOG2E), *(V*)t.B = fields[CONIC_B] * -LOG2E, *(V*)t.C = fields[CONIC_C] * (-0.5f * LOG2E);
         V first = 0.5f - x, last = first + float(TILE - 1);
         V high_x = clamp(tx, first, last), low_x = clamp(-tx, first, last);
         V margin = 0.05f + 2e-6f * (h + max(k * high_x, -k * high_x));
@@ -575,7 +639,7 @@ void tile_forward(const Image& im, const Tile& t, const float* splats, const int
     int row0 = 0, row1 = t.rows;
     Batch batch;
     for (int i = 0; i < count && row0 < row1; i += TILE) {
-        Batch::read(batch, splats, ids + i, std::min(TILE, count - i), t.x, t.y, row0, row1);
+        Batch::read(batch, splats, ids + i, count - i, t.x, t.y, row0, row1);
         for (int j = 0; j < batch.count; j++) {
             const float* s = batch.s[j];
             V dx = COLUMN - batch.x[j], q = dx * dx * batch.A[j] + s[LOG2_OPACITY], bdx = dx * batch.B[j];
@@ -654,7 +718,7 @@ void tile_backward(const Image& im, const Tile& t, const float* splats, const in
     int row0 = 0, row1 = t.rows, i = 0;
     Batch batch;
     for (; i < count && row0 < row1; i += TILE) {
-        Batch::read(batch, splats, ids + i, std::min(TILE, count - i), t.x, t.y, row0, row1);
+        Batch::read(batch, splats, ids + i, count - i, t.x, t.y, row0, row1);
         for (int j = 0; j < batch.count; j++) {
             const float* s = batch.s[j];
             V dx = COLUMN - batch.x[j], q = dx * dx * batch.A[j] + s[LOG2_OPACITY], bdx = dx * batch.B[j];
@@ -841,43 +905,51 @@ int64_t difix3d_tile_lists(const float* splats, const int16_t* boxes_, int64_t n
         for (int i = 0; i < found; i++) order[visible + i] += int32_t(b * n);
         visible += found;
     }
-    // Each thread takes a run of the sorted Gaussians; its first place in each tile's list follows from all counts.
+    // Each thread takes a run of the sorted Gaussians and notes their tiles. Its first place in each tile's list follows from
+    // what all have noted.
     int64_t all_tiles = n_cams * im.tiles();
-    std::vector<int32_t> table(size_t(threads) * all_tiles, 0), runs(threads + 1, 0);
+    std::vector<int32_t> table(threads * all_tiles, 0);
+    std::vector<std::vector<int32_t>> noted(threads);
     auto first_of = [&](int64_t thread) { return visible * thread / threads; };
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
     for (int64_t thread = 0; thread < threads; thread++) {
-        int32_t* counts = table.data() + size_t(thread) * all_tiles;
-        int32_t total = 0;
+        int32_t* counts = table.data() + thread * all_tiles;
+        auto& tiles = noted[thread];
+        tiles.reserve(8 * (first_of(thread + 1) - first_of(thread)));
+        int64_t camera = 0;
         for (int64_t p = first_of(thread); p < first_of(thread + 1); p++) {
-            int base = int(order[p] / n) * im.tiles();
-            starts[p] = total;
-            each_tile(boxes[order[p]], splats + int64_t(FIELDS) * order[p], im.tiles_x, [&](int tile) { counts[base + tile]++, total++; });
+            int64_t id = order[p], ahead = order[std::min(p + 12, visible - 1)];
+            __builtin_prefetch(splats + FIELDS * ahead), __builtin_prefetch(boxes + ahead);
+            while (id >= (camera + 1) * n) camera++;
+            starts[p] = int32_t(tiles.size());
+            each_tile(boxes[id], splats + FIELDS * id, im.tiles_x, [&](int tile) {
+                tile += int(camera) * im.tiles();
+                counts[tile]++, tiles.push_back(tile);
+            });
         }
-        runs[thread + 1] = total;
     }
-    for (int64_t thread = 0; thread < threads; thread++) runs[thread + 1] += runs[thread];
-    starts[visible] = runs[threads];
     int32_t total = 0;
     for (int64_t tile = 0; tile < all_tiles; tile++) {
         offsets[tile] = total;
         for (int64_t thread = 0; thread < threads; thread++) {
-            int32_t& count = table[size_t(thread) * all_tiles + tile];
+            int32_t& count = table[thread * all_tiles + tile];
             int32_t size = count;
             count = total, total += size;
         }
     }
-    offsets[all_tiles] = total;
+    offsets[all_tiles] = starts[visible] = total;
 #pragma omp parallel for schedule(static, 1) num_threads(threads)
     for (int64_t thread = 0; thread < threads; thread++) {
-        int32_t* places = table.data() + size_t(thread) * all_tiles;
-        for (int64_t p = first_of(thread); p < first_of(thread + 1); p++) {
-            int base = int(order[p] / n) * im.tiles();
-            int32_t slot = starts[p] += runs[thread];
-            each_tile(boxes[order[p]], splats + int64_t(FIELDS) * order[p], im.tiles_x, [&](int tile) {
-                int32_t place = places[base + tile]++;
-                ids[place] = order[p], slots[place] = slot++;
-            });
+        int32_t *places = table.data() + thread * all_tiles, run = 0;
+        for (int64_t before = 0; before < thread; before++) run += int32_t(noted[before].size());
+        int64_t end = first_of(thread + 1);
+        for (int64_t p = first_of(thread); p < end; p++) {
+            int32_t last = p + 1 < end ? starts[p + 1] : int32_t(noted[thread].size());
+            for (int32_t i = starts[p]; i < last; i++) {
+                int32_t place = places[noted[thread][i]]++;
+                ids[place] = order[p], slots[place] = run + i;
+            }
+            starts[p] += run;
         }
     }
     return visible;

@@ -4,6 +4,7 @@
 ``means2d``, so that its gradient is there for densification. Same values and gradients as :mod:`difix3d.render.torch_twin`.
 """
 
+import threading
 from typing import Any
 
 import torch
@@ -17,6 +18,16 @@ from difix3d.types import Cameras, Gaussians, Render
 FIELDS = 16  # floats of a packed Gaussian; the order is enum Field in splat.cpp
 CONICS, OPACITY, COLORS, DEPTH = slice(2, 5), 5, slice(6, 9), 9
 TILE = 16
+
+
+_kept = threading.local()
+
+
+def _scratch(slots: int) -> Tensor:
+    """Memory for one backward pass, kept: giving tens of megabytes back and getting them anew costs as much as the sums in it."""
+    if getattr(_kept, "slots", None) is None or len(_kept.slots) < slots:
+        _kept.slots = torch.empty(slots * 5 // 4, FIELDS)
+    return _kept.slots
 
 
 class Project(torch.autograd.Function):
@@ -96,7 +107,7 @@ class Rasterize(torch.autograd.Function):
         native.call(
             native.load().difix3d_rasterize_backward,  # type: ignore[union-attr]
             splats, b, width, height, offsets, ids, slots, order, starts, visible, torch.get_num_threads(),
-            rgb, alpha, depth, v_rgb, v_alpha, v_depth, torch.empty(int(offsets[-1]), FIELDS), v_means2d, v_abs, v_splats,
+            rgb, alpha, depth, v_rgb, v_alpha, v_depth, _scratch(int(offsets[-1])), v_means2d, v_abs, v_splats,
         )  # fmt: skip
         if absgrad:
             means2d.absgrad = v_abs
