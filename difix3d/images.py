@@ -103,8 +103,7 @@ def write_image(path: Path, image: Shaped[torch.Tensor, "H W C"] | Shaped[np.nda
         Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).save(partial, **options)
         os.replace(partial, path)
     except OSError as error:
-        raise UserError(
-            f"Cannot write {path} ({error.strerror or error})", "", "Free some space or choose another folder"
-        )
+        reason = error.strerror or error
+        raise UserError(f"Cannot write {path} ({reason})", "", "Free some space or choose another folder") from None
     finally:
         partial.unlink(missing_ok=True)

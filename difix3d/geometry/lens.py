@@ -125,7 +125,7 @@ def sampling_map(
 
 def _inside(pixels: Float[np.ndarray, "N 2"], lens: Lens, margin: float) -> Bool[np.ndarray, "N"]:
     low, high = np.full(2, -margin), np.array([lens.width, lens.height]) + margin
-    return np.logical_and(pixels > low, pixels < high).all(axis=1)
+    return np.all((pixels > low) & (pixels < high), axis=1)
 
 
 def _pycolmap_camera(lens: Lens):

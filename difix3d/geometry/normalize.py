@@ -11,8 +11,8 @@ def similarity(c2w: Float[np.ndarray, "N 4 4"], points: Float[np.ndarray, "P 3"]
     """The similarity from the user's world to the normalised one.
 
     The mean of the camera centres becomes the origin, the mean of the cameras' up vectors becomes +z, and nine cameras
-    of ten lie within one unit. Cameras that look up in all directions (their mean vanishes) are laid flat by the smallest
-    principal axis of their centres. Cameras in one place are scaled by the median distance of the points instead.
+    of ten lie within one unit. Where the up vectors cancel out, the smallest principal axis of the camera centres is
+    taken instead; where all cameras are in one place, the median distance of the points becomes one unit.
     """
     centers, up = c2w[:, :3, 3], -c2w[:, :3, 1].mean(0)
     middle = centers.mean(0)

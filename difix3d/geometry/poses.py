@@ -13,7 +13,7 @@ Pose = Float[Tensor, "*#batch 4 4"]
 
 
 def interpolate(a: Pose, b: Pose, t: float | Float[Tensor, "*#batch"]) -> Pose:
-    """The pose at the share t (0..1) of the way: position along the line, rotation by slerp (the shorter way round)."""
+    """The pose at the share t (0..1) of the way: position along the line, rotation by slerp, the shorter way round."""
     t = torch.as_tensor(t, dtype=a.dtype, device=a.device)
     axis, angle = _axis_angle(a[..., :3, :3].mT @ b[..., :3, :3])
     rotation = a[..., :3, :3] @ rotation_about(axis, t * angle)
@@ -110,7 +110,7 @@ def interpolate_path(c2w: Float[Tensor, "N 4 4"], frames: int) -> Float[Tensor, 
     return interpolate(c2w[start], c2w[start + 1], along - start)
 
 
-def rotation_about(axis: Float[Tensor, "*batch 3"], angle: Float[Tensor, "*#batch"]) -> Float[Tensor, "*batch 3 3"]:
+def rotation_about(axis: Float[Tensor, "*#batch 3"], angle: Float[Tensor, "*#batch"]) -> Float[Tensor, "*#batch 3 3"]:
     """Rotation matrix by a unit axis and an angle in radians (Rodrigues)."""
     x, y, z = axis.unbind(-1)
     zero = torch.zeros_like(x)

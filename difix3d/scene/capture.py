@@ -49,7 +49,8 @@ def find_masks(folder: Path, names: list[str]) -> list[Path | None]:
 
 def missing_photos(folder: Path, missing: list[Path], total: int) -> UserError:
     """The error for photos that are not there."""
-    first = ", ".join(str(path) for path in missing[:3]) + (", ..." if len(missing) > 3 else "")
+    first = ", ".join(str(path) for path in missing[:3])
+    first += f" and {len(missing) - 3} more" if len(missing) > 3 else ""
     return UserError(
         f"{len(missing)} of the {total} photos of {folder} are missing: {first}",
         "Every camera needs its photo",

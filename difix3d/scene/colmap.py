@@ -171,8 +171,8 @@ def _images_text(text: str) -> list[Pose]:
     for line in lines:
         if not line.strip():
             continue
-        image_id, *pose, camera_id, name = line.split(maxsplit=9)
-        values = tuple(map(float, pose))
+        image_id, qw, qx, qy, qz, tx, ty, tz, camera_id, name = line.split(maxsplit=9)
+        values = tuple(map(float, (qw, qx, qy, qz, tx, ty, tz)))
         poses.append(Pose(int(image_id), values[:4], values[4:], int(camera_id), name.strip()))
         next(lines, None)  # the keypoints, on a line of their own that may be empty
     return poses

@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,7 +81,7 @@ def load_scene(
 
 
 def find_source(source: str, data_dir: Path) -> Path:
-    """The folder or file that a source names; scenes that are generated or downloaded are, if they are not there yet."""
+    """The folder or file that a source names; a scene to generate or download is made first, if it is not there."""
     kind, _, seed = source.partition(":")
     if source == "demo" or (kind == "synthetic" and seed):
         from difix3d.scene.synthetic import write_scene
@@ -128,15 +129,14 @@ def _check(capture: Capture) -> None:
             "A reconstruction needs at least 2",
             "Add photos, or check that the model is complete",
         )
-    finite = np.isfinite(capture.c2w).all((1, 2)) & np.array(
-        [np.isfinite(lens.params).all() for lens in capture.lenses]
-    )
+    repeated = next((name for name, times in Counter(capture.names).items() if times > 1), None)
+    if repeated is not None:
+        raise UserError(f"{capture.folder} has more than one pose for {repeated}", "A photo has one pose", "Remove one")
+    known = np.array([np.isfinite(lens.params).all() for lens in capture.lenses])
+    finite = np.isfinite(capture.c2w).all((1, 2)) & known
     rotation = np.where(finite[:, None, None], capture.c2w[:, :3, :3], np.eye(3))
     rigid = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max((1, 2)) < 0.01
-    for good, fact in (
-        (finite, "numbers in their pose or camera that are not finite"),
-        (rigid, "a pose that is not rigid"),
-    ):
+    for good, fact in ((finite, "a pose or camera with NaN or infinity"), (rigid, "a pose that is not rigid")):
         if not good.all():
             first = capture.names[int(np.argmin(good))]
             raise UserError(
@@ -189,13 +189,14 @@ def _smallest(file: Path, folder: Path, factors: list[int], shrink: float) -> Pa
     copies = {1: file}
     if inside[:1] == ("images",):
         copies |= {n: folder.joinpath(f"images_{n}", *inside[1:]) for n in factors}
-    order = sorted(copies, key=lambda n: (n > shrink * 1.01, -n if n <= shrink * 1.01 else n))
+    enough = [n for n in copies if n <= 1.01 * shrink]  # 1.01: sizes are rounded
+    order = sorted(enough, reverse=True) + sorted(set(copies) - set(enough))
     return next((copies[n] for n in order if copies[n].exists()), None)
 
 
 def _pinhole(path: Path, lens: Lens, mask: Path | None, long_side: int) -> tuple[float, float, float, float, int, int]:
     file = image_size(path)
-    _check_shape("photo", path, file, (lens.width, lens.height))
+    _check_shape(path, file, (lens.width, lens.height))
     if mask is not None:
         size = image_size(mask)
         if size != (lens.width, lens.height) and not _near(size, file):
@@ -213,19 +214,19 @@ def _pinhole(path: Path, lens: Lens, mask: Path | None, long_side: int) -> tuple
     return fx * sx, fy * sy, cx * sx, cy * sy, *target
 
 
-def _check_shape(what: str, path: Path, size: tuple[int, int], camera: tuple[int, int]) -> None:
+def _check_shape(path: Path, size: tuple[int, int], camera: tuple[int, int]) -> None:
     scale = max(size) / max(camera)
-    if _near(size, (camera[0] * scale, camera[1] * scale)):
+    if _near(size, (round(camera[0] * scale), round(camera[1] * scale))):
         return
     turned = ": it is turned by 90 degrees" if (size[0] > size[1]) != (camera[0] > camera[1]) else ""
     raise UserError(
-        f"The {what} {path} is {size[0]} x {size[1]} pixels{turned}",
+        f"The photo {path} is {size[0]} x {size[1]} pixels{turned}",
         f"Its camera is {camera[0]} x {camera[1]}",
         "Use the images that the cameras were found with",
     )
 
 
-def _near(a: tuple[float, float], b: tuple[float, float]) -> bool:
+def _near(a: tuple[int, int], b: tuple[int, int]) -> bool:
     return abs(a[0] - b[0]) <= ROUNDING and abs(a[1] - b[1]) <= ROUNDING
 
 

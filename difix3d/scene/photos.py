@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -72,7 +73,11 @@ def find_cameras(root: Path, names: list[str], model: Path, video: bool, seed: i
         database, out = Path(work) / "database.db", Path(work) / "models"
         with _progress(f"finding features in {len(names)} photos"):
             pycolmap.extract_features(
-                database, root, image_names=names, camera_mode=_camera_mode(pycolmap, root, names), reader_options=reader
+                database,
+                root,
+                image_names=names,
+                camera_mode=_camera_mode(pycolmap, root, names),
+                reader_options=reader,
             )
         with _progress("matching them"):
             (pycolmap.match_sequential if video else pycolmap.match_exhaustive)(database)
@@ -84,8 +89,8 @@ def find_cameras(root: Path, names: list[str], model: Path, video: bool, seed: i
                 database, root, out, options=options,
                 next_image_callback=lambda: update(f"finding the cameras: {next(placed, len(names))} of {len(names)}"),
             )  # fmt: skip
-        best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
-        _check_registered(names, {image.name for image in best.images.values()} if best else set())
+        best = max(models.values(), key=lambda m: m.num_reg_images(), default=pycolmap.Reconstruction())
+        _check_registered(names, {image.name for image in best.images.values()})
         finished = Path(work) / "0"
         finished.mkdir()
         best.write(finished)
@@ -102,7 +107,7 @@ def _check_registered(names: list[str], registered: set[str]) -> None:
             f"At least {max(3, round(MIN_REGISTERED * len(names)))} are needed",
             CURE,
         )
-    first = f"; left out: {', '.join(left_out[:5])}{', ...' if len(left_out) > 5 else ''}" if left_out else ""
+    first = f"; left out: {', '.join(left_out[:5])}{' and more' if len(left_out) > 5 else ''}" if left_out else ""
     log.warning("found the cameras of %d of %d photos%s", len(registered), len(names), first)
 
 
@@ -140,16 +145,8 @@ def extract_frames(video: Path, folder: Path) -> Path:
 
 
 def _sharpest(frames: Iterator[Any], span: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    best, most = None, -1.0
-    for number, frame in enumerate(frames):
-        sharpness = _sharpness(frame)
-        if sharpness > most:
-            best, most = frame, sharpness
-        if (number + 1) % span == 0:
-            yield best
-            best, most = None, -1.0
-    if best is not None:
-        yield best
+    while frame_span := list(islice(frames, span)):
+        yield max(frame_span, key=_sharpness)
 
 
 def _sharpness(frame: UInt8[np.ndarray, "H W 3"]) -> float:
@@ -165,7 +162,9 @@ def _writable(folder: Path) -> Path:
         raise UserError(f"Cannot write to {folder} ({error.strerror})", "", "Copy the photos elsewhere") from None
     if not os.access(folder, os.W_OK):
         raise UserError(
-            f"Cannot write to {folder}", "The cameras that are found are kept beside the photos", "Copy the photos elsewhere"
+            f"Cannot write to {folder}",
+            "The cameras that are found are kept beside the photos",
+            "Copy the photos elsewhere",
         )
     return folder
 

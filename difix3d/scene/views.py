@@ -93,11 +93,12 @@ class Views:
                 return self._kept[index]
         pixels = decode(self.scene.photos[index], self.scene.cameras[index])
         with self._lock:
-            if index not in self._kept:
-                self._kept[index] = pixels
-                self.held_bytes += _size(pixels)
-            while self.held_bytes > self.memory_limit_bytes:
+            if index in self._kept or _size(pixels) > self.memory_limit_bytes:
+                return pixels
+            while self.held_bytes + _size(pixels) > self.memory_limit_bytes:
                 self.held_bytes -= _size(self._kept.popitem(last=False)[1])
+            self._kept[index] = pixels
+            self.held_bytes += _size(pixels)
         return pixels
 
 

@@ -38,17 +38,14 @@ def assert_equals_pycolmap(folder: Path) -> None:
         assert (lens.model, lens.width, lens.height) == (camera.model.name, camera.width, camera.height)
         assert np.allclose(lens.params, camera.params)
     position = {image.image_id: i for i, image in enumerate(images)}
-    expected = {}
-    for point in theirs.points3D.values():
-        seen = tuple(sorted({position[element.image_id] for element in point.track.elements}))
-        expected[tuple(np.round(point.xyz, 6))] = (tuple(point.color), seen)
+    expected = sorted(
+        (*point.xyz, *point.color, *sorted({position[element.image_id] for element in point.track.elements}))
+        for point in theirs.points3D.values()
+    )
     photos: list[list[int]] = [[] for _ in ours.points]
     for point, photo in ours.observations.tolist():
         photos[point].append(photo)
-    found = {
-        tuple(np.round(xyz, 6)): (tuple(color), tuple(sorted(seen)))
-        for xyz, color, seen in zip(ours.points, ours.colors, photos, strict=True)
-    }
+    found = sorted((*xyz, *color, *seen) for xyz, color, seen in zip(ours.points, ours.colors, photos, strict=True))
     assert found == expected
 
 
