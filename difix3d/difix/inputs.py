@@ -15,7 +15,7 @@ from difix3d.errors import UserError
 from difix3d.images import to_uint8
 
 
-def to_tensors(image: Any, shrink: bool = False) -> list[Float[Tensor, "3 H W"]]:
+def to_tensors(image: Any, shrink: bool = False) -> list[Float[Tensor, "3 _ _"]]:
     """Images in 0..1, one tensor each.
 
     Args:
@@ -23,14 +23,14 @@ def to_tensors(image: Any, shrink: bool = False) -> list[Float[Tensor, "3 H W"]]
             any. Floats are in 0..1, bytes in 0..255.
         shrink: to the next multiple of 8 below, as the published pipeline does: PIL by Lanczos, tensors by nearest.
     """
-    if isinstance(image, Sequence):
+    if isinstance(image, Sequence) and not isinstance(image, str):
         return [tensor for item in image for tensor in to_tensors(item, shrink)]
     if isinstance(image, Image.Image):
         size = (image.width // CELL * CELL, image.height // CELL * CELL)
         if shrink and size != image.size:
             image = image.resize(size, Image.Resampling.LANCZOS)
         image = np.asarray(image.convert("RGB"))
-    if isinstance(image, np.ndarray):
+    if isinstance(image, np.ndarray) and image.ndim > 2:
         image = torch.from_numpy(np.ascontiguousarray(np.moveaxis(image, -1, -3)))
     if not isinstance(image, Tensor) or image.ndim not in (3, 4) or image.shape[-3] != 3:
         found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
@@ -48,7 +48,7 @@ def to_tensors(image: Any, shrink: bool = False) -> list[Float[Tensor, "3 H W"]]
     return list(image.reshape(-1, *image.shape[-3:]))
 
 
-def to_references(references: Any, count: int, shrink: bool = False) -> list[list[Float[Tensor, "3 h w"]]]:
+def to_references(references: Any, count: int, shrink: bool = False) -> list[list[Float[Tensor, "3 _ _"]]]:
     """For each of ``count`` images its references.
 
     Args:
@@ -69,7 +69,7 @@ def to_references(references: Any, count: int, shrink: bool = False) -> list[lis
     return [[] if item is None else to_tensors(item, shrink) for item in items]
 
 
-def from_tensors(images: list[Float[Tensor, "3 H W"]], output_type: str) -> Any:
+def from_tensors(images: list[Float[Tensor, "3 _ _"]], output_type: str) -> Any:
     """Images in 0..1 as ``"pil"``, ``"np"`` (BHWC in 0..1) or ``"pt"`` (BCHW); a list where the sizes differ."""
     if output_type == "pil":
         return [Image.fromarray(to_uint8(image.permute(1, 2, 0))) for image in images]

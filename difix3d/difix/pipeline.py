@@ -71,7 +71,9 @@ class DifixPipeline(DiffusionPipeline):
         """
         return cls(**load_parts(pretrained_model_name_or_path, base, torch_dtype or torch.float32, **hub))
 
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, *args: Any, **kwargs: Any
+    ) -> None:
         """Writes a folder that :meth:`from_pretrained` reads: safetensors, with the LoRA or (fused) without."""
         if self.text_encoder is None:
             raise UserError("This pipeline has released its text encoder", "", "Save it before optimize()")
@@ -101,8 +103,10 @@ class DifixPipeline(DiffusionPipeline):
             self.prompt_embeds = {prompt: self.embed(prompt)}
         self.register_modules(text_encoder=None, tokenizer=None)
         dtype = dtype or (torch.bfloat16 if cuda else self.unet.dtype)
-        self.unet.to(dtype=dtype, memory_format=torch.channels_last)
-        self.vae.to(dtype=dtype, memory_format=torch.channels_last)
+        if dtype != self.unet.dtype:
+            self.to(dtype)
+        self.unet.to(memory_format=torch.channels_last)
+        self.vae.to(memory_format=torch.channels_last)
         self.reference_cache = ReferenceCache()
         if cuda if compile is None else compile:
             self._fix_views = torch.compile(fix_views, dynamic=False, **(options or {"mode": "reduce-overhead"}))
@@ -289,7 +293,7 @@ def load_difix(
     dtype: torch.dtype | None = None,
     base: str | Path = SD_TURBO,
 ) -> DifixPipeline:
-    """Loads Difix ready to use: in bf16 on the GPU if there is one, else in fp32 on the CPU; see ``from_pretrained``."""
+    """Difix ready to use: in bf16 on the GPU if there is one, else in fp32 on the CPU; see ``from_pretrained``."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
     return DifixPipeline.from_pretrained(source, torch_dtype=dtype, base=base).to(device)

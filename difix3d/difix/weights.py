@@ -1,4 +1,4 @@
-"""Reads Difix's weights from a hub id, a folder or a training checkpoint, all of them, and runs no code that they bring.
+"""Reads Difix's weights from a hub id, a folder or a checkpoint: all or nothing, and without running code of theirs.
 
 Folders are in the layout of the published models, which is also what ``DifixPipeline.save_pretrained`` writes:
 ``scheduler/ text_encoder/ tokenizer/ unet/ vae/``, weights as safetensors. ``model_index.json`` is not read, so that it

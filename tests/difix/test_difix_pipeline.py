@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from difix3d.difix import DifixPipeline
-from difix3d.difix.architecture import random_difix
+from difix3d.difix import DifixPipeline, load_difix
 from difix3d.difix.sizes import fit
 from difix3d.difix.step import decode, denoise, encode
 from difix3d.errors import UserError
@@ -86,11 +85,12 @@ def test_the_closed_form_is_the_schedulers_step(tiny):
     torch.testing.assert_close(ours, expected)
 
 
-def test_dtype_follows_the_weights(pictures):
-    pipe = random_difix(dtype=torch.bfloat16)
-    fixed = pipe.fix(pictures.smooth(1, 3, 32, 40))
+@pytest.mark.parametrize(("dtype", "mean"), [(torch.bfloat16, 0.02), (torch.float16, 0.003)])
+def test_half_precision(golden, recorded, pictures, dtype, mean):
+    images = pictures.smooth(1, 3, 32, 40)
+    fixed = load_difix(golden / "tiny_difix_ref", device="cpu", dtype=dtype).fix(images)
     assert fixed.dtype == torch.float32
-    assert (fixed - random_difix().fix(pictures.smooth(1, 3, 32, 40))).abs().mean() < 0.05
+    assert (fixed - recorded.fix(images)).abs().mean() < mean
 
 
 def test_another_prompt_another_image(recorded, pictures):
@@ -127,7 +127,7 @@ def test_references_of_another_size_cover_the_image(tiny, pictures):
     assert torch.equal(ours, expected)
 
 
-BLANK = np.zeros((16, 16, 3), np.uint8)
+BLANK = np.zeros((48, 48, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
