@@ -145,8 +145,8 @@ def extract_frames(video: Path, folder: Path) -> Path:
 
 
 def _sharpest(frames: Iterator[Any], span: int) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
-    while frame_span := list(islice(frames, span)):
-        yield max(frame_span, key=_sharpness)
+    while (best := max(islice(frames, span), key=_sharpness, default=None)) is not None:
+        yield best
 
 
 def _sharpness(frame: UInt8[np.ndarray, "H W 3"]) -> float:

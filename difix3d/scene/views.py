@@ -5,6 +5,7 @@ from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
+from pathlib import Path
 from threading import Lock
 
 import numpy as np
@@ -13,8 +14,11 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from difix3d.geometry.lens import intrinsics, sampling_map
-from difix3d.images import image_size, read_image, read_mask
+from difix3d.images import image_size, read_mask
+from difix3d.scene.cache import photo_cache, prune, read_reduced
 from difix3d.types import Cameras, Lens, Photo, Scene, View
+
+DEFAULT_CACHE = photo_cache()
 
 Pixels = tuple[UInt8[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]
 """Image and mask as they are kept."""
@@ -32,6 +36,7 @@ class Views:
             are decoded ahead come on top.
         threads: that decode.
         ahead: how many photos ``stream`` decodes before they are asked for.
+        cache: folder that keeps large photos at their reduced size, so that they are decoded once; ``None`` for none.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Views:
         memory_limit_bytes: int = 4 << 30,
         threads: int = min(4, os.cpu_count() or 1),
         ahead: int = 8,
+        cache: Path | None = DEFAULT_CACHE,
     ):
         self.scene = scene
         self.device = torch.device(device)
@@ -50,6 +56,9 @@ class Views:
         self._cameras = scene.cameras.to(device)
         self._kept: OrderedDict[int, Pixels] = OrderedDict()
         self._lock = Lock()
+        self._cache = cache
+        if cache is not None:
+            prune(cache)
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def __len__(self) -> int:
@@ -80,7 +89,7 @@ class Views:
         image, mask = pixels
         return View(
             camera=self._cameras[index],
-            image=image.to(self.device, non_blocking=True).float() / 255,
+            image=image.to(self.device, non_blocking=True).float().div_(255),
             name=self.scene.photos[index].name,
             index=index,
             mask=None if mask is None else mask.to(self.device, non_blocking=True),
@@ -91,7 +100,7 @@ class Views:
             if index in self._kept:
                 self._kept.move_to_end(index)
                 return self._kept[index]
-        pixels = decode(self.scene.photos[index], self.scene.cameras[index])
+        pixels = decode(self.scene.photos[index], self.scene.cameras[index], self._cache)
         with self._lock:
             if index in self._kept or _size(pixels) > self.memory_limit_bytes:
                 return pixels
@@ -106,7 +115,7 @@ def _size(pixels: Pixels) -> int:
     return sum(tensor.nbytes for tensor in pixels if tensor is not None)
 
 
-def decode(photo: Photo, camera: Cameras) -> Pixels:
+def decode(photo: Photo, camera: Cameras, cache: Path | None = None) -> Pixels:
     """The photo as its pinhole camera sees it, and which pixels count (``None``: all).
 
     A distorted photo is first reduced to the scale of the camera (Lanczos), then sampled (bicubic): the samples would
@@ -117,7 +126,7 @@ def decode(photo: Photo, camera: Cameras) -> Pixels:
     """
     size = camera.size
     if photo.lens is None:
-        image = torch.from_numpy(read_image(photo.path, size))
+        image = torch.from_numpy(read_reduced(photo.path, size, cache))
         return image, None if photo.mask is None else torch.from_numpy(read_mask(photo.mask, size))
     K = camera.K[0].double().numpy()
     grid, inside = _grid(photo.lens, tuple(K.flatten().tolist()), *size)
@@ -125,7 +134,7 @@ def decode(photo: Photo, camera: Cameras) -> Pixels:
     work = round(photo.lens.width * scale), round(photo.lens.height * scale)
     stored = image_size(photo.path)
     work = stored if max(work) > max(stored) else work
-    image = torch.from_numpy(_sample(read_image(photo.path, work), grid, "bicubic"))
+    image = torch.from_numpy(_sample(read_reduced(photo.path, work, cache), grid, "bicubic"))
     if photo.mask is not None:
         seen = read_mask(photo.mask, work)[..., None].astype(np.uint8) * 255
         inside = inside & (_sample(np.repeat(seen, 3, 2), grid, "bilinear")[..., 0] > 127)

@@ -17,6 +17,7 @@ from difix3d.errors import UserError
 from difix3d.geometry.lens import sampling_map
 from difix3d.images import read_image
 from difix3d.scene import Views, load_scene
+from difix3d.scene.cache import prune, read_reduced
 from difix3d.scene.views import decode
 from difix3d.types import Lens
 
@@ -65,7 +66,7 @@ def test_the_least_recently_used_goes_first(make_scene):
 
 def test_an_image_is_decoded_once_if_it_fits(make_scene, monkeypatch: pytest.MonkeyPatch):
     decoded = []
-    monkeypatch.setattr("difix3d.scene.views.decode", lambda p, c: decoded.append(p.name) or decode(p, c))
+    monkeypatch.setattr("difix3d.scene.views.decode", lambda p, *rest: decoded.append(p.name) or decode(p, *rest))
     views = Views(load_scene(make_scene()), threads=1)
     list(views.stream([*range(10), *range(10)]))
     assert len(decoded) == 10
@@ -124,6 +125,34 @@ def test_undistorting_keeps_straight_lines_straight(tmp_path: Path, make_scene):
     x, y = np.meshgrid((np.arange(width) + 0.5 - K[0, 2]) / K[0, 0], (np.arange(height) + 0.5 - K[1, 2]) / K[1, 1])
     expected = (np.sin(40 * x) + np.cos(35 * y)) * 60 + 128
     assert np.abs(view.image[..., 0].numpy() * 255 - expected).mean() < 3
+
+
+def test_large_photos_are_decoded_once_and_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    photo, cache = tmp_path / "large.jpg", tmp_path / "cache"
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
+    Image.fromarray(noise).resize((2400, 1800)).save(photo)
+    first = read_reduced(photo, (160, 120), cache)
+    assert np.array_equal(first, read_image(photo, (160, 120)))
+    assert len(list(cache.iterdir())) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr("difix3d.scene.cache.read_image", None)
+        assert np.array_equal(read_reduced(photo, (160, 120), cache), first)
+    (entry,) = cache.iterdir()
+    entry.write_bytes(entry.read_bytes()[:1000])  # damaged: decoded again
+    assert np.array_equal(read_reduced(photo, (160, 120), cache), first)
+    Image.fromarray(255 - noise).resize((2400, 1800)).save(photo)  # another photo of the same name
+    assert not np.array_equal(read_reduced(photo, (160, 120), cache), first)
+    assert len(list(cache.iterdir())) == 2
+    prune(cache, limit_bytes=first.nbytes + 500)
+    assert len(list(cache.iterdir())) == 1
+    read_reduced(photo, (2300, 1725), cache)  # hardly smaller: not worth it
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path):
+    Image.new("RGB", (2400, 1800)).save(tmp_path / "large.jpg")
+    (tmp_path / "file").touch()
+    assert read_reduced(tmp_path / "large.jpg", (160, 120), tmp_path / "file" / "cache").shape == (120, 160, 3)
 
 
 @pytest.mark.real

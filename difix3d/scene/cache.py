@@ -1,0 +1,73 @@
+"""Reduced photos, kept in the user's cache folder: a large photo is decoded once, not once a run."""
+
+import hashlib
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from difix3d.images import image_size, read_image
+
+EXPENSIVE = 4_000_000
+"""Pixels beyond what is asked for from which a photo is worth keeping: a tenth of a second of decoding."""
+
+LIMIT_BYTES = 20 << 30
+"""Of the folder; the photos that were not read for longest go first."""
+
+KEEP_FREE = 0.2
+"""Share of the disk that the cache leaves free."""
+
+
+def photo_cache() -> Path:
+    """The folder: ``$XDG_CACHE_HOME/difix3d/photos``, or in ``~/.cache``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "difix3d" / "photos"
+
+
+def read_reduced(path: Path, size: tuple[int, int], folder: Path | None) -> UInt8[np.ndarray, "H W 3"]:
+    """:func:`difix3d.images.read_image`, by way of the cache where that is quicker; ``folder=None`` does without.
+
+    A cache that cannot be written, or whose disk is nearly full, is not an error: the photo is decoded again then.
+    """
+    width, height = image_size(path)
+    if folder is None or width * height - size[0] * size[1] < EXPENSIVE:
+        return read_image(path, size)
+    state = path.stat()
+    key = f"{path.resolve()}|{state.st_mtime_ns}|{state.st_size}|{size}"
+    entry = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+    with suppress(OSError, ValueError):
+        image = np.load(entry)
+        if image.shape == (size[1], size[0], 3) and image.dtype == np.uint8:
+            os.utime(entry)
+            return image
+    image = read_image(path, size)
+    with suppress(OSError):
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # shared with compiled code: the user's alone
+        folder.mkdir(exist_ok=True)
+        usage = shutil.disk_usage(folder)
+        if usage.free - image.nbytes > KEEP_FREE * usage.total:
+            _write(entry, image)
+    return image
+
+
+def prune(folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
+    """Deletes the photos that were not read for longest until the folder is below the limit."""
+    with suppress(OSError):
+        entries = sorted(((e.stat().st_mtime, e.stat().st_size, e) for e in folder.glob("*.npy")), reverse=True)
+        total = 0
+        for _, size, entry in entries:
+            total += size
+            if total > limit_bytes:
+                entry.unlink(missing_ok=True)
+
+
+def _write(entry: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
+    partial = entry.with_suffix(f".{os.getpid()}-{id(image)}")
+    try:
+        with partial.open("wb") as file:
+            np.save(file, image)
+        os.replace(partial, entry)
+    finally:
+        partial.unlink(missing_ok=True)
