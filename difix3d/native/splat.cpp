@@ -157,6 +157,10 @@ INLINE void store_rows(float* p, int length, int count, const V* columns) {
 
 INLINE V dot(const V* a, const V* b) { return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]; }
 
+INLINE void cross(const V* a, const V* b, V* out) {
+    for (int i = 0; i < 3; i++) out[i] = a[(i + 1) % 3] * b[(i + 2) % 3] - a[(i + 2) % 3] * b[(i + 1) % 3];
+}
+
 struct Camera {
     float R[3][3], t[3], center[3], fx, fy, cx, cy, right, left, bottom, top;
     Camera(const float* w2c, const float* c, const float* K, int width, int height) {
@@ -177,7 +181,7 @@ struct Camera {
 struct Block {
     V mean[3], quat[4], inv_norm, scale[3], rotation[3][3], opacity;
     I valid;
-    void read(const float* means, const float* quats, const float* scales, const float* opacities, int n) {
+    __attribute__((noinline)) void read(const float* means, const float* quats, const float* scales, const float* opacities, int n) {
         valid = fill_int(-1);
         V logit = load(opacities, 1, n), square = V{};
         valid &= finite(logit);
@@ -208,7 +212,7 @@ struct View {
     V p[3], rz, ux, uy;     // position in the camera; 1 / z; x / z and y / z within the guard
     V J00, J02, J11, J12;   // Jacobian of the projection
     V T[2][3], U[2][3], S[2][3];  // J R; J R rotation; the same times the scales: covariance = S S^T
-    V mx, my, c00, c01, c11, det0, det, compensation, opacity;
+    V mx, my, normal[3], c00, c01, c11, det0, det, compensation, opacity;  // c: before the dilation, like det0; det: after
     I in_range;
     View(const Camera& cam, const Block& g, float near, float far, bool antialiased) {
         for (int i = 0; i < 3; i++) p[i] = cam.R[i][0] * g.mean[0] + cam.R[i][1] * g.mean[1] + cam.R[i][2] * g.mean[2] + cam.t[i];
@@ -227,8 +231,8 @@ struct View {
         mx = cam.fx * p[0] * rz + cam.cx, my = cam.fy * p[1] * rz + cam.cy;
         c00 = dot(S[0], S[0]), c01 = dot(S[0], S[1]), c11 = dot(S[1], S[1]);
         // The determinant of S S^T as the squared cross product of its rows: nothing cancels.
-        V n0 = S[0][1] * S[1][2] - S[0][2] * S[1][1], n1 = S[0][2] * S[1][0] - S[0][0] * S[1][2], n2 = S[0][0] * S[1][1] - S[0][1] * S[1][0];
-        det0 = n0 * n0 + n1 * n1 + n2 * n2;
+        cross(S[0], S[1], normal);
+        det0 = dot(normal, normal);
         det = det0 + DILATION * (c00 + c11) + DILATION * DILATION;
         compensation = antialiased ? sqrt(det0 / det) : fill(1.f);
         opacity = g.opacity * compensation;
@@ -403,25 +407,26 @@ void project_backward(const Model& m, const Camera* cams, int n_cams, bool antia
             auto value = [&](int f) { return values[f]; };
             View v(cam, g, -1e30f, 1e30f, antialiased);
 
-            // conic = inverse of the dilated covariance
-            V a = value(CONIC_A), bb = value(CONIC_B), c = value(CONIC_C);
-            V va = gradient(CONIC_A), vb = 0.5f * gradient(CONIC_B), vc = gradient(CONIC_C);
-            V q00 = a * va + bb * vb, q01 = a * vb + bb * vc, q10 = bb * va + c * vb, q11 = bb * vb + c * vc;
-            V G00 = -(q00 * a + q01 * bb), G01 = -(q00 * bb + q01 * c), G11 = -(q10 * bb + q11 * c);
-            V vo = gradient(OPACITY);
-            if (antialiased) {
-                V share = v.compensation * v.compensation, scale = 0.5f * vo * g.opacity / (max(v.compensation, fill(1e-12f)) * v.det);
-                G00 += scale * (v.c11 - share * (v.c11 + DILATION));
-                G11 += scale * (v.c00 - share * (v.c00 + DILATION));
-                G01 += scale * (share - 1.f) * v.c01;
+            // conic = (c11, -c01, c00) / det of the dilated covariance. By way of the determinant: multiplying by the conic on
+            // both sides would lose the long axis of needles to rounding.
+            V inv_det = 1.f / v.det, va = gradient(CONIC_A), vb = gradient(CONIC_B), vc = gradient(CONIC_C), vo = gradient(OPACITY);
+            V v_det = -(va * value(CONIC_A) + vb * value(CONIC_B) + vc * value(CONIC_C)) * inv_det, v_det0 = V{};
+            if (antialiased) {  // opacity *= sqrt(det0 / det)
+                V half = 0.5f * vo * g.opacity * inv_det;
+                v_det0 = half / max(v.compensation, fill(1e-12f));
+                v_det -= half * v.compensation;
                 vo *= v.compensation;
             }
+            v_det0 += v_det;
+            V v00 = vc * inv_det + DILATION * v_det, v11 = va * inv_det + DILATION * v_det, v01 = -vb * inv_det;
             v_opacity += keep(visible, vo * g.opacity * (1.f - g.opacity));
 
-            // covariance = S S^T, S = U diag(scale), U = T rotation, T = J R
-            V vU[2][3], vT[2][3], vp[3];
+            // covariance = S S^T, det0 = |S0 x S1|^2, S = U diag(scale), U = T rotation, T = J R
+            V v_normal[3], by_cross[2][3], vU[2][3], vT[2][3], vp[3];
+            for (int j = 0; j < 3; j++) v_normal[j] = 2.f * v_det0 * v.normal[j];
+            cross(v.S[1], v_normal, by_cross[0]), cross(v_normal, v.S[0], by_cross[1]);
             for (int j = 0; j < 3; j++) {
-                V vS0 = 2.f * (G00 * v.S[0][j] + G01 * v.S[1][j]), vS1 = 2.f * (G01 * v.S[0][j] + G11 * v.S[1][j]);
+                V vS0 = 2.f * v00 * v.S[0][j] + v01 * v.S[1][j] + by_cross[0][j], vS1 = v01 * v.S[0][j] + 2.f * v11 * v.S[1][j] + by_cross[1][j];
                 v_scale[j] += keep(visible, vS0 * v.S[0][j] + vS1 * v.S[1][j]);
                 vU[0][j] = vS0 * g.scale[j], vU[1][j] = vS1 * g.scale[j];
             }
@@ -692,7 +697,8 @@ struct PixelGradient {
     const float *rgb, *alpha, *depth, *v_rgb, *v_alpha, *v_depth;  // v_alpha and v_depth may be null
 };
 
-template <bool DEPTHS, bool ABS>
+// ALL: also what only some callers ask for, the gradients by depth and the absolute ones.
+template <bool ALL>
 void tile_backward(const Image& im, const Tile& t, const float* splats, const int32_t* ids, const int32_t* slots, int count,
                    const PixelGradient& px, float* slot_values) {
     // R: what the pixel still gets from here on, times its gradient.
@@ -705,11 +711,11 @@ void tile_backward(const Image& im, const Tile& t, const float* splats, const in
             for (int ch = 0; ch < 3; ch++) v[ch][l] = px.v_rgb[3 * (at + l) + ch], c[ch][l] = px.rgb[3 * (at + l) + ch];
             a[l] = px.alpha[at + l];
             if (px.v_alpha) va[l] = px.v_alpha[at + l];
-            if (DEPTHS) vd[l] = px.v_depth[at + l], d[l] = px.depth[at + l];
+            if (px.v_depth) vd[l] = px.v_depth[at + l], d[l] = px.depth[at + l];
         }
         red[r] = v[0], green[r] = v[1], blue[r] = v[2];
         R[r] = dot(v, c) - (1.f - a) * va;
-        if (DEPTHS) {  // depth = (sum of w z) / a
+        if (ALL) {  // depth = (sum of w z) / a
             z[r] = vd / max(a, fill(1e-10f));
             va = -z[r] * d;
             R[r] += z[r] * d * a - (1.f - a) * va;
@@ -725,7 +731,7 @@ void tile_backward(const Image& im, const Tile& t, const float* splats, const in
             V r0 = fill(s[RED]), g0 = fill(s[GREEN]), b0 = fill(s[BLUE]), z0 = fill(s[DEPTH]);
             V h0 = {}, h1 = {}, h2 = {}, v_red = {}, v_green = {}, v_blue = {}, v_z = {}, abs_x = {}, abs_y = {};
             V grad_x, grad_y;
-            if (ABS) grad_x = dx * s[CONIC_A], grad_y = dx * s[CONIC_B];
+            if (ALL) grad_x = dx * s[CONIC_A], grad_y = dx * s[CONIC_B];
             float dy = batch.row0[j] + 0.5f - batch.y[j];
             for (int r = batch.row0[j]; r < batch.row1[j]; r++, dy += 1.f) {
                 V raw = blended_alpha(q + dy * (bdx + dy * batch.C[j])), a = min(raw, fill(MAX_ALPHA));
@@ -734,7 +740,7 @@ void tile_backward(const Image& im, const Tile& t, const float* splats, const in
                 w = keep(live, w);
                 T[r] = live ? next : (V)((I)before | fill_int(INT32_MIN));
                 V color = r0 * red[r] + g0 * green[r] + b0 * blue[r];
-                if (DEPTHS) color += z0 * z[r];
+                if (ALL) color += z0 * z[r];
                 V rest = R[r] - w * color;
                 R[r] = rest;
                 V h = a * (before * color - rest / (1.f - a));
@@ -742,8 +748,8 @@ void tile_backward(const Image& im, const Tile& t, const float* splats, const in
                 h = raw <= MAX_ALPHA ? h : V{};
                 h0 += h, h1 += h * dy, h2 += h * (dy * dy);
                 v_red += w * red[r], v_green += w * green[r], v_blue += w * blue[r];
-                if (DEPTHS) v_z += w * z[r];
-                if (ABS) {
+                if (ALL) v_z += w * z[r];
+                if (ALL) {
                     V gx = h * (grad_x + s[CONIC_B] * dy), gy = h * (grad_y + s[CONIC_C] * dy);
                     abs_x += max(gx, -gx), abs_y += max(gy, -gy);
                 }
@@ -970,8 +976,7 @@ void difix3d_rasterize_backward(const float* splats, int64_t n_cams, int64_t wid
                                 const float* v_depth, float* slot_values, float* v_means2d, float* v_abs, float* v_splats) {
     Image im{int(width), int(height)};
     PixelGradient px{rgb, alpha, depth, v_rgb, v_alpha, v_depth};
-    auto run = v_depth ? (v_abs ? tile_backward<true, true> : tile_backward<true, false>)
-                       : (v_abs ? tile_backward<false, true> : tile_backward<false, false>);
+    auto run = v_depth || v_abs ? tile_backward<true> : tile_backward<false>;
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
     for (int64_t i = 0; i < n_cams * im.tiles(); i++)
         run(im, Tile(im, int(i)), splats, ids + offsets[i], slots + offsets[i], offsets[i + 1] - offsets[i], px, slot_values);

@@ -120,7 +120,7 @@ def composite(
             alpha = torch.where(alpha >= MIN_ALPHA, alpha, 0).clamp(max=MAX_ALPHA)
             alpha = alpha * ((1 - alpha.detach()).cumprod(1) > MIN_TRANSMITTANCE)
             after = (1 - alpha).cumprod(1)
-            before = torch.cat([torch.ones_like(after[:, :1]), after], 1)
+            before = torch.cat([after.new_ones(len(pixels), 1), after], 1)
             image = (alpha * before[:, :-1]) @ features[ids]
             image = torch.cat([image[:, :3] + before[:, -1:] * background, image[:, 3:], 1 - before[:, -1:]], 1)
             row.append(image.reshape(y1 - y0, x1 - x0, 5))

@@ -1,0 +1,77 @@
+"""The gsplat back end: the call it makes (with a stand-in for gsplat), and its images against the twin (needs a GPU)."""
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from difix3d.render import cuda, rasterize, torch_twin
+from difix3d.types import Cameras, Gaussians
+
+
+def scene(n: int = 50) -> tuple[Gaussians, Cameras]:
+    g = torch.Generator().manual_seed(0)
+    means = torch.randn(n, 3, generator=g) + torch.tensor([0, 0, 4.0])
+    quats, sh = torch.randn(n, 4, generator=g), torch.randn(n, 16, 3, generator=g) * 0.3
+    gaussians = Gaussians(means, quats, torch.full((n, 3), -2.0), torch.randn(n, generator=g), sh[:, :1], sh[:, 1:])
+    K = torch.tensor([[40.0, 0, 20], [0, 40, 16], [0, 0, 1]]).repeat(2, 1, 1)
+    c2w = torch.eye(4).repeat(2, 1, 1)
+    c2w[1, 0, 3] = 0.3
+    return gaussians, Cameras(c2w, K, torch.tensor([40, 40]), torch.tensor([32, 32]))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("version", ["1.4", "1.5"])
+def test_call_and_shapes(monkeypatch, version, packed):
+    calls = {}
+
+    def rasterization(means, viewmats, width, height, render_mode, **rest):
+        calls.update(rest, render_mode=render_mode)
+        b, n = len(viewmats), len(means)
+        shape = (7,) if packed else (b, n)
+        radii = torch.ones(shape if version == "1.4" else (*shape, 2), dtype=torch.int32)
+        info = {"means2d": means.sum() + torch.zeros(*shape, 2), "radii": radii}
+        if packed:
+            info["gaussian_ids"] = torch.arange(7)
+        return torch.rand(b, height, width, 4 if "D" in render_mode else 3), torch.rand(b, height, width, 1), info
+
+    monkeypatch.setitem(sys.modules, "gsplat", SimpleNamespace(rasterization=rasterization))
+    g, cameras = scene()
+    g = g.map(lambda x: x.requires_grad_())
+    options = {"sh_degree": 2, "background": torch.ones(3), "packed": packed}
+    render = cuda.rasterize(g, cameras, antialiased=True, absgrad=True, **options)
+    assert render.rgb.shape == (2, 32, 40, 3)
+    assert render.alpha.shape == render.depth.shape == (2, 32, 40, 1)
+    assert render.info["radii"].shape == render.info["means2d"].shape
+    assert render.info["means2d"].retains_grad
+    assert (render.info["width"], render.info["height"], render.info["n_cameras"]) == (40, 32, 2)
+    assert (render.info["gaussian_ids"] is not None) == packed
+    assert calls["rasterize_mode"] == "antialiased"
+    assert calls["absgrad"]
+    assert calls["sh_degree"] == 2
+    assert calls["backgrounds"].shape == (2, 3)
+    torch.testing.assert_close(calls["opacities"], g.opacities.sigmoid())
+    torch.testing.assert_close(calls["scales"], g.scales.exp())
+    assert cuda.rasterize(g, cameras, depth=False, **options).depth is None
+    assert calls["render_mode"] == "RGB"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("antialiased", [False, True])
+@pytest.mark.parametrize("packed", [False, True])
+def test_cuda_equals_twin(packed, antialiased):
+    g, cameras = scene(500)
+    background = torch.tensor([0.1, 0.2, 0.3])
+    gradients, images = [], []
+    for run, device in ((torch_twin.rasterize, "cpu"), (rasterize, "cuda")):
+        leaves = g.map(lambda x, device=device: x.to(device).clone().requires_grad_())
+        options = {"sh_degree": 3, "background": background.to(device), "antialiased": antialiased, "packed": packed}
+        render = run(leaves, cameras.to(device), **options)
+        (render.rgb.square().sum() + render.depth.sum() + render.alpha.sum()).backward()
+        images.append((render.rgb.cpu(), render.alpha.cpu()))
+        gradients.append([x.grad.cpu() for x in leaves.as_dict().values()])
+    for ours, theirs in zip(*images, strict=True):
+        assert (ours - theirs).abs().max() < 2e-3
+    for ours, theirs in zip(*gradients, strict=True):
+        assert (ours - theirs).norm() < 1e-3 * ours.norm()
