@@ -52,6 +52,8 @@ def random_difix(
         unet = UNet2DConditionModel(**(TINY_UNET if tiny else UNET))
         vae = DifixVAE.build(TINY_VAE if tiny else VAE, lora_rank)
         prompt = torch.randn(77, unet.config.cross_attention_dim)
-    pipe = DifixPipeline(vae.to(dtype).eval(), unet.to(dtype).eval(), DDPMScheduler(**SCHEDULE))
+    pipe = DifixPipeline(vae.eval(), unet.eval(), DDPMScheduler(**SCHEDULE))
+    if dtype != torch.float32:
+        pipe.to(dtype)
     pipe.prompt_embeds[PROMPT] = prompt
     return pipe

@@ -165,11 +165,7 @@ def fill(model: nn.Module, state: State, what: str, dtype: torch.dtype = torch.f
         ],
     }
     if any(wrong.values()):
-        lists = (
-            f"{len(keys)} {kind} keys: {', '.join(keys[:LISTED])}{', ...' * (len(keys) > LISTED)}"
-            for kind, keys in wrong.items()
-            if keys
-        )
+        lists = [f"{len(keys)} {kind} keys: {listed(keys)}" for kind, keys in wrong.items() if keys]
         raise UserError(
             f"{what} does not fit the model: {'; '.join(lists)}",
             "All keys of the file and of the model must agree in name and shape",
@@ -177,6 +173,11 @@ def fill(model: nn.Module, state: State, what: str, dtype: torch.dtype = torch.f
         )
     model.load_state_dict({key: value.to(dtype) for key, value in state.items()}, assign=True)
     model.eval()
+
+
+def listed(keys: list[str]) -> str:
+    more = f" and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
+    return ", ".join(keys[:LISTED]) + more
 
 
 def load_text_and_schedule(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, Any]:

@@ -1,0 +1,122 @@
+"""The fast path against its readable twin."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from difix3d.difix import DifixPipeline
+from difix3d.difix.pipeline import ReferenceCache
+from difix3d.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def fast(golden):
+    return DifixPipeline.from_pretrained(golden / "tiny_difix_ref").optimize()
+
+
+@pytest.mark.parametrize("views", [0, 1, 3])
+def test_same_images_as_the_plain_path(fast, recorded, pictures, views):
+    images = pictures.smooth(2, 3, 37, 50)
+    refs = pictures.smooth(2, views, 3, 37, 50, seed=1) if views else None
+    for _ in range(2):  # the second time with cached latents
+        torch.testing.assert_close(fast.fix(images, refs), recorded.fix(images, refs), atol=1e-4, rtol=0)
+
+
+def test_the_text_encoder_is_released(fast, tmp_path, pictures):
+    assert fast.text_encoder is None
+    assert fast.tokenizer is None
+    with pytest.raises(UserError, match="text encoder was released"):
+        fast.fix(pictures.smooth(1, 3, 32, 40), prompt="a photo")
+    with pytest.raises(UserError, match=r"before optimize\(\)"):
+        fast.save_pretrained(tmp_path)
+
+
+def test_weights_are_fused_and_channels_last(fast):
+    assert not any("lora" in key for key in fast.vae.state_dict())
+    assert fast.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    assert fast.vae.decoder.conv_out.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_references_are_encoded_once(fast, pictures, monkeypatch):
+    fast.reference_cache = ReferenceCache()
+    encoded = []
+    encode = fast.vae.encode_with_skips
+    monkeypatch.setattr(fast.vae, "encode_with_skips", lambda x: (encoded.append(len(x)), encode(x))[1])
+    images, refs = pictures.smooth(2, 3, 32, 40), pictures.smooth(2, 2, 3, 32, 40, seed=1)
+    fast.fix(images, refs)
+    assert encoded == [1, 1, 1, 1, 2]
+    fast.fix(images, refs.clone())  # found by their pixels
+    assert encoded == [1, 1, 1, 1, 2, 2]
+    refs[0, 0, 0, 0, 0] = 1 - refs[0, 0, 0, 0, 0]  # changed in place: not found
+    fast.fix(images, refs)
+    assert encoded == [1, 1, 1, 1, 2, 2, 1, 2]
+
+
+def test_latents_in_place_of_references(fast, recorded, pictures):
+    images, refs = pictures.smooth(2, 3, 37, 50), pictures.smooth(2, 2, 3, 37, 50, seed=1)
+    for pipe in (fast, recorded):
+        latents = pipe.encode_references(refs)
+        assert latents.shape == (2, 2, 4, 5, 7)
+        torch.testing.assert_close(pipe.fix(images, latents), recorded.fix(images, refs), atol=1e-4, rtol=0)
+
+
+def test_the_cache_forgets_the_oldest():
+    cache, calls = ReferenceCache(size=2), []
+
+    def encode(pixels):
+        calls.append(float(pixels.mean()))
+        return pixels[:, :, :, ::8, ::8]
+
+    views = torch.arange(3.0).view(1, 3, 1, 1, 1).expand(1, 3, 3, 8, 8)
+    for i in (0, 1, 2, 0, 0):
+        cache(views[:, i : i + 1], encode)
+    assert calls == [0, 1, 2, 0]
+
+
+def test_sampling_still_works(fast, recorded, pictures):
+    images, refs = pictures.smooth(1, 3, 32, 40), pictures.smooth(1, 1, 3, 32, 40, seed=1)
+    ours, expected = (p.fix(images, refs, generator=torch.Generator().manual_seed(0)) for p in (fast, recorded))
+    torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
+
+
+COMPILED = """
+import torch
+from difix3d.difix.architecture import random_difix
+torch.set_num_threads(1)
+plain, fast = random_difix(dtype=torch.float64), random_difix(dtype=torch.float64).optimize(compile=True, backend="eager", fullgraph=True)
+images, refs = torch.rand(1, 3, 32, 40), torch.rand(1, 1, 3, 32, 40)
+error = (fast.fix(images, refs) - plain.fix(images, refs)).abs().max()
+assert error < 1e-4, error
+print("one graph")
+"""
+
+
+@pytest.mark.slow
+def test_the_step_compiles_to_one_graph():
+    """In a process of its own, because the tests' type checks are not part of what is compiled."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert "one graph" in done.stdout, done.stderr[-3000:]
+
+
+def test_options_reach_torch_compile(monkeypatch, golden):
+    seen = {}
+    monkeypatch.setattr(torch, "compile", lambda function, **options: seen.update(options) or function)
+    DifixPipeline.from_pretrained(golden / "tiny_difix_ref").optimize()
+    assert seen == {}  # the CPU runs the readable twin
+    DifixPipeline.from_pretrained(golden / "tiny_difix_ref").optimize(compile=True)
+    assert seen == {"dynamic": False, "mode": "reduce-overhead"}
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.parametrize("compile", [False, True])
+def test_cuda(recorded, golden, pictures, compile):
+    fast = DifixPipeline.from_pretrained(golden / "tiny_difix_ref").to("cuda").optimize(torch.float32, compile=compile)
+    for size in ((37, 50), (64, 64), (37, 50)):
+        images, refs = pictures.smooth(1, 3, *size), pictures.smooth(1, 1, 3, *size, seed=1)
+        for references in (None, refs):
+            kept = fast.fix(images.cuda(), references if references is None else references.cuda())
+            fast.fix(1 - images.cuda())  # must not write into what was returned
+            torch.testing.assert_close(kept.cpu(), recorded.fix(images, references), atol=2e-2, rtol=0)

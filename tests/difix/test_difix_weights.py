@@ -1,0 +1,267 @@
+"""Loading and saving: all of the weights or a clear refusal, and never code."""
+
+import json
+import logging
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
+
+from difix3d.difix import DifixPipeline, load_difix, weights
+from difix3d.difix.vae import SKIP_INIT
+from difix3d.errors import UserError
+
+VAE_FILE = "vae/diffusion_pytorch_model.safetensors"
+
+
+def edit(folder: Path, name: str, change) -> Path:
+    """Replaces a safetensors file by what ``change`` makes of its tensors."""
+    state = load_file(folder / name)
+    (folder / name).unlink()
+    save_file(change(state), folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_saved_and_loaded_again(golden, recorded, pictures, tmp_path, fused):
+    pipe = DifixPipeline.from_pretrained(golden / "tiny_difix_ref")
+    if fused:
+        pipe.fuse()
+    pipe.save_pretrained(tmp_path / "ours")
+    again = DifixPipeline.from_pretrained(tmp_path / "ours")
+    keys = load_file(tmp_path / "ours" / VAE_FILE).keys()
+    assert any("lora" in key for key in keys) is not fused
+    images, refs = pictures.smooth(1, 3, 40, 48), pictures.smooth(1, 1, 3, 40, 48, seed=1)
+    torch.testing.assert_close(again.fix(images, refs), recorded.fix(images, refs), atol=2e-5, rtol=0)
+
+
+def test_class_names_do_not_matter(link_tree, golden, recorded):
+    folder = link_tree(golden / "tiny_difix_ref")
+    for name, changes in {
+        "model_index.json": {"_class_name": "Cleaner", "vae": ["my_vae", "MyVAE"], "unet": ["my_unet", "MyUNet"]},
+        "vae/config.json": {"_class_name": "MyVAE", "auto_map": {"AutoModel": "my_vae.MyVAE"}},
+        "unet/config.json": {"_class_name": "MyUNet"},
+        "scheduler/scheduler_config.json": {"_class_name": "MyScheduler"},
+    }.items():
+        values = json.loads((folder / name).read_text()) | changes
+        (folder / name).unlink()
+        (folder / name).write_text(json.dumps(values))
+    (folder / "vae" / "my_vae.py").write_text("raise SystemExit('this code must not run')")
+    pipe = DifixPipeline.from_pretrained(folder, trust_remote_code=True)
+    assert all(torch.equal(value, recorded.vae.state_dict()[key]) for key, value in pipe.vae.state_dict().items())
+    (folder / "model_index.json").unlink()
+    DifixPipeline.from_pretrained(folder)
+
+
+def test_shards(link_tree, golden, recorded):
+    folder = link_tree(golden / "tiny_difix_ref")
+    state = load_file(folder / VAE_FILE)
+    (folder / VAE_FILE).unlink()
+    keys = sorted(state)
+    shards = {"a.safetensors": keys[::2], "b.safetensors": keys[1::2]}
+    for name, part in shards.items():
+        save_file({key: state[key] for key in part}, folder / "vae" / name)
+    index = {"weight_map": {key: name for name, part in shards.items() for key in part}}
+    (folder / (VAE_FILE + ".index.json")).write_text(json.dumps(index))
+    pipe = DifixPipeline.from_pretrained(folder)
+    assert all(torch.equal(pipe.vae.state_dict()[key], state[key]) for key in keys)
+
+
+KEY = "decoder.skip_conv_2.base_layer.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: {k: v for k, v in s.items() if k != KEY}, rf"1 missing keys: {KEY}"),
+        (lambda s: s | {"decoder.extra": torch.zeros(1)}, r"1 unexpected keys: decoder\.extra"),
+        (
+            lambda s: s | {KEY: torch.zeros(64, 64, 1, 1)},
+            rf"1 misshapen keys: {KEY} \(64, 64, 1, 1\) for \(64, 32, 1, 1\)",
+        ),
+        (lambda s: {k: v for k, v in s.items() if "skip_conv" not in k}, "12 missing keys: .* and 2 more"),
+        (lambda s: {k: v for k, v in s.items() if "lora_A" not in k}, r"unexpected keys"),
+    ],
+)
+def test_partly_matching_weights_are_refused(link_tree, golden, change, words):
+    folder = edit(link_tree(golden / "tiny_difix_ref"), VAE_FILE, change)
+    with pytest.raises(UserError, match=words):
+        DifixPipeline.from_pretrained(folder)
+
+
+def test_sd_turbo_is_no_difix(golden):
+    with pytest.raises(UserError, match="4 missing keys: decoder.skip_conv_1.weight"):
+        DifixPipeline.from_pretrained(golden / "tiny_sd_turbo")
+
+
+@pytest.mark.parametrize(
+    "name", ["unet/diffusion_pytorch_model.safetensors", VAE_FILE, "text_encoder/model.safetensors"]
+)
+def test_truncated_file(link_tree, golden, name):
+    folder = link_tree(golden / "tiny_difix_ref")
+    data = (folder / name).read_bytes()
+    (folder / name).unlink()
+    (folder / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(UserError, match=f"{folder.name}.*cannot be read"):
+        DifixPipeline.from_pretrained(folder)
+
+
+def test_text_encoder_that_lacks_a_layer(link_tree, golden):
+    folder = link_tree(golden / "tiny_difix_ref")
+    edit(folder, "text_encoder/model.safetensors", lambda s: dict(list(s.items())[1:]))
+    with pytest.raises(UserError, match="text_encoder does not fit"):
+        DifixPipeline.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "name", ["vae/config.json", VAE_FILE, "scheduler/scheduler_config.json", "tokenizer/vocab.json"]
+)
+def test_missing_file(link_tree, golden, name):
+    folder = link_tree(golden / "tiny_difix_ref")
+    (folder / name).unlink()
+    with pytest.raises(UserError, match=name if "vocab" not in name else "tokenizer"):
+        DifixPipeline.from_pretrained(folder)
+
+
+def test_a_schedule_that_predicts_something_else(link_tree, golden):
+    folder = link_tree(golden / "tiny_difix_ref")
+    path = folder / "scheduler/scheduler_config.json"
+    values = json.loads(path.read_text()) | {"prediction_type": "v_prediction"}
+    path.unlink()
+    path.write_text(json.dumps(values))
+    with pytest.raises(UserError, match="predicts v_prediction"):
+        DifixPipeline.from_pretrained(folder)
+
+
+class Payload:
+    """Unpickling this creates a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_malicious_checkpoint_is_not_executed(golden, tmp_path, legacy):
+    trap, file = tmp_path / "trap", tmp_path / "model.pkl"
+    content = {"state_dict_unet": {}, "state_dict_vae": {}, "optimizer": Payload(trap)}
+    if legacy:
+        file.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, file)
+    with pytest.raises(UserError, match=r"model\.pkl cannot be read"):
+        DifixPipeline.from_pretrained(file, base=golden / "tiny_sd_turbo", trust_remote_code=True)
+    assert not trap.exists()
+
+
+def test_bad_checkpoints(golden, tmp_path):
+    base, good = golden / "tiny_sd_turbo", golden / "tiny_model_1001.pkl"
+    cut, other, part = tmp_path / "cut.pkl", tmp_path / "other.pkl", tmp_path / "part.pkl"
+    cut.write_bytes(good.read_bytes()[:100_000])
+    torch.save({"model": {}}, other)
+    checkpoint = torch.load(good, weights_only=True)
+    del checkpoint["state_dict_vae"]["decoder.conv_in.lora_A.vae_skip.weight"]
+    del checkpoint["state_dict_unet"]["conv_in.bias"]
+    torch.save(checkpoint, part)
+    for file, words in (
+        (cut, r"cut\.pkl cannot be read"),
+        (tmp_path / "none.pkl", r"none\.pkl cannot be read"),
+        (other, r"other\.pkl holds model"),
+        (part, r"UNet of .*part\.pkl .* 1 missing keys: conv_in\.bias"),
+    ):
+        with pytest.raises(UserError, match=words):
+            DifixPipeline.from_pretrained(file, base=base)
+
+
+def test_training_starts_from_nearly_sd_turbo(golden):
+    parts = weights.new_parts(golden / "tiny_sd_turbo", lora_rank=2)
+    pipe = DifixPipeline(**parts)
+    base = load_file(golden / "tiny_sd_turbo" / VAE_FILE)
+    fused = pipe.fuse().vae.state_dict()
+    for key, value in fused.items():
+        expected = base[key] if key in base else torch.full_like(value, SKIP_INIT)
+        torch.testing.assert_close(value, expected)
+
+
+@pytest.fixture
+def hub(monkeypatch, golden, tmp_path):
+    """A hub with one repository; ``calls`` holds what was asked of it."""
+    cached, calls = [], []
+
+    def snapshot_download(repo_id, **kwargs):
+        calls.append((repo_id, kwargs))
+        if repo_id != "nvidia/difix_ref":
+            raise LocalEntryNotFoundError("Cannot find an appropriate cached snapshot folder.\nMore.")
+        folder = tmp_path / "snapshot"
+        if not folder.exists():
+            folder.mkdir()
+            for path in (golden / "tiny_difix_ref").iterdir():
+                (folder / path.name).symlink_to(path)
+            (folder / "README.md").write_text("---\nlicense: some-licence\n---\n")
+        cached.append(repo_id)
+        return str(folder)
+
+    monkeypatch.setattr(weights, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(weights, "try_to_load_from_cache", lambda repo, *_, **__: "file" if repo in cached else None)
+    return calls
+
+
+def test_a_hub_id_is_downloaded_without_code_and_its_licence_is_shown_once(hub, caplog):
+    with caplog.at_level(logging.WARNING, logger="difix3d"):
+        pipe = DifixPipeline.from_pretrained("nvidia/difix_ref", trust_remote_code=True, revision="main")
+        load_difix("nvidia/difix_ref", device="cpu")
+    assert isinstance(pipe, DifixPipeline)
+    assert [record.message for record in caplog.records if "licence" in record.message] == [
+        "nvidia/difix_ref: weights under their own licence (some-licence), see https://huggingface.co/nvidia/difix_ref"
+    ]
+    assert hub[0][1]["revision"] == "main"
+    assert "trust_remote_code" not in hub[0][1]
+    from fnmatch import fnmatch
+
+    for name, wanted in {
+        "unet/diffusion_pytorch_model.safetensors": True,
+        "vae/config.json": True,
+        "scheduler/scheduler_config.json": True,
+        "tokenizer/merges.txt": True,
+        "vae/autoencoder_kl.py": False,
+        "pipeline.py": False,
+        "unet/diffusion_pytorch_model.bin": False,
+        "sd_turbo.safetensors": False,
+    }.items():
+        assert any(fnmatch(name, pattern) for pattern in hub[0][1]["allow_patterns"]) is wanted, name
+
+
+def test_offline_or_unknown(hub):
+    with pytest.raises(UserError, match=r"nobody/nothing is no file or folder here, and the hub .*pass the folder"):
+        DifixPipeline.from_pretrained("nobody/nothing")
+
+
+def test_a_name_that_is_neither_path_nor_id():
+    with pytest.raises(UserError, match="no file or folder here"):
+        DifixPipeline.from_pretrained("a/b/c d")
+
+
+def test_push_to_hub(golden, monkeypatch, tmp_path):
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from diffusers.utils import hub_utils
+
+    pushed = {}
+    monkeypatch.setattr(hub_utils, "create_repo", lambda repo_id, **_: type("Repo", (), {"repo_id": repo_id}))
+    monkeypatch.setattr(hub_utils, "load_or_create_model_card", lambda *_, **__: None)
+    card = type("Card", (), {"save": lambda self, path: Path(path).write_text("")})()
+    monkeypatch.setattr(hub_utils, "populate_model_card", lambda *_, **__: card)
+
+    def upload(self, folder, repo_id, **_):
+        pushed[repo_id] = DifixPipeline.from_pretrained(folder)
+
+    monkeypatch.setattr(DiffusionPipeline, "_upload_folder", upload)
+    pipe = DifixPipeline.from_pretrained(golden / "tiny_difix_ref")
+    pipe.push_to_hub("me/my-difix")
+    theirs = pushed["me/my-difix"].vae.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in pipe.vae.state_dict().items())
