@@ -37,7 +37,7 @@ class ProgressLog:
                     event.run,
                 )
                 resumed = f", resumed at step {event.first:,}" if event.first else ""
-                self.console.print(
+                self._print(
                     f"training on {event.device} from {event.gaussians:,} Gaussians into {event.run}{resumed}"
                 )
                 self._bar.update(self._task, total=event.last, completed=event.first)
@@ -45,15 +45,18 @@ class ProgressLog:
             case Stepped():
                 self._stepped(event)
             case Evaluated(step, result):
-                self.console.print(
+                self._print(
                     f"step {step:,}: PSNR {result.mean('psnr'):.2f} dB, SSIM {result.mean('ssim'):.3f} "
                     f"on {len(result.images)} {result.split} views, {result.mean('seconds') * 1e3:.1f} ms per frame"
                 )
             case Saved(step, path):
-                self.console.print(f"step {step:,}: saved {path.name}")
+                self._print(f"step {step:,}: saved {path.name}")
             case Finished():
                 self._bar.stop()
-                self.console.print(self._farewell(event))
+                self._print(self._farewell(event))
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
 
     def _stepped(self, event: Stepped) -> None:
         tenth = max(1, (self._last - self._first) // 10)
@@ -73,7 +76,7 @@ class ProgressLog:
         self._bar.update(self._task, completed=event.step, status=status)
         if milestone:
             left = (self._last - event.step) / rate
-            self.console.print(f"step {event.step:,} of {self._last:,}  {status}  {left / 60:.1f} min left")
+            self._print(f"step {event.step:,} of {self._last:,}  {status}  {left / 60:.1f} min left")
 
     def _farewell(self, event: Finished) -> str:
         if event.interrupted:

@@ -1,10 +1,19 @@
 """Fixtures shared by all tests, and the rule for data that only some machines have."""
 
+import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from difix3d.gaussians import from_points
+from difix3d.images import write_image
+from difix3d.render import rasterize
+from difix3d.training import TrainConfig
+from difix3d.types import Cameras, Photo, Scene
 
 torch.set_num_threads(1)  # the tests run in parallel processes; more threads each would only fight over the cores
 
@@ -34,3 +43,56 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def look_at_origin(position: np.ndarray) -> np.ndarray:
+    forward = -position / np.linalg.norm(position)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    c2w = np.eye(4)
+    c2w[:3, :4] = np.stack([right, np.cross(forward, right), forward, position], axis=1)
+    return c2w
+
+
+@pytest.fixture(scope="session")
+def toy_scene(tmp_path_factory) -> Scene:
+    """Photos of 300 random Gaussians, so that a perfect model exists and trains in seconds.
+
+    Twelve cameras of 48 x 40 pixels on an arc; every fourth is a test camera.
+    """
+    folder = tmp_path_factory.mktemp("toy")
+    rng = np.random.default_rng(0)
+    angles = np.linspace(-1, 1, 12)
+    positions = np.stack([3 * np.sin(angles), -3 * np.cos(angles), np.full(12, 0.7)], axis=1)
+    c2w = torch.from_numpy(np.stack([look_at_origin(position) for position in positions])).float()
+    focal = 24 / math.tan(0.4)
+    K = torch.tensor([[focal, 0, 24], [0, focal, 20], [0, 0, 1]]).repeat(12, 1, 1)
+    cameras = Cameras(c2w, K, torch.full((12,), 48), torch.full((12,), 40))
+
+    points = rng.uniform(-1, 1, (300, 3)).astype(np.float32)
+    colors = rng.integers(0, 256, (300, 3), dtype=np.uint8)
+    truth = from_points(points, colors, opacity=0.9)
+    photos = []
+    for index in range(12):
+        path = folder / f"{index:02d}.png"
+        write_image(path, rasterize(truth, cameras[index]).rgb[0])
+        photos.append(Photo(path.name, path))
+    return Scene(
+        name="toy",
+        cameras=cameras,
+        photos=tuple(photos),
+        points=points,
+        colors=colors,
+        observations=np.stack(np.meshgrid(np.arange(300), np.arange(12)), -1).reshape(-1, 2),
+        train=np.array([i for i in range(12) if i % 4 != 2]),
+        test=np.array([2, 6, 10]),
+        from_input=np.eye(4),
+        extent=1.5,
+    )
+
+
+@pytest.fixture
+def config(tmp_path) -> TrainConfig:
+    """Thirty steps with two densifications and a reset of the opacities, into a fresh folder."""
+    base = TrainConfig(output_dir=tmp_path / "run", max_steps=30, eval_steps=(), save_steps=(), device="cpu")
+    return replace(base, densify=replace(base.densify, start=2, every=5, reset_every=12))

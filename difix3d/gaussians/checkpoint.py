@@ -85,7 +85,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Tensor]:
     """Nested dicts of tensors as one dict with dotted keys; what is not a tensor is left out."""
-    flat = {}
+    flat: dict[str, Tensor] = {}
     for key, value in tree.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{key}.")

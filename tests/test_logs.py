@@ -1,0 +1,36 @@
+import io
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from difix3d.evaluate import Evaluation, ImageScore
+from difix3d.logs import ProgressLog
+from difix3d.training.events import Evaluated, Finished, Saved, Started, Stepped
+
+
+def run(log: ProgressLog, steps: int) -> None:
+    log(Started(0, steps, Path("outputs/x"), "cpu", 1000))
+    for step in range(1, steps + 1):
+        log(Stepped(step, {"l1": torch.tensor(0.1), "dssim": torch.tensor(0.02)}, torch.tensor(0.01), 1234))
+    log(Saved(steps, Path("step.safetensors")))
+    log(Evaluated(steps, Evaluation("test", (ImageScore("a", 20.0, 0.5, 0.01), ImageScore("b", 30.0, 0.7, 0.03)))))
+    log(Finished(steps, 60.0, False))
+
+
+def test_a_pipe_gets_ten_lines_not_a_thousand():
+    text = io.StringIO()
+    run(ProgressLog(Console(file=text, force_terminal=False, width=40)), 1000)
+    lines = text.getvalue().splitlines()
+    steps = [line for line in lines if " of 1,000" in line]
+    assert len(steps) == 10
+    assert "loss 0.1200  PSNR 20.00  1,234 Gaussians" in steps[-1]
+    assert any("PSNR 25.00 dB, SSIM 0.600 on 2 test views, 20.0 ms per frame" in line for line in lines)
+    assert "done in 1.0 min: outputs/x" in lines[-1]
+
+
+def test_a_terminal_gets_a_bar():
+    text = io.StringIO()
+    run(ProgressLog(Console(file=text, force_terminal=True, width=120)), 50)
+    assert "50/50" in text.getvalue()
+    assert " of 50" not in text.getvalue()
