@@ -1,0 +1,243 @@
+"""Ray casting and lighting: nearest hits, light maps that are baked once, and pictures of them."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from difix3d.scene.synthetic.shapes import Lathe, Numbers, Quad, Quads, Surface, Vectors, bound
+
+CHUNK = 1 << 14
+"""Rays that are followed at once: arrays of them fit the processor's cache."""
+
+
+@dataclass
+class Hits:
+    """Nearest hits of M rays: ray parameter (infinite where nothing is met), index of the surface, (u, v) on it."""
+
+    t: Numbers
+    surface: Int[Tensor, "M"]
+    u: Numbers
+    v: Numbers
+
+
+@dataclass
+class _Part:
+    """Surfaces that are met together, the index of the first of them, and a sphere around them."""
+
+    shape: Quads | Lathe
+    first: int
+    center: Float[Tensor, "3"]
+    radius: float
+
+
+class World:
+    """Surfaces and the light that leaves them.
+
+    Lighting is global: an area light with soft shadows, and one diffuse bounce of everything off everything, stored in one
+    radiance texture for each surface. Mirror reflections are added when a picture is taken.
+    """
+
+    def __init__(self, things: list[list[Surface]], light: Quad, seed: int):
+        self.surfaces: list[Surface] = []
+        self._parts: list[_Part] = []
+        for thing in things:
+            quads = [surface for surface in thing if isinstance(surface, Quad)]
+            lathes = [surface for surface in thing if isinstance(surface, Lathe)]
+            if quads:
+                self._parts.append(_Part(Quads(quads), len(self.surfaces), *bound(quads)))
+            self.surfaces += quads
+            for lathe in lathes:
+                self._parts.append(_Part(lathe, len(self.surfaces), *bound([lathe])))
+                self.surfaces.append(lathe)
+        self.light = light
+        self.exposure = 1.0
+        sizes = torch.tensor([surface.material.texture.shape[:2] for surface in self.surfaces])
+        self._height, self._width = sizes.T
+        self._start = F.pad(sizes.prod(1).cumsum(0), (1, 0))[:-1]
+        self._wraps = torch.tensor([surface.wraps for surface in self.surfaces])
+        self._reflect = torch.tensor([surface.material.reflect for surface in self.surfaces])
+        self._radiance = torch.zeros(int(sizes.prod(1).sum()), 3)
+        _Bake(self, seed).run()
+
+    def trace(self, o: Vectors, d: Vectors) -> Hits:
+        """The nearest surface along each ray ``o + t d``; ``o`` may be one common point [1, 3]."""
+        none = torch.zeros(len(d))
+        hits = Hits(torch.full((len(d),), math.inf), torch.zeros(len(d), dtype=torch.int64), none, none.clone())
+        for part, near in zip(self._parts, self._near(o, d), strict=True):
+            if not len(near):
+                continue
+            t, u, v, index = part.shape.hit(o if len(o) == 1 else o[near], d[near])
+            closer = (t < hits.t[near]).nonzero()[:, 0]
+            near = near[closer]
+            hits.t[near], hits.u[near], hits.v[near] = t[closer], u[closer], v[closer]
+            hits.surface[near] = part.first + index[closer]
+        return hits
+
+    def occluded(self, o: Vectors, d: Vectors) -> Bool[Tensor, "M"]:
+        """Whether something lies on the way from ``o`` to ``o + d``."""
+        blocked = torch.zeros(len(d), dtype=torch.bool)
+        for part, near in zip(self._parts, self._near(o, d), strict=True):
+            near = near[~blocked[near]]
+            if len(near):
+                blocked[near] = part.shape.hit(o[near], d[near])[0] < 0.999
+        return blocked
+
+    def _near(self, o: Vectors, d: Vectors) -> list[Int[Tensor, "K"]]:
+        """For each part, the rays (forward half-lines) that touch the sphere around it."""
+        centers = torch.stack([part.center for part in self._parts])
+        od, dd, oo = (o * d).sum(1), (d * d).sum(1), (o * o).sum(1)
+        along = centers @ d.T - od
+        far2 = oo - 2 * (centers @ o.T) + (centers * centers).sum(1, keepdim=True)
+        reach2 = torch.tensor([[part.radius**2] for part in self._parts])
+        touches = (far2 - along * along / dd < reach2) & ((along > 0) | (far2 < reach2))
+        return [row.nonzero()[:, 0] for row in touches]
+
+    def shade(self, o: Vectors, d: Vectors, hits: Hits) -> Vectors:
+        """Linear radiance that comes back along the rays."""
+        color = self.radiance(hits)
+        shiny = (self._reflect[:, 0] > 0)[hits.surface].nonzero()[:, 0]
+        if len(shiny):
+            hit = Hits(hits.t[shiny], hits.surface[shiny], hits.u[shiny], hits.v[shiny])
+            incoming = F.normalize(d[shiny], dim=1)
+            normal = self._normals(hit)
+            cosine = (incoming * normal).sum(1, keepdim=True)
+            normal = torch.where(cosine > 0, -normal, normal)
+            outgoing = incoming + 2 * cosine.abs() * normal
+            point = (o if len(o) == 1 else o[shiny]) + hit.t[:, None] * d[shiny] + 2e-3 * normal
+            f0 = self._reflect[hit.surface]
+            fresnel = f0 + (1 - f0) * (1 - cosine.abs()).clamp(0, 1) ** 5
+            color[shiny] += fresnel * self.radiance(self.trace(point, outgoing))
+        return color
+
+    def radiance(self, hits: Hits) -> Vectors:
+        """Diffuse or emitted radiance at the hits, bilinear between texels."""
+        width, height = self._width[hits.surface], self._height[hits.surface]
+        x, y = hits.u * width - 0.5, hits.v * height - 0.5
+        x0, y0 = x.floor(), y.floor()
+        fx, fy = (x - x0)[:, None], (y - y0)[:, None]
+        x0, y0 = x0.long(), y0.long()
+        wraps, start = self._wraps[hits.surface], self._start[hits.surface]
+        columns = [torch.where(wraps, c % width, torch.minimum(c.clamp(min=0), width - 1)) for c in (x0, x0 + 1)]
+        rows = [start + torch.minimum(r.clamp(min=0), height - 1) * width for r in (y0, y0 + 1)]
+        low, high = (torch.lerp(self._radiance[row + columns[0]], self._radiance[row + columns[1]], fx) for row in rows)
+        return torch.lerp(low, high, fy)
+
+    def store(self, index: int, radiance: Float[Tensor, "h w 3"]) -> None:
+        """Sets the radiance texture of one surface."""
+        start = int(self._start[index])
+        self._radiance[start : start + radiance.shape[0] * radiance.shape[1]] = radiance.reshape(-1, 3)
+
+    def _normals(self, hits: Hits) -> Vectors:
+        normal = torch.zeros(len(hits.t), 3)
+        for index in hits.surface.unique().tolist():
+            here = (hits.surface == index).nonzero()[:, 0]
+            normal[here] = self.surfaces[index].at(hits.u[here], hits.v[here])[1]
+        return normal
+
+
+class _Bake:
+    """Light maps of a world: texels of all surfaces in one batch of points."""
+
+    def __init__(self, world: World, seed: int, shadow_rays: int = 16, bounce_rays: int = 24):
+        self.world, self.shadow_rays, self.bounce_rays = world, shadow_rays, bounce_rays
+        self.rng = torch.Generator().manual_seed(seed)
+
+    def run(self) -> None:
+        fine = [surface.material.light_texels for surface in self.world.surfaces]
+        coarse = [((w + 1) // 2, (h + 1) // 2) for w, h in fine]  # what bounces is smooth
+        direct = self._maps(self._direct, fine)
+        self._store([1.25 * light for light in direct])
+        bounce = self._maps(self._bounce, coarse)
+        self._store([a + _enlarged(b, a.shape[:2], s.wraps) for a, b, s in zip(direct, bounce, self.world.surfaces, strict=True)])
+
+    def _maps(self, light: Callable[..., Vectors], sizes: list[tuple[int, int]]) -> list[Float[Tensor, "h w 3"]]:
+        """The light on a grid of texels on each surface, all surfaces in one batch."""
+        points, normals, both = [], [], []
+        for surface, (w, h) in zip(self.world.surfaces, sizes, strict=True):
+            v, u = torch.meshgrid((torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w, indexing="ij")
+            point, normal = surface.at(u.reshape(-1), v.reshape(-1))
+            if surface.material.both_sides:
+                normal = torch.where(normal[:, 2:] < 0, -normal, normal)
+            points.append(point + 4e-3 * normal)
+            normals.append(normal)
+            both.append(torch.full((w * h,), surface.material.both_sides))
+        batches = zip(*(torch.cat(column).split(CHUNK) for column in (points, normals, both)), strict=True)
+        lights = torch.cat([light(*batch) for batch in batches]).split([w * h for w, h in sizes])
+        return [
+            _smooth(values.reshape(h, w, 3), surface.wraps)
+            for values, (w, h), surface in zip(lights, sizes, self.world.surfaces, strict=True)
+        ]
+
+    def _direct(self, points: Tensor, normals: Tensor, both: Tensor) -> Tensor:
+        """Light of the area light over pi: stratified, another place in each stratum for each texel."""
+        light, n = self.world.light, round(self.shadow_rays**0.5)
+        total = torch.zeros(len(points))
+        for k in range(n * n):
+            jitter = torch.rand(2, len(points), generator=self.rng)
+            place, face = light.at((k % n + jitter[0]) / n, (k // n + jitter[1]) / n)
+            to = place - points
+            distance2 = (to * to).sum(1)
+            cosine = (to * normals).sum(1) / distance2.sqrt()
+            cosine = torch.where(both, 0.65 * cosine.abs(), cosine.clamp(min=0))
+            leaving = (-(to * face).sum(1) / distance2.sqrt()).clamp(min=0)
+            lit = (cosine * leaving > 0).nonzero()[:, 0]
+            visible = torch.zeros(len(points))
+            visible[lit] = (~self.world.occluded(points[lit], to[lit])).float()
+            total += visible * cosine * leaving / distance2
+        area = light.edge_u.norm() * light.edge_v.norm()
+        color = light.material.texture.mean((0, 1)) * light.material.emission
+        return (total * area / (n * n * math.pi))[:, None] * color
+
+    def _bounce(self, points: Tensor, normals: Tensor, both: Tensor) -> Tensor:
+        """Mean radiance over the hemisphere, weighted by the cosine; the light itself is not counted twice."""
+        side = torch.where(normals[:, 2:].abs() < 0.9, torch.tensor([0.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 0.0]))
+        x = F.normalize(torch.linalg.cross(side.expand_as(normals), normals), dim=1)
+        y = torch.linalg.cross(normals, x)
+        spin, total = torch.rand(len(points), generator=self.rng), torch.zeros(len(points), 3)
+        lamp = self.world.surfaces.index(self.world.light)
+        for k in range(self.bounce_rays):
+            share = (k + torch.rand(len(points), generator=self.rng)) / self.bounce_rays
+            angle = 2 * math.pi * (spin + 0.6180339887 * k)
+            r = share.sqrt()[:, None]
+            d = r * torch.cos(angle)[:, None] * x + r * torch.sin(angle)[:, None] * y + (1 - r * r).sqrt() * normals
+            hits = self.world.trace(points, d)
+            total += torch.where((hits.surface == lamp)[:, None], 0.0, self.world.radiance(hits))
+        return total / self.bounce_rays
+
+    def _store(self, lights: list[Float[Tensor, "h w 3"]]) -> None:
+        """Writes albedo times light (or the emission) into the radiance textures."""
+        for index, (surface, light) in enumerate(zip(self.world.surfaces, lights, strict=True)):
+            texture, shine = surface.material.texture, surface.material.emission
+            lit = shine if shine else _enlarged(light, texture.shape[:2], surface.wraps)
+            self.world.store(index, texture * lit)
+
+
+def _smooth(light: Float[Tensor, "h w 3"], wraps: bool) -> Float[Tensor, "h w 3"]:
+    """A light map, freed of noise by a binomial filter."""
+    image = light.permute(2, 0, 1)[None]
+    image = F.pad(F.pad(image, (0, 0, 1, 1), "replicate"), (1, 1, 0, 0), "circular" if wraps else "replicate")
+    image = (image[:, :, :-2] + 2 * image[:, :, 1:-1] + image[:, :, 2:]) / 4
+    image = (image[..., :-2] + 2 * image[..., 1:-1] + image[..., 2:]) / 4
+    return image[0].permute(1, 2, 0)
+
+
+def _enlarged(light: Float[Tensor, "h w 3"], size: tuple[int, int], wraps: bool) -> Float[Tensor, "H W 3"]:
+    """A light map in another size, bilinear; ``wraps`` says that its left side meets its right."""
+    image = light.permute(2, 0, 1)[None]
+    if not wraps:
+        return F.interpolate(image, tuple(size), mode="bilinear")[0].permute(1, 2, 0)
+    around = F.interpolate(image.repeat(1, 1, 1, 3), (size[0], 3 * size[1]), mode="bilinear")
+    return around[0, :, :, size[1] : 2 * size[1]].permute(1, 2, 0)
+
+
+def look(linear: Vectors) -> Vectors:
+    """Linear light to the values of a photo in 0..1: a film's S-curve, then the gamma of sRGB."""
+    x = linear.clamp(min=0)
+    film = x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14)
+    return film.clamp(0, 1) ** (1 / 2.2)
+
