@@ -1,4 +1,7 @@
-"""Fixtures shared by all tests, and the rule for data that only some machines have."""
+"""Fixtures shared by all tests, and the rule for data that only some machines have.
+
+The package is imported inside of the fixtures: jaxtyping checks only what is imported after the tests are configured.
+"""
 
 import math
 import os
@@ -8,12 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from difix3d.gaussians import from_points
-from difix3d.images import write_image
-from difix3d.render import rasterize
-from difix3d.training import TrainConfig
-from difix3d.types import Cameras, Photo, Scene
 
 torch.set_num_threads(1)  # the tests run in parallel processes; more threads each would only fight over the cores
 
@@ -55,11 +52,16 @@ def look_at_origin(position: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="session")
-def toy_scene(tmp_path_factory) -> Scene:
+def toy_scene(tmp_path_factory):
     """Photos of 300 random Gaussians, so that a perfect model exists and trains in seconds.
 
     Twelve cameras of 48 x 40 pixels on an arc; every fourth is a test camera.
     """
+    from difix3d.gaussians import from_points
+    from difix3d.images import write_image
+    from difix3d.render import rasterize
+    from difix3d.types import Cameras, Photo, Scene
+
     folder = tmp_path_factory.mktemp("toy")
     rng = np.random.default_rng(0)
     angles = np.linspace(-1, 1, 12)
@@ -92,7 +94,9 @@ def toy_scene(tmp_path_factory) -> Scene:
 
 
 @pytest.fixture
-def config(tmp_path) -> TrainConfig:
+def config(tmp_path):
     """Thirty steps with two densifications and a reset of the opacities, into a fresh folder."""
+    from difix3d.training import TrainConfig
+
     base = TrainConfig(output_dir=tmp_path / "run", max_steps=30, eval_steps=(), save_steps=(), device="cpu")
     return replace(base, densify=replace(base.densify, start=2, every=5, reset_every=12))

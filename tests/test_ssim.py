@@ -46,7 +46,13 @@ def test_gradient_of_both():
 def test_inside_it_is_the_usual_ssim():
     metrics = pytest.importorskip("skimage.metrics")
     a, b = (x[0].double().numpy() for x in pair(1, 40, 50))
-    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0, "truncate": 3.5}
+    options = {
+        "gaussian_weights": True,
+        "sigma": 1.5,
+        "use_sample_covariance": False,
+        "data_range": 1.0,
+        "truncate": 3.5,
+    }
     _, expected = metrics.structural_similarity(a, b, channel_axis=2, full=True, **options)
     result = ssim_twin(torch.tensor(a)[None], torch.tensor(b)[None])[0].numpy()
     np.testing.assert_allclose(result[6:-6, 6:-6], expected[6:-6, 6:-6], atol=1e-6)

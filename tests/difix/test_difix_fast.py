@@ -85,7 +85,8 @@ COMPILED = """
 import torch
 from difix3d.difix.architecture import random_difix
 torch.set_num_threads(1)
-plain, fast = random_difix(dtype=torch.float64), random_difix(dtype=torch.float64).optimize(compile=True, backend="eager", fullgraph=True)
+plain, fast = random_difix(dtype=torch.float64), random_difix(dtype=torch.float64)
+fast.optimize(compile=True, backend="eager", fullgraph=True)
 images, refs = torch.rand(1, 3, 32, 40), torch.rand(1, 1, 3, 32, 40)
 error = (fast.fix(images, refs) - plain.fix(images, refs)).abs().max()
 assert error < 1e-4, error

@@ -41,7 +41,7 @@ def test_fusing_keeps_the_output_and_drops_the_layers():
         before = vae.decode_with_skips(torch.ones(1, 4, 4, 6), vae.encode_with_skips(pixels)[1])
         vae.fuse()
         after = vae.decode_with_skips(torch.ones(1, 4, 4, 6), vae.encode_with_skips(pixels)[1])
-    torch.testing.assert_close(after, before, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
     assert not any("lora" in key or "base_layer" in key for key in vae.state_dict())
 
 
