@@ -192,7 +192,7 @@ def load_text_and_schedule(folder: Path, dtype: torch.dtype = torch.float32) -> 
         loaded: Any = CLIPTextModel.from_pretrained(
             folder / "text_encoder", local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise UserError(f"The text encoder or tokenizer in {folder} cannot be read ({error})") from error
     finally:
         if bars:

@@ -1,0 +1,292 @@
+"""``difix3d fix``: cleans an image, a folder of images or a video with Difix."""
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from difix3d.errors import UserError
+from difix3d.images import read_image, resize, to_uint8, write_image
+
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+VIDEOS = {".mp4", ".mov", ".mkv", ".avi"}
+GAP = 8  # white pixels between the pictures of a comparison
+console = Console(stderr=True, highlight=False)
+Fixer = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
+
+
+@dataclass(frozen=True)
+class FixConfig:
+    """Cleans images with Difix; sizes and names stay.
+
+    Examples:
+        difix3d fix renders/ --ref photos/ --output clean/
+        difix3d fix flight.mp4 --ref photo.jpg --compare
+    """
+
+    input: tyro.conf.Positional[Path]
+    """An image, a folder of images (with its subfolders), or a video (its sound is not kept)."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Where to; default is beside the input, with "_fixed" added to its name."""
+    ref: Path | None = None
+    """Reference photos: one image for all, or a folder that has one of the same name for each."""
+    nearest: bool = False
+    """Where the folder of references has none of the same name, take the nearest one (by the number in the name)."""
+    weights: str = "auto"
+    """Hub id, folder or .pkl checkpoint; "auto" is nvidia/difix_ref with references and nvidia/difix without."""
+    base: str = "stabilityai/sd-turbo"
+    """What a .pkl checkpoint was trained from: hub id or folder."""
+    compare: bool = False
+    """Also write input, reference and result side by side, into "..._compare"."""
+    skip_bad: bool = False
+    """Go on after images that cannot be read or have no reference; they are listed at the end."""
+    prompt: str = "remove degradation"
+    timestep: int = 199
+    """How far from clean the images are taken to be, 0 to 999."""
+    tile: int = 2048
+    """Larger images are fixed in overlapping tiles of this side, in pixels; less takes less memory."""
+    device: str = "auto"
+    """"cuda", "cpu", ...; "auto" is the GPU if there is one."""
+    dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
+    """"auto" is bf16 on a GPU and fp32 elsewhere."""
+    compile: bool = False
+    """Compile the model: a minute or more at first, then faster; for many images of one size."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to fix."""
+
+    source: Path
+    target: Path
+    reference: Path | None
+
+
+def fix(args: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    config = tyro.cli(FixConfig, args=args, prog="difix3d fix")
+    if not config.input.exists():
+        raise UserError(f"{config.input} does not exist", "", "Check the path of the input")
+    start = time.perf_counter()
+    output = config.output or config.input.with_name(f"{config.input.stem}_fixed{config.input.suffix}")
+    if config.input.suffix.lower() in VIDEOS:
+        count, skipped = fix_video(config, output)
+    else:
+        count, skipped = fix_images(config, output)
+    console.print(f"fixed {count} images into {output} in {time.perf_counter() - start:.1f} s")
+    if skipped:
+        console.print(f"skipped {len(skipped)}:\n" + "\n".join(f"  {reason}" for reason in skipped))
+
+
+def fix_images(config: FixConfig, output: Path) -> tuple[int, list[str]]:
+    """Returns how many images were fixed, and why others were not. All are checked before the first is written."""
+    jobs, skipped = plan(config, output)
+    readable, unreadable = check(jobs)
+    if unreadable and not config.skip_bad:
+        raise UserError(unreadable[0], f"{len(unreadable)} of {len(jobs)} images are bad", "Pass --skip-bad to go on")
+    if not readable:
+        raise UserError(f"None of the {len(jobs)} images in {config.input} can be fixed: {unreadable[0]}")
+    fixer = load(config)
+    for job in progress(readable, len(readable)):
+        image = read_image(job.source)
+        reference = None if job.reference is None else read_image(job.reference)
+        fixed = fixer(image, reference)
+        write_image(job.target, fixed, **quality(job.target))
+        if config.compare:
+            write_image(beside(job.target, output), side_by_side(image, reference, fixed))
+    return len(readable), skipped + unreadable
+
+
+def plan(config: FixConfig, output: Path) -> tuple[list[Job], list[str]]:
+    """One job for each image, and why some images have none (with ``--skip-bad``; else :class:`UserError`)."""
+    if config.input.is_dir():
+        found = (path for path in config.input.rglob("*") if path.suffix.lower() in IMAGES)
+        sources = sorted(path for path in found if output == config.input or output not in path.parents)
+        targets = [output / path.relative_to(config.input) for path in sources]
+    else:
+        sources = [config.input]
+        targets = [output if output.suffix.lower() in IMAGES else output / config.input.name]
+    if not sources or sources[0].suffix.lower() not in IMAGES:
+        raise UserError(
+            f"There is no image in {config.input}",
+            f"Images end in {', '.join(sorted(IMAGES | VIDEOS))}",
+            "Check the path",
+        )
+    if sources[0].resolve() == targets[0].resolve():
+        raise UserError(f"{config.output} is the input itself", "", "Choose another --output")
+    if config.ref is None:
+        return [Job(s, t, None) for s, t in zip(sources, targets, strict=True)], []
+    references = list_references(config.ref)
+    chosen = {source: choose(source, references, config.nearest or config.ref.is_file()) for source in sources}
+    missing = [source for source in sources if chosen[source] is None]
+    if missing and (len(missing) == len(sources) or not config.skip_bad):
+        raise UserError(
+            f"{len(missing)} of {len(sources)} images have no reference, first {missing[0]}",
+            f"{config.ref} holds {len(references)} images, but none of that name",
+            "Add it, pass --nearest to take the one of the nearest name, or --skip-bad",
+        )
+    jobs = [Job(s, t, chosen[s]) for s, t in zip(sources, targets, strict=True) if chosen[s] is not None]
+    return jobs, [f"{source}: no reference of its name in {config.ref}" for source in missing]
+
+
+def list_references(ref: Path) -> list[Path]:
+    """The image, or the folder's images in order."""
+    if ref.is_file():
+        return [ref]
+    found = sorted(path for path in ref.rglob("*") if path.suffix.lower() in IMAGES)
+    if not found:
+        raise UserError(f"There is no reference image in {ref}", "", "Pass --ref IMAGE or --ref FOLDER")
+    return found
+
+
+def choose(source: Path, references: Sequence[Path], nearest: bool) -> Path | None:
+    """The reference with the source's name, whatever the suffix; or the nearest: first by number, then by letters."""
+    same = [reference for reference in references if reference.stem == source.stem]
+    if same:
+        return max(same, key=lambda reference: reference.parent.name == source.parent.name)
+    if not nearest:
+        return None
+
+    def distance(reference: Path) -> tuple[float, float]:
+        numbers = [re.findall(r"\d+", path.stem) for path in (source, reference)]
+        apart = float(abs(int(numbers[0][-1]) - int(numbers[1][-1]))) if all(numbers) else float("inf")
+        return apart, -SequenceMatcher(None, source.stem, reference.stem).ratio()
+
+    return min(references, key=distance)
+
+
+def check(jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
+    """Decodes all images before any work is done: the jobs that can be done, and what is wrong with the others."""
+
+    def fault(path: Path) -> str | None:
+        try:
+            read_image(path)
+        except UserError as error:
+            return error.fact
+        return None
+
+    paths = {path for job in jobs for path in (job.source, job.reference) if path is not None}
+    with ThreadPoolExecutor() as pool:
+        faults = dict(zip(paths, pool.map(fault, paths), strict=True))
+    bad = {job.source: faults[job.source] or (job.reference and faults[job.reference]) for job in jobs}
+    return [job for job in jobs if not bad[job.source]], [fault for fault in bad.values() if fault]
+
+
+def load(config: FixConfig) -> Fixer:
+    """Loads the model, optimized for the one prompt; the result takes and returns bytes [H,W,3]."""
+    from difix3d.difix import load_difix
+
+    weights = config.weights if config.weights != "auto" else "nvidia/difix_ref" if config.ref else "nvidia/difix"
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "auto": None}[config.dtype]
+    pipe = load_difix(weights, None if config.device == "auto" else config.device, dtype, config.base)
+    pipe.optimize(pipe.unet.dtype, config.compile, config.prompt)
+
+    def fixer(image: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
+        try:
+            options: dict[str, Any] = {"timesteps": [config.timestep], "tile": config.tile, "return_dict": False}
+            return to_uint8(pipe(config.prompt, image, reference, output_type="np", **options)[0][0])
+        except torch.cuda.OutOfMemoryError:
+            height, width = image.shape[:2]
+            raise UserError(
+                f"The GPU's memory is too small for an image of {width}x{height} pixels", "", "Pass a smaller --tile"
+            ) from None
+
+    return fixer
+
+
+def fix_video(config: FixConfig, output: Path) -> tuple[int, list[str]]:
+    """Returns how many frames were fixed, and nothing skipped. The files appear when they are complete."""
+    import imageio.v2 as imageio
+
+    if output.suffix.lower() not in VIDEOS:
+        output = output / config.input.name
+    if output.resolve() == config.input.resolve():
+        raise UserError(f"{output} is the input itself", "", "Choose another --output")
+    references = [] if config.ref is None else [read_image(path) for path in list_references(config.ref)]
+    try:
+        reader: Any = imageio.get_reader(config.input, "ffmpeg")
+        count, fps = reader.count_frames(), reader.get_meta_data()["fps"]
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "no video in it"
+        raise UserError(f"The video {config.input} cannot be read ({reason})") from None
+    if len(references) not in (0, 1, count):
+        raise UserError(
+            f"{config.ref} holds {len(references)} references for {count} frames of {config.input}",
+            "A video takes one reference, or one for each frame, in order",
+        )
+    fixer = load(config)
+    with reader, video_writer(output, fps) as write, video_writer(beside(output, output), fps) as write_comparison:
+        for i, frame in enumerate(progress(reader, count)):
+            reference = references[i % len(references)] if references else None
+            fixed = fixer(np.asarray(frame), reference)
+            write(fixed)
+            if config.compare:
+                write_comparison(side_by_side(np.asarray(frame), reference, fixed))
+    return count, []
+
+
+@contextmanager
+def video_writer(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that appends frames; the file appears at the end, if there was any frame and no error."""
+    import imageio.v2 as imageio
+
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    writer: Any = None
+
+    def write(frame: np.ndarray) -> None:
+        nonlocal writer
+        if writer is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            even = frame.shape[0] % 2 == frame.shape[1] % 2 == 0  # which the usual chroma subsampling needs
+            writer = imageio.get_writer(
+                partial, "ffmpeg", fps=fps, quality=9, macro_block_size=1, pixelformat="yuv420p" if even else "yuv444p"
+            )
+        writer.append_data(frame)
+
+    try:
+        yield write
+        if writer is not None:
+            writer.close()
+            partial.replace(path)
+    finally:
+        if writer is not None:
+            writer.close()
+        partial.unlink(missing_ok=True)
+
+
+def side_by_side(image: np.ndarray, reference: np.ndarray | None, fixed: np.ndarray) -> np.ndarray:
+    """Input, reference (if any) and result from left to right, at the input's height."""
+    height = image.shape[0]
+    pictures = [image, fixed]
+    if reference is not None:
+        pictures.insert(1, resize(reference, round(reference.shape[1] * height / reference.shape[0]), height))
+    gap = np.full((height, GAP, 3), 255, np.uint8)
+    return np.hstack([part for picture in pictures for part in (picture, gap)][:-1])
+
+
+def beside(target: Path, output: Path) -> Path:
+    """Where the comparison goes: ``clean_compare/0001.png`` for ``clean/0001.png``, ``a_compare.png`` for ``a.png``."""
+    if target == output:
+        return target.with_name(f"{target.stem}_compare{target.suffix}")
+    return output.with_name(f"{output.name}_compare") / target.relative_to(output)
+
+
+def quality(target: Path) -> dict[str, Any]:
+    """Pillow's options for formats that lose something."""
+    return {"quality": 95} if target.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
+
+
+def progress(items: Iterable[Any], count: int) -> Iterable[Any]:
+    """A bar on a terminal, nothing in a pipe."""
+    return track(items, "fixing", count, console=console, disable=not console.is_terminal, transient=True)
