@@ -1,4 +1,4 @@
-"""Structural similarity (Wang et al. 2004) as 3DGS uses it: 11 x 11 Gaussian window, sigma 1.5, zeros outside of the image."""
+"""SSIM (Wang et al. 2004) as 3DGS uses it: 11 x 11 Gaussian window, sigma 1.5, zeros outside of the image."""
 
 from typing import Any
 

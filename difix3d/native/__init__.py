@@ -1,7 +1,7 @@
 """The C++ part: compiled at first use for the machine at hand, kept in the user's cache folder, called through ctypes.
 
-Without a compiler nothing breaks: :func:`load` says once what to install and returns ``None``, and the callers use their
-pure-torch twins.
+Without a compiler nothing breaks: :func:`load` says once what to install and returns ``None``, and the callers use
+their pure-torch twins.
 """
 
 import ctypes
@@ -22,7 +22,6 @@ from torch import Tensor
 
 from difix3d.errors import UserError
 
-SOURCE = Path(__file__).with_name("splat.cpp")
 BASE_FLAGS = ("-O3", "-ffast-math", "-fPIC", "-std=c++17", "-w")
 # Tried in this order: Apple's clang has no OpenMP, some compilers do not know the machine.
 EXTRA_FLAGS = (("-march=native", "-fopenmp"), ("-march=native",), ("-fopenmp",), ())
@@ -31,9 +30,12 @@ _log = logging.getLogger(__name__)
 _COUNTS = {"difix3d_project": ctypes.c_int64, "difix3d_tile_lists": ctypes.c_int64}
 
 
-@functools.lru_cache(maxsize=1)
-def load() -> ctypes.CDLL | None:
-    """The compiled library, or ``None`` (after one warning) where it cannot be compiled.
+@functools.lru_cache
+def load(name: str = "splat") -> ctypes.CDLL | None:
+    """The compiled library of one source file, or ``None`` (after one warning) where it cannot be compiled.
+
+    Args:
+        name: ``splat`` (the rasteriser, SSIM) or ``ray`` (synthetic scenes).
 
     Raises:
         UserError: if other users could have written to the cache folder.
@@ -41,18 +43,20 @@ def load() -> ctypes.CDLL | None:
     compiler = find_compiler()
     if compiler is None:
         cure = "Install a C++ compiler (Debian, Ubuntu: apt install g++; macOS: xcode-select --install)"
-        return _fall_back(f"no C++ compiler found. {cure}, or name yours in CXX")
+        _fall_back(f"no C++ compiler found. {cure}, or name yours in CXX")
+        return None
     try:
-        library = ctypes.CDLL(str(build(compiler, cache_folder())))
+        library = ctypes.CDLL(str(build(compiler, cache_folder(), name)))
     except (subprocess.SubprocessError, OSError) as error:
-        return _fall_back(f"{compiler} could not compile or load {SOURCE.name}: {_last_words(error)}")
-    for name, kind in _COUNTS.items():
-        getattr(library, name).restype = kind
+        _fall_back(f"{compiler} could not compile or load {name}.cpp: {_last_words(error)}")
+        return None
+    for function, kind in _COUNTS.items() if name == "splat" else ():
+        getattr(library, function).restype = kind
     return library
 
 
 def call(function: object, *arguments: Tensor | int | float | None) -> int:
-    """Calls a C function: tensors go as pointers (contiguous, float32 or integer), floats as C floats, ints as 64 bit."""
+    """Calls a C function: contiguous tensors go as pointers, floats as C floats, ints as 64 bit."""
     converted: list[object] = []
     for argument in arguments:
         if isinstance(argument, Tensor):
@@ -75,7 +79,7 @@ def find_compiler() -> str | None:
 
 
 def cache_folder() -> Path:
-    """The user's own folder for compiled files; made with mode 0700. Code is loaded from it, so nobody else may write there."""
+    """The user's own folder for compiled files; made with mode 0700. Code is loaded from it: nobody else may write."""
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = root / "difix3d"
     try:
@@ -92,26 +96,32 @@ def cache_folder() -> Path:
     return folder
 
 
-def build(compiler: str, folder: Path) -> Path:
-    """Compiles into ``folder`` unless a file for this source, compiler, machine and torch is there already.
+def build(compiler: str, folder: Path, name: str = "splat") -> Path:
+    """Compiles a source file into ``folder`` unless that was done for this source, compiler, machine and torch.
 
     Several processes may do this at once: each compiles under a name of its own and moves the finished file into place.
     """
-    openmp = _torch_openmp()
-    identity = [SOURCE.read_text(), _output(compiler, "--version"), _cpu(), str(openmp), repr((BASE_FLAGS, EXTRA_FLAGS))]
-    target = folder / f"splat-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:24]}.so"
+    source, openmp = Path(__file__).with_name(f"{name}.cpp"), _torch_openmp()
+    identity = [
+        source.read_text(),
+        _output(compiler, "--version"),
+        _cpu(),
+        str(openmp),
+        repr((BASE_FLAGS, EXTRA_FLAGS)),
+    ]
+    target = folder / f"{name}-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:24]}.so"
     if target.exists():
         return target
-    _log.info("compiling %s, once for this machine", SOURCE.name)
+    _log.info("compiling %s, once for this machine", source.name)
     error: subprocess.CalledProcessError | None = None
     for extra in EXTRA_FLAGS:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            built, product = Path(temporary, "splat.o"), Path(temporary, "splat.so")
+            built, product = Path(temporary, "part.o"), Path(temporary, "whole.so")
             # Linked without -ffast-math: with it, loading the library would flush the whole process' denormals to zero.
             # Linked to torch's own OpenMP: two runtimes in a process would fight over the cores.
             runtime = [str(openmp or "-fopenmp")] if "-fopenmp" in extra else []
             try:
-                _output(compiler, *BASE_FLAGS, *extra, "-c", str(SOURCE), "-o", str(built))
+                _output(compiler, *BASE_FLAGS, *extra, "-c", str(source), "-o", str(built))
                 _output(compiler, "-shared", str(built), *runtime, "-o", str(product))
             except subprocess.CalledProcessError as failure:
                 error = error or failure
@@ -129,7 +139,9 @@ def _output(*command: str) -> str:
 def _torch_openmp() -> Path | None:
     """The OpenMP library that came with torch, which is loaded already."""
     root = Path(torch.__file__).parent
-    return next((file for place in (root / "lib", root.parent / "torch.libs") for file in place.glob("libgomp*.so*")), None)
+    return next(
+        (file for place in (root / "lib", root.parent / "torch.libs") for file in place.glob("libgomp*.so*")), None
+    )
 
 
 def _cpu() -> str:

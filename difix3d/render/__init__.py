@@ -43,10 +43,10 @@ def rasterize(
     near: float = 0.01,
     far: float = 1e10,
 ) -> Render:
-    """Renders the Gaussians from each camera; differentiable in all of their fields, in ``cameras.c2w`` and the background.
+    """Renders the Gaussians from each camera; differentiable in their fields, in ``cameras.c2w`` and the background.
 
-    A Gaussian with a parameter that is not finite, or a quaternion of length zero, is not drawn and gets no gradient; the
-    others are not touched by it (on CUDA, gsplat decides).
+    A Gaussian with a parameter that is not finite, or a quaternion of length zero, is not drawn and gets no gradient;
+    the others are not touched by it (on CUDA, gsplat decides).
 
     Args:
         gaussians: before the activations; on a CPU float32 is fast, other types run in plain torch.
@@ -60,7 +60,8 @@ def rasterize(
         near, far: depths, in world units, outside of which Gaussians are not drawn.
 
     Returns:
-        The images and what gsplat's densification strategies read; after a backward pass ``info["means2d"].grad`` is there.
+        The images and what gsplat's densification strategies read; after a backward pass also
+        ``info["means2d"].grad``.
 
     Raises:
         ValueError: if the cameras have different sizes, or ``sh_degree`` is above what is stored or above 3.

@@ -1,7 +1,8 @@
 """The rasteriser for CPUs: the C++ of :mod:`difix3d.native` behind two autograd functions.
 
-``Project`` takes the Gaussians to the image planes (with their colours), ``Rasterize`` paints them; between the two lies
-``means2d``, so that its gradient is there for densification. Same values and gradients as :mod:`difix3d.render.torch_twin`.
+``Project`` takes the Gaussians to the image planes (with their colours), ``Rasterize`` paints them; between the two
+lies ``means2d``, so that its gradient is there for densification. Same values and gradients as
+:mod:`difix3d.render.torch_twin`.
 """
 
 import threading
@@ -24,14 +25,14 @@ _kept = threading.local()
 
 
 def _scratch(slots: int) -> Tensor:
-    """Memory for one backward pass, kept: giving tens of megabytes back and getting them anew costs as much as the sums in it."""
+    """Memory for one backward pass, kept: getting tens of megabytes anew costs as much as the sums in it."""
     if getattr(_kept, "slots", None) is None or len(_kept.slots) < slots:
         _kept.slots = torch.empty(slots * 5 // 4, FIELDS)
     return _kept.slots
 
 
 class Project(torch.autograd.Function):
-    """Gaussians and cameras -> means2d [B,N,2], packed Gaussians [B,N,16]; radii [B,N,2], tile boxes and their total."""
+    """Gaussians and cameras -> means2d [B,N,2], packed Gaussians [B,N,16]; radii [B,N,2], tile boxes, their total."""
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -70,7 +71,7 @@ class Project(torch.autograd.Function):
 
 
 class Rasterize(torch.autograd.Function):
-    """means2d, packed Gaussians, background -> rgb, alpha, depth. The values of means2d are read from the packed Gaussians."""
+    """means2d (whose values are read from the packed Gaussians), packed Gaussians, background -> rgb, alpha, depth."""
 
     @staticmethod
     def forward(ctx: Any, means2d: Tensor, splats: Tensor, background: Tensor, *inputs: Any) -> tuple[Tensor, ...]:
@@ -128,9 +129,16 @@ def rasterize(
     near: float = 0.01,
     far: float = 1e10,
 ) -> Render:
-    """See :func:`difix3d.render.rasterize`. Other types than float32, and machines without a compiler, go to the twin."""
+    """See :func:`difix3d.render.rasterize`. Anything but float32, and machines without a compiler, go to the twin."""
     if gaussians.means.dtype != torch.float32 or native.load() is None:
-        options = {"antialiased": antialiased, "depth": depth, "absgrad": absgrad, "packed": packed, "near": near, "far": far}
+        options = {
+            "antialiased": antialiased,
+            "depth": depth,
+            "absgrad": absgrad,
+            "packed": packed,
+            "near": near,
+            "far": far,
+        }
         return torch_twin.rasterize(gaussians, cameras, sh_degree=sh_degree, background=background, **options)  # type: ignore[arg-type]
     width, height = cameras.size
     poses = [x.to(torch.float32) for x in (cameras.w2c, cameras.centers, cameras.K)]

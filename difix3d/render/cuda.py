@@ -1,4 +1,4 @@
-"""The rasteriser for CUDA: gsplat's, 1.4 and 1.5, with its results under the names and shapes that the rest of us uses."""
+"""The rasteriser for CUDA: gsplat's, 1.4 and 1.5, with its results under the names and shapes used here."""
 
 import torch
 from jaxtyping import Float

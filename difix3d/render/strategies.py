@@ -1,6 +1,7 @@
 """gsplat's densification strategies on any device and version.
 
-They are pure Python, but ``MCMCStrategy`` calls two CUDA functions. On a CPU run it like this (on CUDA the context does nothing)::
+They are pure Python, but ``MCMCStrategy`` calls two CUDA functions. On a CPU run it like this (on CUDA the context does
+nothing)::
 
     with strategies_on(gaussians.device):
         strategy.step_post_backward(params, optimizers, state, step, strategy_info(render.info), lr=lr)
@@ -25,7 +26,7 @@ def compute_relocation(
     ratios: Int[Tensor, "N"],
     binoms: Float[Tensor, "M M"],
 ) -> tuple[Float[Tensor, "N"], Float[Tensor, "N 3"]]:
-    """Opacity and scales (both after the activations) of each of ``ratios`` Gaussians that replace one and look the same.
+    """Opacity and scales (after the activations) of each of ``ratios`` Gaussians that replace one and look the same.
 
     Equation 9 of Kheradmand et al., "3D Gaussian Splatting as Markov Chain Monte Carlo", 2024.
 
@@ -35,7 +36,7 @@ def compute_relocation(
     ratios = ratios.clamp(1, len(binoms)).long()
     opacity, k = opacities.double(), torch.arange(len(binoms), dtype=torch.float64)
     new = 1 - (1 - opacity) ** (1 / ratios)
-    # The double sum over i <= ratio and k < i of binom(i - 1, k) (-1)^k / sqrt(k + 1) new^(k + 1), the one over i first.
+    # Double sum over i <= ratio and k < i of binom(i - 1, k) (-1)^k / sqrt(k + 1) new^(k + 1), the one over i first.
     coefficients = binoms.double().cumsum(0)[ratios - 1] * (-1) ** k / (k + 1).sqrt()
     denominator = (coefficients * new[:, None] ** (k + 1)).sum(1)
     return new.to(opacities), scales * (opacity / denominator).to(scales)[:, None]
@@ -62,7 +63,7 @@ def quat_scale_to_covar_preci(
 
 @contextmanager
 def strategies_on(device: torch.device | str) -> Iterator[None]:
-    """Within it, gsplat's strategies work on tensors of this device. On a CPU two names of ``gsplat.strategy.ops`` are replaced."""
+    """Within it, gsplat's strategies work on the device: on a CPU two names in ``gsplat.strategy.ops`` are replaced."""
     if torch.device(device).type == "cuda":
         yield
         return

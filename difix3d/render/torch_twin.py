@@ -1,4 +1,4 @@
-"""The rasteriser in plain torch: readable, any dtype and device; the oracle of the tests, and the fallback without a compiler.
+"""The rasteriser in plain torch: readable, any dtype; the oracle of the tests, and the fallback without a compiler.
 
 Projection as in EWA splatting (Zwicker et al. 2002) and 3DGS (Kerbl et al. 2023), with the conventions of gsplat 1.5.
 """
@@ -18,7 +18,7 @@ TILE = 16
 
 
 def spherical_harmonics(degree: int, n: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B K"]:
-    """The real spherical harmonics of degrees 0..degree (at most 3) at unit directions, in the order and signs of 3DGS."""
+    """Real spherical harmonics of degrees 0..degree (at most 3) at unit directions, in the order and signs of 3DGS."""
     x, y, z = n.unbind(-1)
     basis = [torch.full_like(x, 0.28209479177387814)]
     if degree >= 1:
@@ -42,8 +42,10 @@ def rotation_matrices(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
     return torch.stack(rows, -1).reshape(-1, 3, 3)
 
 
-def project(g: Gaussians, cameras: Cameras, sh_degree: int, antialiased: bool, near: float, far: float) -> dict[str, Tensor]:
-    """What each camera sees of each Gaussian: ``means2d``, ``conics``, ``depths``, ``opacities``, ``colors``, ``radii``."""
+def project(
+    g: Gaussians, cameras: Cameras, sh_degree: int, antialiased: bool, near: float, far: float
+) -> dict[str, Tensor]:
+    """What each camera sees: ``means2d``, ``conics``, ``depths``, ``opacities``, ``colors``, ``radii`` [B,N,...]."""
     width, height = cameras.size
     coefficients = torch.cat([g.sh0, g.shN], 1)[:, : (sh_degree + 1) ** 2]
     parts = [g.means, g.quats, g.scales, g.opacities[:, None], coefficients.flatten(1)]
@@ -156,5 +158,3 @@ def rasterize(
     expected = image[..., 3:] / alpha.clamp(min=1e-10) if depth else None
     info = {**p, "width": width, "height": height, "n_cameras": len(cameras), "gaussian_ids": None}
     return Render(image[..., :3], alpha, expected, info)
-
-

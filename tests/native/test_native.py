@@ -40,14 +40,20 @@ def test_compiled_once(fresh, monkeypatch):
     assert native.load() is not None
     compiler = native.find_compiler()
     before = native._output
-    monkeypatch.setattr(native, "_output", lambda *command: before(*command) if "--version" in command else pytest.fail("compiled again"))
+    monkeypatch.setattr(
+        native,
+        "_output",
+        lambda *command: before(*command) if "--version" in command else pytest.fail("compiled again"),
+    )
     assert native.build(compiler, fresh).exists()
 
 
 @pytest.mark.parametrize("compiler", [None, "/bin/false"])
 def test_without_a_working_compiler(fresh, monkeypatch, compiler):
     monkeypatch.setattr(native, "find_compiler", lambda: compiler)
-    with pytest.warns(RuntimeWarning, match="pure torch.*" + ("apt install" if compiler is None else "could not compile")):
+    with pytest.warns(
+        RuntimeWarning, match="pure torch.*" + ("apt install" if compiler is None else "could not compile")
+    ):
         assert native.load() is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # one warning is enough
@@ -58,7 +64,9 @@ def test_without_a_working_compiler(fresh, monkeypatch, compiler):
 
     n = 5
     means = torch.rand(n, 3) + torch.tensor([0, 0, 2.0])
-    g = Gaussians(means, torch.randn(n, 4), torch.full((n, 3), -1.0), torch.ones(n), torch.ones(n, 1, 3), torch.zeros(n, 0, 3))
+    g = Gaussians(
+        means, torch.randn(n, 4), torch.full((n, 3), -1.0), torch.ones(n), torch.ones(n, 1, 3), torch.zeros(n, 0, 3)
+    )
     K = torch.tensor([[[10.0, 0, 5], [0, 10, 5], [0, 0, 1]]])
     image = rasterize(g, Cameras(torch.eye(4)[None], K, torch.tensor([10]), torch.tensor([10]))).rgb
     assert image.max() > 0.1
@@ -120,7 +128,8 @@ def test_one_openmp_runtime():
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_after_a_fork_one_thread_works():
     code = (
-        "import os, torch; from difix3d.ssim import ssim; x = torch.rand(1, 50, 50, 3); torch.set_num_threads(2); ssim(x, x)\n"
+        "import os, torch; from difix3d.ssim import ssim; x = torch.rand(1, 50, 50, 3)\n"
+        "torch.set_num_threads(2); ssim(x, x)\n"
         "pid = os.fork()\n"
         "if pid == 0:\n    torch.set_num_threads(1); ssim(x, x); os._exit(0)\n"
         "assert os.waitpid(pid, 0)[1] == 0"

@@ -1,4 +1,4 @@
-"""The gsplat back end: the call it makes (with a stand-in for gsplat), and its images against the twin (needs a GPU)."""
+"""The gsplat back end: the call it makes (to a stand-in for gsplat), and its images against the twin (on a GPU)."""
 
 import sys
 from types import SimpleNamespace

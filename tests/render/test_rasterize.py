@@ -1,4 +1,4 @@
-"""The C++ rasteriser against its torch twin in float64, and the twin against gsplat's own reference code and finite differences."""
+"""The C++ rasteriser against its float64 twin, and the twin against gsplat's reference code and finite differences."""
 
 from collections.abc import Callable
 
@@ -37,7 +37,12 @@ def make_gaussians(n: int = 200, degree: int = 3, seed: int = 0) -> Gaussians:
 
 
 def evaluate(
-    run: Callable[..., Render], gaussians: Gaussians, cameras: Cameras, dtype: torch.dtype, use: str = "rgb alpha depth", **options
+    run: Callable[..., Render],
+    gaussians: Gaussians,
+    cameras: Cameras,
+    dtype: torch.dtype,
+    use: str = "rgb alpha depth",
+    **options,
 ) -> dict[str, Tensor]:
     """Images, and gradients of a random function of those named in ``use``, as one flat dictionary."""
     g = gaussians.map(lambda x: x.to(dtype).clone().requires_grad_())
@@ -52,11 +57,18 @@ def evaluate(
     sum((weights[k] * images[k]).sum() for k in use.split()).backward()
     result = {k: x.detach() for k, x in images.items()} | {f"v_{k}": x.grad for k, x in g.as_dict().items()}
     means2d = render.info["means2d"]
-    result |= {"v_c2w": c2w.grad, "v_background": background.grad, "v_means2d": means2d.grad, "absgrad": means2d.absgrad}
+    result |= {
+        "v_c2w": c2w.grad,
+        "v_background": background.grad,
+        "v_means2d": means2d.grad,
+        "absgrad": means2d.absgrad,
+    }
     return result | {"radii": render.info["radii"].double()}
 
 
-def assert_close(result: dict[str, Tensor], expected: dict[str, Tensor], image: float = 2e-3, gradient: float = 1e-4) -> None:
+def assert_close(
+    result: dict[str, Tensor], expected: dict[str, Tensor], image: float = 2e-3, gradient: float = 1e-4
+) -> None:
     for name, x in expected.items():
         assert result[name] is not None, name
         y = result[name].double()
@@ -76,7 +88,10 @@ def compare(gaussians: Gaussians, cameras: Cameras, gradient: float = 1e-4, **op
 
 @needs_compiler
 @pytest.mark.parametrize("antialiased", [False, True])
-@pytest.mark.parametrize(("degree", "cameras", "size"), [(0, 1, (64, 48)), (1, 2, (70, 45)), (2, 1, (17, 15)), (3, 3, (33, 80)), (3, 1, (9, 3))])
+@pytest.mark.parametrize(
+    ("degree", "cameras", "size"),
+    [(0, 1, (64, 48)), (1, 2, (70, 45)), (2, 1, (17, 15)), (3, 3, (33, 80)), (3, 1, (9, 3))],
+)
 def test_native_equals_twin(degree, cameras, size, antialiased):
     compare(make_gaussians(degree=degree), make_cameras(cameras, *size), antialiased=antialiased)
 
@@ -216,7 +231,9 @@ def test_twin_equals_gsplat_reference():
     assert (p["radii"][seen] <= radii[seen]).all()
     for name, theirs in (("means2d", means2d), ("depths", depths), ("conics", conics)):
         torch.testing.assert_close(p[name][seen], theirs[seen], rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(p["opacities"][seen], (g.opacities.sigmoid() * compensations)[seen], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        p["opacities"][seen], (g.opacities.sigmoid() * compensations)[seen], rtol=1e-6, atol=1e-6
+    )
     directions = g.means - cameras.centers[:, None].double()
     coefficients = torch.cat([g.sh0, g.shN], 1).expand(2, -1, -1, -1)
     colors = (reference._spherical_harmonics(3, directions, coefficients) + 0.5).clamp(min=0)

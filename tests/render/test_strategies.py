@@ -81,9 +81,13 @@ def test_relocation_by_the_papers_double_sum():
     opacities, scales = torch.tensor([0.1, 0.5, 0.9, 0.99]), torch.rand(4, 3) + 0.1
     ratios = torch.tensor([1, 2, 5, 51])
     new_opacities, new_scales = compute_relocation(opacities, scales, ratios, table)
-    for o, s, n, new_o, new_s in zip(opacities.tolist(), scales, ratios.tolist(), new_opacities, new_scales, strict=True):
+    for o, s, n, new_o, new_s in zip(
+        opacities.tolist(), scales, ratios.tolist(), new_opacities, new_scales, strict=True
+    ):
         p = 1 - (1 - o) ** (1 / n)
-        total = sum(math.comb(i - 1, k) * (-1) ** k / math.sqrt(k + 1) * p ** (k + 1) for i in range(1, n + 1) for k in range(i))
+        total = sum(
+            math.comb(i - 1, k) * (-1) ** k / math.sqrt(k + 1) * p ** (k + 1) for i in range(1, n + 1) for k in range(i)
+        )
         torch.testing.assert_close(new_o.item(), p, rtol=1e-5, atol=0)
         torch.testing.assert_close(new_s, s * o / total, rtol=1e-4, atol=0)
     torch.testing.assert_close(new_scales[0], scales[0])  # one that replaces itself stays as it is
