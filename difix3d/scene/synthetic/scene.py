@@ -7,7 +7,7 @@ from torch import Tensor
 
 from difix3d.geometry.poses import look_at
 from difix3d.scene.synthetic.layout import FRONT, compose
-from difix3d.scene.synthetic.world import CHUNK, World, look
+from difix3d.scene.synthetic.world import World, look
 from difix3d.types import Cameras, Render
 
 SPLITS = {"train": 26, "interpolation": 5, "extrapolation": 7}
@@ -97,11 +97,6 @@ class SyntheticScene:
         offsets = torch.tensor(samples)[:, :, None, None]
         local = [(x + offsets[:, 0] - K[0, 2]) / K[0, 0], (y + offsets[:, 1] - K[1, 2]) / K[1, 1]]
         d = torch.stack([*local, torch.ones_like(local[0])], 3).reshape(-1, 3) @ c2w[:3, :3].T
-        colors, depths = [], []
-        for rays in d.split(CHUNK):
-            hits = self.world.trace(camera.centers, rays)
-            depths.append(hits.t)
-            if shade:
-                colors.append(self.world.shade(camera.centers, rays, hits))
-        return torch.cat(colors) if shade else torch.empty(0, 3), torch.cat(depths)
-
+        if shade:
+            return self.world.cast(camera.centers, d)
+        return torch.empty(0, 3), self.world.trace(camera.centers, d).t

@@ -81,6 +81,12 @@ class Quads:
         self._offset = torch.einsum("qc,ckq->kq", corners, self._planes)[..., None]
         self._leaf = torch.tensor([q.leaf for q in quads])[:, None]
         self._planes = self._planes.reshape(3, -1).T.contiguous()
+        self.count = len(quads)
+
+    def numbers(self) -> Float[Tensor, "n"]:
+        """What ``ray.cpp`` reads."""
+        planes = torch.cat([self._planes.T.reshape(3, 3, -1), self._offset[None, :, :, 0]])  # xyz and offset; of n, u, v
+        return torch.cat([planes.transpose(0, 1).flatten(), self._leaf[:, 0].float()])
 
     def hit(self, o: Vectors, d: Vectors) -> Hit:
         """The nearest quad met by the rays ``o + t d``; ``o`` may be one common point."""
@@ -124,11 +130,19 @@ class Lathe:
         cones = torch.stack([slope, radius[:-1] - slope * height[:-1], height[:-1], height[1:]])[..., None]
         self._slope, self._base = cones[0], cones[1]  # a cone's radius at height z: base + slope z
         self._low, self._high = torch.minimum(cones[2], cones[3]), torch.maximum(cones[2], cones[3])
+        self.count = len(step)
         length = step.norm(dim=1)
         self._along = torch.cat([torch.zeros(1), length.cumsum(0)]) / length.sum()
         normal = torch.nn.functional.normalize(torch.stack([step[:, 1], -step[:, 0]], 1), dim=1)
         smooth = torch.cat([normal[:1], normal[1:] + normal[:-1], normal[-1:]])
         self._normal = torch.nn.functional.normalize(smooth, dim=1)
+
+    def numbers(self) -> Float[Tensor, "n"]:
+        """What ``ray.cpp`` reads."""
+        height, along = self.profile[:, 1], self._along
+        cones = [self._slope, self._base, self._low, self._high, height[:-1], height[1:], along[:-1], along[1:]]
+        cones += [*self._normal[:-1].T, *self._normal[1:].T]
+        return torch.cat([self.frame.flatten(), self.origin, *(row.flatten() for row in cones)])
 
     def bound(self) -> tuple[Float[Tensor, "3"], float]:
         """Centre and radius of a sphere around the surface."""

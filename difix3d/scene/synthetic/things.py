@@ -34,7 +34,7 @@ def turned(angle: float) -> Tensor:
     return torch.tensor([[-s, -c, 0.0], [c, -s, 0.0], [0.0, 0.0, 1.0]])
 
 
-def curve(points: list[tuple[float, float]], steps: int = 4) -> Tensor:
+def curve(points: list[tuple[float, float]], steps: int = 6) -> Tensor:
     """A smooth profile (Catmull-Rom) through ``(radius, height)``."""
     p = np.array([points[0], *points, points[-1]], np.float64)
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]

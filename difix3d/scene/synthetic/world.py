@@ -1,18 +1,21 @@
 """Ray casting and lighting: nearest hits, light maps that are baked once, and pictures of them."""
 
+import ctypes
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from difix3d import native
 from difix3d.scene.synthetic.shapes import Lathe, Numbers, Quad, Quads, Surface, Vectors, bound
 
-CHUNK = 1 << 14
-"""Rays that are followed at once: arrays of them fit the processor's cache."""
+CHUNK = 1 << 13
+"""Rays that torch follows at once: few enough for the processor's cache, and for torch not to split them among threads."""
 
 
 @dataclass
@@ -56,16 +59,55 @@ class World:
                 self.surfaces.append(lathe)
         self.light = light
         self.exposure = 1.0
+        data = [part.shape.numbers() for part in self._parts]
+        starts = np.cumsum([0, *map(len, data)]).tolist()
+        self._data = torch.cat(data)
+        self._spheres = torch.stack([torch.cat([part.center, torch.tensor([part.radius])]) for part in self._parts])
+        rows = [(isinstance(p.shape, Lathe), p.first, p.shape.count, at) for p, at in zip(self._parts, starts, strict=False)]
+        self._table = torch.tensor(rows, dtype=torch.int64)
         sizes = torch.tensor([surface.material.texture.shape[:2] for surface in self.surfaces])
-        self._height, self._width = sizes.T
-        self._start = F.pad(sizes.prod(1).cumsum(0), (1, 0))[:-1]
-        self._wraps = torch.tensor([surface.wraps for surface in self.surfaces])
+        start = F.pad(sizes.prod(1).cumsum(0), (1, 0))[:-1]
+        wraps = torch.tensor([surface.wraps for surface in self.surfaces])
+        self._layout = torch.stack([start, sizes[:, 1], sizes[:, 0], wraps], 1)
         self._reflect = torch.tensor([surface.material.reflect for surface in self.surfaces])
         self._radiance = torch.zeros(int(sizes.prod(1).sum()), 3)
         _Bake(self, seed).run()
 
     def trace(self, o: Vectors, d: Vectors) -> Hits:
         """The nearest surface along each ray ``o + t d``; ``o`` may be one common point [1, 3]."""
+        library = native.load("ray")
+        return self._trace(o, d) if library is None else self._trace_natively(library, o, d)
+
+    def occluded(self, o: Vectors, d: Vectors) -> Bool[Tensor, "M"]:
+        """Whether something lies on the way from ``o`` to ``o + d``."""
+        library = native.load("ray")
+        hits = self._trace(o, d) if library is None else self._trace_natively(library, o, d, any_before=0.999)
+        return hits.t < 0.999
+
+    def cast(self, o: Vectors, d: Vectors) -> tuple[Vectors, Numbers]:
+        """Linear radiance that comes back along each ray, and the ray parameter of where it comes from."""
+        library = native.load("ray")
+        if library is None:
+            hits = [(rays, self._trace(o, rays)) for rays in d.split(CHUNK)]
+            return torch.cat([self.shade(o, *pair) for pair in hits]), torch.cat([hit.t for _, hit in hits])
+        color, t = torch.empty(len(d), 3), torch.empty(len(d))
+        looks = self._radiance, self._layout, self._reflect
+        native.call(library.ray_cast, *self._rays(o, d), *looks, torch.get_num_threads(), color, t)
+        return color, t
+
+    def _trace_natively(self, library: ctypes.CDLL, o: Vectors, d: Vectors, any_before: float = 0.0) -> Hits:
+        """Many times faster; the tests compare it with its twin below."""
+        n = len(d)
+        t, surface, u, v = torch.empty(n), torch.empty(n, dtype=torch.int64), torch.empty(n), torch.empty(n)
+        native.call(library.ray_trace, *self._rays(o, d), any_before, torch.get_num_threads(), t, surface, u, v)
+        return Hits(torch.where(t < 1e29, t, math.inf), surface, u, v)
+
+    def _rays(self, o: Vectors, d: Vectors) -> tuple:
+        """What all native functions are told first: the rays and the shapes."""
+        shared_origin = len(o) == 1 and len(d) != 1
+        return (o.contiguous(), d.contiguous(), len(d), int(shared_origin), self._spheres, self._table, len(self._table), self._data)
+
+    def _trace(self, o: Vectors, d: Vectors) -> Hits:
         none = torch.zeros(len(d))
         hits = Hits(torch.full((len(d),), math.inf), torch.zeros(len(d), dtype=torch.int64), none, none.clone())
         for part, near in zip(self._parts, self._near(o, d), strict=True):
@@ -77,15 +119,6 @@ class World:
             hits.t[near], hits.u[near], hits.v[near] = t[closer], u[closer], v[closer]
             hits.surface[near] = part.first + index[closer]
         return hits
-
-    def occluded(self, o: Vectors, d: Vectors) -> Bool[Tensor, "M"]:
-        """Whether something lies on the way from ``o`` to ``o + d``."""
-        blocked = torch.zeros(len(d), dtype=torch.bool)
-        for part, near in zip(self._parts, self._near(o, d), strict=True):
-            near = near[~blocked[near]]
-            if len(near):
-                blocked[near] = part.shape.hit(o[near], d[near])[0] < 0.999
-        return blocked
 
     def _near(self, o: Vectors, d: Vectors) -> list[Int[Tensor, "K"]]:
         """For each part, the rays (forward half-lines) that touch the sphere around it."""
@@ -116,20 +149,19 @@ class World:
 
     def radiance(self, hits: Hits) -> Vectors:
         """Diffuse or emitted radiance at the hits, bilinear between texels."""
-        width, height = self._width[hits.surface], self._height[hits.surface]
+        start, width, height, wraps = self._layout[hits.surface].T
         x, y = hits.u * width - 0.5, hits.v * height - 0.5
         x0, y0 = x.floor(), y.floor()
         fx, fy = (x - x0)[:, None], (y - y0)[:, None]
         x0, y0 = x0.long(), y0.long()
-        wraps, start = self._wraps[hits.surface], self._start[hits.surface]
-        columns = [torch.where(wraps, c % width, torch.minimum(c.clamp(min=0), width - 1)) for c in (x0, x0 + 1)]
+        columns = [torch.where(wraps > 0, c % width, torch.minimum(c.clamp(min=0), width - 1)) for c in (x0, x0 + 1)]
         rows = [start + torch.minimum(r.clamp(min=0), height - 1) * width for r in (y0, y0 + 1)]
-        low, high = (torch.lerp(self._radiance[row + columns[0]], self._radiance[row + columns[1]], fx) for row in rows)
+        low, high = (torch.lerp(*(self._radiance.index_select(0, row + column) for column in columns), fx) for row in rows)
         return torch.lerp(low, high, fy)
 
     def store(self, index: int, radiance: Float[Tensor, "h w 3"]) -> None:
         """Sets the radiance texture of one surface."""
-        start = int(self._start[index])
+        start = int(self._layout[index, 0])
         self._radiance[start : start + radiance.shape[0] * radiance.shape[1]] = radiance.reshape(-1, 3)
 
     def _normals(self, hits: Hits) -> Vectors:
