@@ -122,6 +122,8 @@ class TrainConfig:
     """Minutes between further checkpoints, to resume from; 0 for none."""
     keep_checkpoints: int = 2
     """How many of the newest checkpoints to keep; 0 keeps all."""
+    compressed_ply: bool = False
+    """Also write point_cloud.compressed.ply: SuperSplat's packed layout, about a quarter of the size."""
     seed: int = 0
     """Seed of everything random. On a CPU, equal seeds give equal bits."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
@@ -155,7 +157,7 @@ class TrainConfig:
 
 PRESETS: dict[str, dict] = {
     "standard": {},
-    "quick": {"max_steps": 7_000, "eval_steps": [2_000]},
+    "quick": {"max_steps": 7_000, "eval_steps": [2_000], "densify": {"cap": 200_000}},
     "mcmc": {
         "densify": {"kind": "mcmc", "stop": 0.83},
         "init": {"opacity": 0.5, "scale": 0.1},

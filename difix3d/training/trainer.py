@@ -167,7 +167,10 @@ class Trainer:
         path = self.run.save(step, flatten(tensors), keep=self.config.keep_checkpoints)
         if export:
             to_input = np.linalg.inv(self.scene.from_input)
-            write_ply(transform(self.gaussians.map(torch.Tensor.detach), to_input), self.run.path / "point_cloud.ply")
+            model = transform(self.gaussians.map(torch.Tensor.detach), to_input)
+            write_ply(model, self.run.path / "point_cloud.ply")
+            if self.config.compressed_ply:
+                write_ply(model, self.run.path / "point_cloud.compressed.ply", compressed=True)
         self._emit(Saved(step, path))
 
     def _resume(self) -> int:
