@@ -50,14 +50,14 @@ def compose(rng: Rng) -> Layout:
 
 def lamp(rng: Rng) -> Quad:
     """A large soft light from above, from the left or the right: a window, a soft box, the sun behind a cloud."""
-    azimuth = FRONT + rng.choice([-1, 1]) * rng.uniform(0.5, 1.9)
-    height, size = rng.uniform(0.5, 1.1), rng.uniform(2.0, 6.0)
+    azimuth = FRONT + rng.choice([-1, 1]) * rng.uniform(0.6, 2.2)
+    height, size = rng.uniform(0.42, 0.8), rng.uniform(1.6, 4.0)
     away = vec(math.cos(azimuth) * math.cos(height), math.sin(azimuth) * math.cos(height), math.sin(height))
     across = vec(-math.sin(azimuth), math.cos(azimuth), 0.0) * size
     up = torch.linalg.cross(across, away)  # the front faces the table
     tint = np.array(tx.hsv(rng.uniform(0.06, 0.13), rng.uniform(0.05, 0.3), 1.0), np.float32)
-    shine = material(np.broadcast_to(tint, (4, 4, 3)).copy(), emission=1100.0 / size**2, light_texels=(1, 1))
-    return Quad(16 * away - across / 2 - up / 2, up, across, shine)
+    shine = material(np.broadcast_to(tint, (4, 4, 3)).copy(), emission=rng.uniform(1000, 2200) / size**2, light_texels=(1, 1))
+    return Quad(16 * away - across / 2 - up / 2, across, up, shine)
 
 
 def table(rng: Rng) -> list[Surface]:
@@ -103,7 +103,7 @@ def _cube(panorama: np.ndarray, half: float) -> list[Quad]:
         y = torch.asin(d[:, 2].clamp(-1, 1)) * 2 / math.pi
         where = torch.stack([x % 2 - 1, y], 1).reshape(1, 512, 512, 2)
         texture = torch.nn.functional.grid_sample(image, where, padding_mode="border", align_corners=True)
-        inner.material = Material(texture[0].permute(1, 2, 0).contiguous(), emission=1.0, light_texels=(1, 1))
+        inner.material = Material(texture[0].permute(1, 2, 0).contiguous(), emission=0.6, light_texels=(1, 1))
         quads.append(inner)
     return quads
 
@@ -112,7 +112,7 @@ def _corner(rng: Rng) -> list[Quad]:
     """A wall behind the table, one beside it, a floor; a poster or two."""
     back, side, floor = rng.uniform(4.5, 6.5), rng.uniform(7.5, 11.0), -7.0
     sign = rng.choice([-1.0, 1.0])
-    paint = color(rng, (0.1, 0.45), (0.55, 0.9))
+    paint = color(rng, (0.05, 0.4), (0.4, 0.85))
     make = [
         lambda h, w: tx.bricks(rng, h, w, tx.hsv(rng.uniform(0.02, 0.08), 0.55, 0.65), 24),
         lambda h, w: tx.plaster(rng, h, w, paint),

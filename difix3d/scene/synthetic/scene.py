@@ -31,7 +31,7 @@ class SyntheticScene:
         self.layout = compose(np.random.default_rng([seed, 0]))
         self.world = World(self.layout.things, self.layout.light, seed)
         middle = self._trace_pixels(self.cameras("interpolation", 64, 48)[2], ((0.0, 0.0),))[0]
-        self._exposure = 0.33 / float(middle.mean(1).median())
+        self._exposure = 0.17 / float(middle.mean(1).median())
 
     def cameras(self, split: str, width: int = 320, height: int = 240) -> Cameras:
         """Cameras of one of the :data:`SPLITS`, always the same ones for the same seed."""

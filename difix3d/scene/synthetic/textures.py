@@ -177,13 +177,13 @@ def garden(rng: Rng, h: int, w: int, warm: bool) -> Image_:
     sky = blend((1.1, 1.05, 0.95) if warm else (0.95, 1.02, 1.1), (0.45, 0.66, 1.0), (v - 0.5) * 2)
     sky = blend(sky, (1.15, 1.12, 1.08), noise(rng, h, w, (4, 4), 5) * 0.5 + 0.1)
     tree = blend((0.03, 0.07, 0.02), (0.2, 0.3, 0.07), 0.45 + 0.33 * noise(rng, h, w, (10, 24), 5, 0.75))
-    line = v - 0.56 - 0.05 * noise(rng, h, w, (1.5, 10), 4)
+    line = v - 0.53 - 0.05 * noise(rng, h, w, (1.5, 10), 4)
     image = blend(tree, sky, line / 0.03)
     lawn = blend((0.12, 0.2, 0.05), (0.3, 0.33, 0.12), 0.5 + 0.3 * noise(rng, h, w, (40, 20), 4))
-    image = blend(lawn, image, (v - 0.47 - 0.01 * noise(rng, h, w, (1.5, 14), 3)) / 0.02)
+    image = blend(lawn, image, (v - 0.43 - 0.01 * noise(rng, h, w, (1.5, 14), 3)) / 0.02)
     for _ in range(70):
         r = rng.uniform(0.006, 0.016)
-        here, du, dv = _window(rng.uniform(0.03, 0.97), rng.uniform(0.47, 0.66), r, 2 * r, h, w)
+        here, du, dv = _window(rng.uniform(0.03, 0.97), rng.uniform(0.42, 0.6), r, 2 * r, h, w)
         light = np.array(hsv(rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.6), 1.0), np.float32) * rng.uniform(0.2, 0.7)
         image[here] += light * np.clip((1 - np.hypot(du, dv)) * 6, 0, 1)[..., None]
     return image.astype(np.float32)
@@ -199,7 +199,7 @@ def printed(rng: Rng, h: int, w: int, paper: Color, ink: Color, title: str | Non
     """A printed cover, label or poster: frames, shapes, words, small print."""
     sheet = Image.new("RGB", (w, h), _srgb(paper))
     draw = ImageDraw.Draw(sheet)
-    accent = _srgb(hsv(rng.uniform(), rng.uniform(0.5, 0.9), rng.uniform(0.5, 0.95)))
+    accent = _srgb(hsv(rng.choice([0.02, 0.07, 0.12, 0.3, 0.5, 0.58, 0.64]), rng.uniform(0.45, 0.8), rng.uniform(0.4, 0.9)))
     margin = max(2, min(h, w) // 16)
     if rng.uniform() < 0.7:
         draw.rectangle((margin, margin, w - margin, h - margin), outline=_srgb(ink), width=max(1, margin // 3))
@@ -243,7 +243,7 @@ def _picture(draw: ImageDraw.ImageDraw, rng: Rng, area: tuple[int, int, int, int
     elif kind == 2:
         for _ in range(14):
             r, x, y = rng.uniform(0.04, 0.2) * w, rng.uniform(x0, x1), rng.uniform(y0, y1)
-            color = _srgb(hsv(rng.uniform(), rng.uniform(0.3, 0.9), rng.uniform(0.4, 1)))
+            color = _srgb(hsv(rng.uniform(-0.05, 0.65), rng.uniform(0.3, 0.7), rng.uniform(0.4, 0.95)))
             draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
     else:
         n = int(rng.integers(4, 9))

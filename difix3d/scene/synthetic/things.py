@@ -65,10 +65,12 @@ def glossy(f0: float) -> dict:
     return {"reflect": (f0, f0, f0)}
 
 
-def color(
-    rng: Rng, saturation: tuple[float, float] = (0.35, 0.85), value: tuple[float, float] = (0.45, 0.95)
-) -> tx.Color:
-    return tx.hsv(rng.uniform(), rng.uniform(*saturation), rng.uniform(*value))
+HUES = (0.01, 0.04, 0.06, 0.09, 0.12, 0.15, 0.27, 0.42, 0.5, 0.55, 0.6, 0.66, 0.95)
+"""Hues of paints and dyes that people put on their tables."""
+
+
+def color(rng: Rng, saturation: tuple[float, float] = (0.3, 0.75), value: tuple[float, float] = (0.35, 0.85)) -> tx.Color:
+    return tx.hsv(rng.choice(HUES) + rng.normal(0, 0.012), rng.uniform(*saturation), rng.uniform(*value))
 
 
 def vase(rng: Rng, at: Tensor, toward: float) -> Thing:
