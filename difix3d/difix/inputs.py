@@ -57,10 +57,10 @@ def to_references(references: Any, count: int, shrink: bool = False) -> list[lis
     """
     if references is None:
         return [[]] * count
-    batched = isinstance(references, Sequence) or (not isinstance(references, Image.Image) and references.ndim > 3)
+    batched = isinstance(references, Sequence) or getattr(references, "ndim", 0) > 3
     items = list(references) if batched else [references]
     if count == 1 and not (len(items) == 1 and isinstance(items[0], Sequence)):
-        items = [items]
+        items = [[item for item in items if item is not None]]
     if len(items) != count:
         raise UserError(
             f"There are {count} images and {len(items)} references",

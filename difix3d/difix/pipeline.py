@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
-from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from jaxtyping import Float
 from torch import Tensor
 
@@ -40,12 +39,7 @@ class DifixPipeline(DiffusionPipeline):
     _optional_components = ["text_encoder", "tokenizer"]  # noqa: RUF012 (diffusers' own name and type)
 
     def __init__(
-        self,
-        vae: DifixVAE,
-        unet: UNet2DConditionModel,
-        scheduler: DDPMScheduler,
-        text_encoder: Any = None,
-        tokenizer: Any = None,
+        self, vae: DifixVAE, unet: UNet2DConditionModel, scheduler: Any, text_encoder: Any = None, tokenizer: Any = None
     ):
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
@@ -71,13 +65,11 @@ class DifixPipeline(DiffusionPipeline):
         """
         return cls(**load_parts(pretrained_model_name_or_path, base, torch_dtype or torch.float32, **hub))
 
-    def save_pretrained(  # type: ignore[override]
-        self, save_directory: str | Path, *args: Any, **kwargs: Any
-    ) -> None:
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
         """Writes a folder that :meth:`from_pretrained` reads: safetensors, with the LoRA or (fused) without."""
         if self.text_encoder is None:
             raise UserError("This pipeline has released its text encoder", "", "Save it before optimize()")
-        super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, **kwargs)
 
     def fuse(self) -> "DifixPipeline":
         """Merges the decoder's LoRA into its weights."""
@@ -93,7 +85,7 @@ class DifixPipeline(DiffusionPipeline):
         channels last, and on CUDA takes bf16 and compiles the step with CUDA graphs (once for each image size).
 
         Args:
-            dtype: default bf16 on CUDA, unchanged elsewhere.
+            dtype: default bf16 on CUDA (fp16 before Ampere), unchanged elsewhere.
             compile: default on CUDA only.
             options: passed to ``torch.compile``; default ``mode="reduce-overhead"``, which records CUDA graphs.
         """
@@ -102,7 +94,7 @@ class DifixPipeline(DiffusionPipeline):
         with torch.no_grad():
             self.prompt_embeds = {prompt: self.embed(prompt)}
         self.register_modules(text_encoder=None, tokenizer=None)
-        dtype = dtype or (torch.bfloat16 if cuda else self.unet.dtype)
+        dtype = dtype or (half(self.device) if cuda else self.unet.dtype)
         if dtype != self.unet.dtype:
             self.to(dtype)
         self.unet.to(memory_format=torch.channels_last)
@@ -160,20 +152,22 @@ class DifixPipeline(DiffusionPipeline):
         alpha_bar = float(self.scheduler.alphas_cumprod[timestep])
 
         def run(images: Tensor, references: Tensor | None) -> Tensor:
-            images = images.to(dtype)
-            if generator is not None:
-                return fix_views(
-                    self.vae, self.unet, images, references, context, timestep, alpha_bar, generator
-                ).float()
-            if self.reference_cache is not None and references is not None and references.shape[2] == 3:
-                references = self.reference_cache(references, self.encode_references)
-            if self._fix_views is not fix_views:
+            step = fix_views  # which alone takes a generator
+            if generator is None:
+                step = self._fix_views
+                if self.reference_cache is not None and references is not None and references.shape[2] == 3:
+                    references = self.reference_cache(references, self.encode_references)
+            if step is not fix_views:
                 torch.compiler.cudagraph_mark_step_begin()
-            return self._fix_views(self.vae, self.unet, images, references, context, timestep, alpha_bar).float()
+            args = (images.to(dtype), references, context, timestep, alpha_bar, generator)
+            return step(self.vae, self.unet, *args).float()
 
         if references is not None:
-            references = pad(references).to(device, dtype) if references.shape[2] == 3 else references.to(device, dtype)
-        fixed = in_tiles(run, pad(images).to(device, torch.float32), references, tile)
+            references = (pad(references) if references.shape[2] == 3 else references).to(device, dtype)
+        # A single tiny view is padded further: deep in a narrow UNet, normalisation would be left with one value.
+        alone = references is None and len(images) == 1 and max(size) <= 4 * CELL
+        padded = pad(images, 5 * CELL if alone else CELL)
+        fixed = in_tiles(run, padded.to(device, torch.float32), references, tile)
         self.maybe_free_model_hooks()
         return fixed[..., : size[0], : size[1]].clamp(0, 1).to(images)
 
@@ -287,13 +281,18 @@ def check_fix(images: Tensor, references: Tensor | None, timestep: int, tile: in
             )
 
 
+def half(device: torch.device) -> torch.dtype:
+    """The 16-bit type that a GPU computes in: bf16 from Ampere on, fp16 before."""
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
 def load_difix(
     source: str | Path = "nvidia/difix_ref",
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
     base: str | Path = SD_TURBO,
 ) -> DifixPipeline:
-    """Difix ready to use: in bf16 on the GPU if there is one, else in fp32 on the CPU; see ``from_pretrained``."""
+    """Difix ready to use: in 16 bits on the GPU if there is one, else in fp32 on the CPU; see ``from_pretrained``."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dtype = dtype or (torch.bfloat16 if device.type == "cuda" else torch.float32)
+    dtype = dtype or (half(device) if device.type == "cuda" else torch.float32)
     return DifixPipeline.from_pretrained(source, torch_dtype=dtype, base=base).to(device)

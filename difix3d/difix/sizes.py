@@ -12,15 +12,15 @@ CELL = 8  # pixels of an image along one side of a latent
 OVERLAP = 128  # pixels that neighbouring tiles share
 
 
-def pad(images: Float[Tensor, "*B H W"]) -> Float[Tensor, "*B H8 W8"]:
-    """Reflects the right and bottom edge until both sides are multiples of 8; no pixel is resampled.
+def pad(images: Float[Tensor, "*B H W"], least: int = CELL) -> Float[Tensor, "*B H8 W8"]:
+    """Reflects the right and bottom edge until both sides are multiples of 8, ``least`` or more; nothing is resampled.
 
     Unlike ``torch.nn.functional.pad`` it reflects more than once where an image is narrower than its padding.
     """
     for axis in (-2, -1):
         size = images.shape[axis]
         period = max(2 * size - 2, 1)
-        index = torch.arange(-(-size // CELL) * CELL, device=images.device) % period
+        index = torch.arange(max(-(-size // CELL) * CELL, least), device=images.device) % period
         if len(index) > size:
             images = images.index_select(axis, torch.where(index < size, index, period - index))
     return images

@@ -5,6 +5,7 @@ Folders are in the layout of the published models, which is also what ``DifixPip
 does not matter which classes it names.
 """
 
+import inspect
 import json
 import logging
 import pickle
@@ -77,6 +78,7 @@ def new_parts(base: str | Path = SD_TURBO, lora_rank: int = 4, **hub: Any) -> di
 
 def fetch(source: str | Path, **hub: Any) -> Path:
     """The folder itself, or the one that a hub id is downloaded to; the licence is shown at the first download."""
+    inspect.signature(snapshot_download).bind(str(source), **hub)  # a misspelt option is a TypeError for folders too
     if Path(source).exists():
         return Path(source)
     where = {key: hub[key] for key in ("cache_dir", "revision") if key in hub}

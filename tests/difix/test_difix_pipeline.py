@@ -1,11 +1,15 @@
 """The pipeline as users of diffusers expect it."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from difix3d.difix import DifixPipeline, load_difix
+from difix3d.difix.pipeline import half
 from difix3d.difix.sizes import fit
 from difix3d.difix.step import decode, denoise, encode
 from difix3d.errors import UserError
@@ -158,3 +162,22 @@ def test_wrong_reference_shapes(tiny):
     for shape in ((2, 1, 3, 16, 24), (2, 1, 4, 16, 16), (2, 1, 5, 16, 16)):
         with pytest.raises(UserError, match="References are"):
             tiny.fix(images, torch.zeros(shape))
+
+
+def test_several_references_of_a_single_image(exact, pictures):
+    image, refs = pictures.smooth(3, 32, 40), pictures.smooth(2, 3, 32, 40, seed=1)
+    expected = exact.fix(image[None], refs[None])
+    for form in (refs, list(refs), [list(refs)], [refs[0], None, refs[1]]):
+        assert torch.equal(exact(image=image, ref_image=form, output_type="pt").images, expected)
+    assert torch.equal(exact(image=[image], ref_image=[None], output_type="pt").images, exact.fix(image[None]))
+
+
+def test_importing_the_package_does_not_import_diffusers():
+    code = "import sys, difix3d; sys.exit('diffusers' in sys.modules or 'difix3d.difix' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_gpu_of_each_age(monkeypatch):
+    for capability, dtype in (((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, capability=capability: capability)
+        assert half(torch.device("cuda")) == dtype

@@ -152,7 +152,7 @@ def test_a_malicious_checkpoint_is_not_executed(golden, tmp_path, legacy):
     trap, file = tmp_path / "trap", tmp_path / "model.pkl"
     content = {"state_dict_unet": {}, "state_dict_vae": {}, "optimizer": Payload(trap)}
     if legacy:
-        file.write_bytes(pickle.dumps(content))
+        file.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, file)
     with pytest.raises(UserError, match=r"model\.pkl cannot be read"):
@@ -265,3 +265,8 @@ def test_push_to_hub(golden, monkeypatch, tmp_path):
     pipe.push_to_hub("me/my-difix")
     theirs = pushed["me/my-difix"].vae.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in pipe.vae.state_dict().items())
+
+
+def test_a_misspelt_option(golden):
+    with pytest.raises(TypeError, match="variant"):
+        DifixPipeline.from_pretrained(golden / "tiny_difix_ref", variant="fp16")
