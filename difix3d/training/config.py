@@ -99,8 +99,8 @@ class TrainConfig:
     """`demo`, `synthetic:SEED`, a folder (COLMAP, transforms.json, or just photos), a video, or a name: of a file in
     configs/, of a folder in the data folder, or of a scene that can be downloaded (`difix3d download --list`)."""
     preset: Literal["auto", "standard", "quick", "mcmc"] = "auto"
-    """Settings to start from: `standard` (30,000 steps as in 3DGS; `auto` on a GPU), `quick` (7,000 steps; `auto` on a
-    CPU), `mcmc` (standard with relocation up to a fixed number of Gaussians). Files and options below go on top."""
+    """Settings to start from: `standard` (30,000 steps as in 3DGS; `auto` on a GPU), `quick` (7,000 steps at 640 pixels
+    and up to 100,000 Gaussians; `auto` on a CPU), `mcmc` (standard with relocation up to a fixed number of Gaussians). Files and options below go on top."""
     config: Path | None = None
     """YAML file with differences from the preset; by default configs/SCENE.yaml, if there is one."""
     data_dir: Path = Path("data")
@@ -157,11 +157,12 @@ class TrainConfig:
 
 PRESETS: dict[str, dict] = {
     "standard": {},
-    "quick": {"max_steps": 7_000, "eval_steps": [2_000], "densify": {"cap": 200_000}},
+    "quick": {"max_steps": 7_000, "eval_steps": [2_000], "resolution": 640, "densify": {"cap": 100_000}},
     "mcmc": {
         "densify": {"kind": "mcmc", "stop": 0.83},
         "init": {"opacity": 0.5, "scale": 0.1},
         "loss": {"opacity": 0.01, "scale": 0.01},
     },
 }
-"""Named differences from the defaults. `standard` is 3DGS's schedule; `quick` is the default on a CPU."""
+"""Named differences from the defaults. `standard` is 3DGS's schedule; `quick`, the default on a CPU, takes 10 to 20 minutes on
+two cores."""

@@ -243,5 +243,3 @@ def stack(cameras: list[Cameras]) -> Cameras:
     return Cameras(
         *(torch.cat([getattr(camera, name) for camera in cameras]) for name in ("c2w", "K", "width", "height"))
     )
-
-
