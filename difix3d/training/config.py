@@ -100,7 +100,8 @@ class TrainConfig:
     configs/, of a folder in the data folder, or of a scene that can be downloaded (`difix3d download --list`)."""
     preset: Literal["auto", "standard", "quick", "mcmc"] = "auto"
     """Settings to start from: `standard` (30,000 steps as in 3DGS; `auto` on a GPU), `quick` (7,000 steps at 640 pixels
-    and up to 100,000 Gaussians; `auto` on a CPU), `mcmc` (standard with relocation up to a fixed number of Gaussians). Files and options below go on top."""
+    and up to 100,000 Gaussians; `auto` on a CPU), `mcmc` (standard with relocation up to a fixed number of Gaussians).
+    Files and options below go on top."""
     config: Path | None = None
     """YAML file with differences from the preset; by default configs/SCENE.yaml, if there is one."""
     data_dir: Path = Path("data")
@@ -164,5 +165,4 @@ PRESETS: dict[str, dict] = {
         "loss": {"opacity": 0.01, "scale": 0.01},
     },
 }
-"""Named differences from the defaults. `standard` is 3DGS's schedule; `quick`, the default on a CPU, takes 10 to 20 minutes on
-two cores."""
+"""Named differences from the defaults. `standard` is 3DGS's schedule; `quick` is what two CPU cores can do in minutes."""
