@@ -165,4 +165,4 @@ PRESETS: dict[str, dict] = {
         "loss": {"opacity": 0.01, "scale": 0.01},
     },
 }
-"""Named differences from the defaults. `standard` is 3DGS's schedule; `quick` is what two CPU cores can do in minutes."""
+"""Named differences from the defaults. `standard` is the schedule of 3DGS; `quick` is for two CPU cores."""
