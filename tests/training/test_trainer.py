@@ -247,3 +247,15 @@ def test_killed_at_any_moment_and_resumed_is_bit_equal(toy_scene, config, tmp_pa
     subprocess.run([sys.executable, "-c", SCRIPT, str(job)], check=True)
     _, state, _ = load_checkpoint(newest_checkpoint(folder))
     assert_equal(Gaussians(**nested(state)["gaussians"]), expected)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("change", [{}, {"densify": {"kind": "mcmc", "cap": 400}}, {"packed": True}, {"batch_size": 2}])
+def test_cuda_learns_as_the_cpu_does(toy_scene, config, change):
+    config = merge(config, {"max_steps": 150, "densify": {"reset_every": 0}} | change, source="test")
+    scores = {}
+    for device in ("cpu", "cuda"):
+        folder = config.output_dir.with_name(device)
+        Trainer(replace(config, device=device, output_dir=folder), toy_scene).train()
+        scores[device] = json.loads((folder / "metrics.json").read_text())[-1]["psnr"]
+    assert scores["cuda"] == pytest.approx(scores["cpu"], abs=1.5)
