@@ -82,14 +82,11 @@ def load_scene(
 
 def find_source(source: str, data_dir: Path) -> Path:
     """The folder or file that a source names; a scene to generate or download is made first, if it is not there."""
-    kind, _, seed = source.partition(":")
-    if source == "demo" or (kind == "synthetic" and seed):
-        from difix3d.scene.synthetic import write_scene
+    from difix3d.scene.synthetic import parse, write_scene
 
-        if seed and not seed.isdigit():
-            raise UserError(f"The scene {source!r} has no valid seed", "A seed is a whole number", "Try synthetic:1")
-        number = int(seed or 0)
-        return write_scene(number, data_dir / f"synthetic-{number}")
+    seed = parse(source)
+    if seed is not None:
+        return write_scene(seed, data_dir / source.replace(":", "-"))
     path = Path(source).expanduser()
     for candidate in (path, data_dir / source):
         if candidate.exists():

@@ -16,12 +16,15 @@ NEAR = 1e-4
 """Rays start this far (in multiples of their direction) from their origin."""
 
 Vectors = Float[Tensor, "M 3"]
+Origins = Float[Tensor, "O 3"]
+"""One for each ray, or a single one that all share."""
+
 Numbers = Float[Tensor, "M"]
 Hit = tuple[Numbers, Numbers, Numbers, Int[Tensor, "M"]]
 """Ray parameter (infinite where nothing is met), u, v, and which of several surfaces it is."""
 
 
-def vec(*numbers: float) -> Float[Tensor, "n"]:
+def vec(*numbers: int | float) -> Float[Tensor, "n"]:
     """A float32 vector, of whatever kind of numbers."""
     return torch.tensor([float(number) for number in numbers])
 
@@ -88,7 +91,7 @@ class Quads:
         planes = torch.cat([self._planes.T.reshape(3, 3, -1), self._offset[None, :, :, 0]])  # xyz and offset; of n, u, v
         return torch.cat([planes.transpose(0, 1).flatten(), self._leaf[:, 0].float()])
 
-    def hit(self, o: Vectors, d: Vectors) -> Hit:
+    def hit(self, o: Origins, d: Vectors) -> Hit:
         """The nearest quad met by the rays ``o + t d``; ``o`` may be one common point."""
         start = (self._planes @ o.T).reshape(3, -1, len(o)) - self._offset  # height over the plane, u, v of each quad
         change = (self._planes @ d.T).reshape(3, -1, len(d))
@@ -165,7 +168,7 @@ class Lathe:
 
         return self.origin + turn(place), turn(normal)
 
-    def hit(self, o: Vectors, d: Vectors) -> Hit:
+    def hit(self, o: Origins, d: Vectors) -> Hit:
         """Where the rays ``o + t d`` meet it first; ``o`` may be one common point."""
         o, d = (o - self.origin) @ self.frame, d @ self.frame
         nearest = -(o * d).sum(1) / (d * d).sum(1)  # start there: small numbers keep the quadratic exact

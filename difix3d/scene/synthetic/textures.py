@@ -8,7 +8,8 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 
 Image_ = Float[np.ndarray, "h w 3"]
-Color = tuple[float, float, float]
+Number = int | float | np.floating
+Color = tuple[Number, Number, Number]
 Rng = np.random.Generator
 
 
@@ -19,7 +20,7 @@ def hsv(hue: float, saturation: float, value: float) -> Color:
 
 
 def noise(
-    rng: Rng, h: int, w: int, cells: tuple[float, float] = (4, 4), octaves: int = 5, gain: float = 0.55
+    rng: Rng, h: int, w: int, cells: tuple[Number, Number] = (4, 4), octaves: int = 5, gain: float = 0.55
 ) -> np.ndarray:
     """Fractal noise [h, w] about 0 with a deviation of about 1; ``cells`` along (v, u) in the first octave; wraps along u."""
     total, power = np.zeros((h, w), np.float32), 0.0
@@ -49,7 +50,7 @@ def grid(h: int, w: int) -> tuple[np.ndarray, np.ndarray]:
 def wood(rng: Rng, h: int, w: int, color: Color, planks: int = 1) -> Image_:
     """Grain along u, in planks that are stacked along v."""
     rows = []
-    for height in np.diff(np.linspace(0, h, planks + 1).astype(int)):
+    for height in np.diff(np.linspace(0, h, planks + 1).astype(int)).tolist():
         u, v = grid(height, w)
         warp = 0.35 * noise(rng, height, w, (1.2, 2), 3) + 0.12 * noise(rng, height, w, (3, 3), 3)
         rings = np.sin(2 * math.pi * (rng.uniform(2, 4) * (v - 0.5) ** 2 + rng.uniform(1.5, 3) * v + warp) * 2.2)
@@ -220,7 +221,7 @@ def printed(rng: Rng, h: int, w: int, paper: Color, ink: Color, title: str | Non
     return np.clip(image * np.exp(age)[..., None], 0.01, 0.92).astype(np.float32)
 
 
-def _picture(draw: ImageDraw.ImageDraw, rng: Rng, area: tuple[int, int, int, int], accent: tuple, ink: tuple) -> None:
+def _picture(draw: ImageDraw.ImageDraw, rng: Rng, area: tuple[int, int, int, int], accent: tuple[int, ...], ink: tuple[int, ...]) -> None:
     """A landscape, a sun of rays, discs, or a chequered field."""
     x0, y0, x1, y1 = area
     w, h = x1 - x0, y1 - y0
@@ -255,7 +256,7 @@ def _picture(draw: ImageDraw.ImageDraw, rng: Rng, area: tuple[int, int, int, int
                     )
 
 
-def _fit(draw: ImageDraw.ImageDraw, text: str, width: float, height: float) -> int:
+def _fit(draw: ImageDraw.ImageDraw, text: str, width: Number, height: Number) -> int:
     """Largest font size at which the text fits."""
     reference = draw.textlength(text, font=ImageFont.load_default(40))
     return max(6, int(min(height, 40 * width / max(reference, 1))))
@@ -289,7 +290,7 @@ def room(rng: Rng, h: int, w: int) -> Image_:
     return image.astype(np.float32)
 
 
-def _window(x: float, y: float, a: float, b: float, h: int, w: int) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
+def _window(x: Number, y: Number, a: Number, b: Number, h: int, w: int) -> tuple[tuple[slice, slice], np.ndarray, np.ndarray]:
     """The texels about (x, y), and their offsets from there in units of the half sizes ``a`` and ``b``."""
     columns = slice(int((x - a) * w), int((x + a) * w) + 2)
     rows = slice(int((y - b) * h), int((y + b) * h) + 2)

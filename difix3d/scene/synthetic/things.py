@@ -34,7 +34,7 @@ def turned(angle: float) -> Tensor:
     return torch.tensor([[-s, -c, 0.0], [c, -s, 0.0], [0.0, 0.0, 1.0]])
 
 
-def curve(points: list[tuple[float, float]], steps: int = 6) -> Tensor:
+def curve(points: list[tuple[tx.Number, tx.Number]], steps: int = 6) -> Tensor:
     """A smooth profile (Catmull-Rom) through ``(radius, height)``."""
     p = np.array([points[0], *points, points[-1]], np.float64)
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
@@ -69,7 +69,7 @@ HUES = (0.01, 0.04, 0.06, 0.09, 0.12, 0.15, 0.27, 0.42, 0.5, 0.55, 0.6, 0.66, 0.
 """Hues of paints and dyes that people put on their tables."""
 
 
-def color(rng: Rng, saturation: tuple[float, float] = (0.3, 0.75), value: tuple[float, float] = (0.35, 0.85)) -> tx.Color:
+def color(rng: Rng, saturation: tuple[tx.Number, tx.Number] = (0.3, 0.75), value: tuple[tx.Number, tx.Number] = (0.35, 0.85)) -> tx.Color:
     return tx.hsv(rng.choice(HUES) + rng.normal(0, 0.012), rng.uniform(*saturation), rng.uniform(*value))
 
 

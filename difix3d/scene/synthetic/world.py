@@ -2,7 +2,7 @@
 
 import ctypes
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,10 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from difix3d import native
-from difix3d.scene.synthetic.shapes import Lathe, Numbers, Quad, Quads, Surface, Vectors, bound
+from difix3d.scene.synthetic.shapes import Lathe, Numbers, Origins, Quad, Quads, Surface, Vectors, bound
 
 CHUNK = 1 << 13
 """Rays that torch follows at once: few enough for the processor's cache, and for torch not to split them among threads."""
+
+
+LightMaps = list[Tensor]
+"""For each surface its light map [h, w, 3]: linear, what a white surface would send back."""
 
 
 @dataclass
@@ -73,18 +77,18 @@ class World:
         self._radiance = torch.zeros(int(sizes.prod(1).sum()), 3)
         _Bake(self, seed).run()
 
-    def trace(self, o: Vectors, d: Vectors) -> Hits:
+    def trace(self, o: Origins, d: Vectors) -> Hits:
         """The nearest surface along each ray ``o + t d``; ``o`` may be one common point [1, 3]."""
         library = native.load("ray")
         return self._trace(o, d) if library is None else self._trace_natively(library, o, d)
 
-    def occluded(self, o: Vectors, d: Vectors) -> Bool[Tensor, "M"]:
+    def occluded(self, o: Origins, d: Vectors) -> Bool[Tensor, "M"]:
         """Whether something lies on the way from ``o`` to ``o + d``."""
         library = native.load("ray")
         hits = self._trace(o, d) if library is None else self._trace_natively(library, o, d, any_before=0.999)
         return hits.t < 0.999
 
-    def cast(self, o: Vectors, d: Vectors) -> tuple[Vectors, Numbers]:
+    def cast(self, o: Origins, d: Vectors) -> tuple[Vectors, Numbers]:
         """Linear radiance that comes back along each ray, and the ray parameter of where it comes from."""
         library = native.load("ray")
         if library is None:
@@ -95,19 +99,19 @@ class World:
         native.call(library.ray_cast, *self._rays(o, d), *looks, torch.get_num_threads(), color, t)
         return color, t
 
-    def _trace_natively(self, library: ctypes.CDLL, o: Vectors, d: Vectors, any_before: float = 0.0) -> Hits:
+    def _trace_natively(self, library: ctypes.CDLL, o: Origins, d: Vectors, any_before: float = 0.0) -> Hits:
         """Many times faster; the tests compare it with its twin below."""
         n = len(d)
         t, surface, u, v = torch.empty(n), torch.empty(n, dtype=torch.int64), torch.empty(n), torch.empty(n)
         native.call(library.ray_trace, *self._rays(o, d), any_before, torch.get_num_threads(), t, surface, u, v)
         return Hits(torch.where(t < 1e29, t, math.inf), surface, u, v)
 
-    def _rays(self, o: Vectors, d: Vectors) -> tuple:
+    def _rays(self, o: Origins, d: Vectors) -> tuple:
         """What all native functions are told first: the rays and the shapes."""
         shared_origin = len(o) == 1 and len(d) != 1
         return (o.contiguous(), d.contiguous(), len(d), int(shared_origin), self._spheres, self._table, len(self._table), self._data)
 
-    def _trace(self, o: Vectors, d: Vectors) -> Hits:
+    def _trace(self, o: Origins, d: Vectors) -> Hits:
         none = torch.zeros(len(d))
         hits = Hits(torch.full((len(d),), math.inf), torch.zeros(len(d), dtype=torch.int64), none, none.clone())
         for part, near in zip(self._parts, self._near(o, d), strict=True):
@@ -120,7 +124,7 @@ class World:
             hits.surface[near] = part.first + index[closer]
         return hits
 
-    def _near(self, o: Vectors, d: Vectors) -> list[Int[Tensor, "K"]]:
+    def _near(self, o: Origins, d: Vectors) -> list[Int[Tensor, "K"]]:
         """For each part, the rays (forward half-lines) that touch the sphere around it."""
         centers = torch.stack([part.center for part in self._parts])
         od, dd, oo = (o * d).sum(1), (d * d).sum(1), (o * o).sum(1)
@@ -130,7 +134,7 @@ class World:
         touches = (far2 - along * along / dd < reach2) & ((along > 0) | (far2 < reach2))
         return [row.nonzero()[:, 0] for row in touches]
 
-    def shade(self, o: Vectors, d: Vectors, hits: Hits) -> Vectors:
+    def shade(self, o: Origins, d: Vectors, hits: Hits) -> Vectors:
         """Linear radiance that comes back along the rays."""
         color = self.radiance(hits)
         shiny = (self._reflect[:, 0] > 0)[hits.surface].nonzero()[:, 0]
@@ -187,7 +191,7 @@ class _Bake:
         bounce = self._maps(self._bounce, coarse)
         self._store([a + _enlarged(b, a.shape[:2], s.wraps) for a, b, s in zip(direct, bounce, self.world.surfaces, strict=True)])
 
-    def _maps(self, light: Callable[..., Vectors], sizes: list[tuple[int, int]]) -> list[Float[Tensor, "h w 3"]]:
+    def _maps(self, light: Callable[..., Vectors], sizes: list[tuple[int, int]]) -> LightMaps:
         """The light on a grid of texels on each surface, all surfaces in one batch."""
         points, normals, both = [], [], []
         for surface, (w, h) in zip(self.world.surfaces, sizes, strict=True):
@@ -241,7 +245,7 @@ class _Bake:
             total += torch.where((hits.surface == lamp)[:, None], 0.0, self.world.radiance(hits))
         return total / self.bounce_rays
 
-    def _store(self, lights: list[Float[Tensor, "h w 3"]]) -> None:
+    def _store(self, lights: LightMaps) -> None:
         """Writes albedo times light (or the emission) into the radiance textures."""
         for index, (surface, light) in enumerate(zip(self.world.surfaces, lights, strict=True)):
             texture, shine = surface.material.texture, surface.material.emission
@@ -258,13 +262,19 @@ def _smooth(light: Float[Tensor, "h w 3"], wraps: bool) -> Float[Tensor, "h w 3"
     return image[0].permute(1, 2, 0)
 
 
-def _enlarged(light: Float[Tensor, "h w 3"], size: tuple[int, int], wraps: bool) -> Float[Tensor, "H W 3"]:
-    """A light map in another size, bilinear; ``wraps`` says that its left side meets its right."""
-    image = light.permute(2, 0, 1)[None]
-    if not wraps:
-        return F.interpolate(image, tuple(size), mode="bilinear")[0].permute(1, 2, 0)
-    around = F.interpolate(image.repeat(1, 1, 1, 3), (size[0], 3 * size[1]), mode="bilinear")
-    return around[0, :, :, size[1] : 2 * size[1]].permute(1, 2, 0)
+def _enlarged(light: Float[Tensor, "h w 3"], size: Sequence[int], wraps: bool) -> Float[Tensor, "H W 3"]:
+    """A light map in another size, bilinear; ``wraps`` says that its left side meets its right.
+
+    By hand, because torch's interpolation depends on the number of threads in its last bits.
+    """
+    for axis, (old, new) in enumerate(zip(light.shape[:2], size, strict=True)):
+        at = (torch.arange(new) + 0.5) * (old / new) - 0.5
+        low = at.floor()
+        share = (at - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
+        ends = [low.long(), low.long() + 1]
+        ends = [end % old if wraps and axis == 1 else end.clamp(0, old - 1) for end in ends]
+        light = torch.lerp(light.index_select(axis, ends[0]), light.index_select(axis, ends[1]), share)
+    return light
 
 
 def look(linear: Vectors) -> Vectors:
