@@ -16,8 +16,8 @@ from difix3d.scene.download import SCENES, Images
 class Download:
     """Fetches scenes of Mip-NeRF 360 for `difix3d train --scene NAME`.
 
-    Only the files of these scenes are read out of the 12 GB archive: the cameras, and the images in the size that published
-    results are measured on. Started again, it goes on where it was.
+    Only the files of these scenes are read out of the 12 GB archive: the cameras, and the images in the size that
+    published results are measured on. Started again, it goes on where it was.
     """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
@@ -27,8 +27,8 @@ class Download:
     """Folder that the scenes' folders go to. An archive lying there (360_v2.zip) is read instead of the server's."""
 
     images: Images = "published"
-    """Image folders: `1` full size, `2`, `4`, `8` smaller by that factor, `all` of them (several times as much), or `published`: 4 for
-    the outdoor scenes, 2 for the indoor ones."""
+    """Image folders: `1` full size, `2`, `4`, `8` smaller by that factor, `all` of them (several times as much), or
+    `published`: 4 for the outdoor scenes, 2 for the indoor ones."""
 
     list: bool = False
     """Only list the scenes, where they come from, and which are there already."""

@@ -1,8 +1,8 @@
 """Fetches public scenes: only the files of the scene that is asked for, out of an archive that holds many.
 
-A zip can be read from the middle. Over HTTP ranges (:mod:`difix3d.scene.remote`) the table of contents is read first, then
-the wanted members, one after another on one connection. What is checked: the archive's size (and SHA-256, where the table
-below pins them), and the size and CRC-32 of each file, which the archive itself records.
+A zip can be read from the middle. Over HTTP ranges (:mod:`difix3d.scene.remote`) the table of contents is read first,
+then the wanted members, one after another on one connection. What is checked: the archive's size and SHA-256, where the
+table below pins them, and the size and CRC-32 of each file, which the archive itself records.
 """
 
 import difflib
@@ -31,8 +31,8 @@ class Archive:
 
     Attributes:
         size: bytes, or ``None`` if not pinned: then what the server says is believed.
-        sha256: hex, or ``None`` if not pinned. It is checked when the whole archive is fetched; single files are checked by
-            the CRC-32 in the archive.
+        sha256: hex, or ``None`` if not pinned. It is checked when the whole archive is fetched; single files are
+            checked by the CRC-32 in the archive.
         licence: what is known about the terms of use.
     """
 
@@ -88,7 +88,7 @@ def download(name: str, data_dir: Path, images: Images = "published", scenes: di
         the scene's folder.
 
     Raises:
-        UserError: unknown name, no connection, not enough space, or an archive that is damaged or not what it should be.
+        UserError: unknown name, no connection, not enough space, or an archive that is damaged or another one.
     """
     if name not in scenes:
         close = difflib.get_close_matches(name, scenes, n=1)
@@ -110,7 +110,8 @@ def download(name: str, data_dir: Path, images: Images = "published", scenes: di
         for other in partial.glob("images*"):
             if other.name not in wanted:
                 shutil.rmtree(other)  # begun by an earlier call that wanted more
-        (partial / MARKER).write_text(json.dumps({"archive": scene.archive.url, "images": sorted({*wanted, *(there or ())})}))
+        record = {"archive": scene.archive.url, "images": sorted({*wanted, *(there or ())})}
+        (partial / MARKER).write_text(json.dumps(record))
         if folder.exists():
             for entry in (*wanted, MARKER):
                 os.replace(partial / entry, folder / entry)
@@ -136,7 +137,7 @@ def _image_folders(scene: PublicScene, images: Images) -> list[str]:
 
 
 def _open(archive: Archive, name: str, data_dir: Path) -> io.BufferedReader:
-    """The archive as a seekable file: a copy in ``data_dir``, else the server's, read by ranges or fetched as a whole."""
+    """The archive as a seekable file: a copy in ``data_dir``, else the server's, by ranges or as a whole."""
     local = data_dir / archive.filename
     if local.exists():
         return local.open("rb")
@@ -155,10 +156,11 @@ def _unpack(file: io.BufferedReader, name: str, scene: PublicScene, images: Sequ
             members = {target: info for info in archive.infolist() if (target := _target(info, scene.prefix, images))}
             if not members:
                 raise UserError(
-                    f"{scene.archive.filename} has no files below {scene.prefix}", "The archive is not the one that was expected"
+                    f"{scene.archive.filename} has no files below {scene.prefix}",
+                    "The archive is not the one that was expected",
                 )
-            missing = {t: i for t, i in members.items() if not _complete(folder / t, i)}
-            missing = dict(sorted(missing.items(), key=lambda item: item[1].header_offset))  # front to back: one connection
+            in_order = sorted(members.items(), key=lambda item: item[1].header_offset)  # read on one connection
+            missing = {target: info for target, info in in_order if not _complete(folder / target, info)}
             _check_space(folder, sum(info.file_size for info in missing.values()))
             _extract(archive, missing, folder, name)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:

@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
@@ -87,7 +86,8 @@ class RemoteFile(io.RawIOBase):
                 return len(data)
             self._disconnect()
             time.sleep(BACK_OFF * 2**attempt)
-        raise UserError(f"{self._url} broke off {ATTEMPTS} times at byte {self._position:,} of {self._size:,}", cure=self._cure)
+        where = f"at byte {self._position:,} of {self._size:,}"
+        raise UserError(f"{self._url} broke off {ATTEMPTS} times {where}", cure=self._cure)
 
     def close(self) -> None:
         self._disconnect()
@@ -121,13 +121,13 @@ def request(url: str, start: int, cure: str, attempts: int = ATTEMPTS) -> http.c
             return urllib.request.urlopen(question, timeout=TIMEOUT)
         except urllib.error.HTTPError as error:
             if error.code < 500 and error.code not in (408, 429):
-                _unreachable(url, f"{error.code} {error.reason}", cure)
+                raise _unreachable(url, f"{error.code} {error.reason}", cure) from error
             reason: object = f"{error.code} {error.reason}"
         except _BROKEN as error:
             reason = getattr(error, "reason", error)
         if attempt + 1 < attempts:
             time.sleep(BACK_OFF * 2**attempt)
-    _unreachable(url, reason, cure)
+    raise _unreachable(url, reason, cure)
 
 
 def fetch_whole(url: str, path: Path, size: int | None, sha256: str | None, cure: str) -> None:
@@ -147,7 +147,9 @@ def fetch_whole(url: str, path: Path, size: int | None, sha256: str | None, cure
             check_size(url, expected, size)
             if expected and expected > shutil.disk_usage(path.parent).free:
                 raise UserError(
-                    f"{path.parent} has no room for {expected / 1e9:.2f} GB", "The server gives the whole archive only", "Free some space"
+                    f"{path.parent} has no room for {expected / 1e9:.2f} GB",
+                    "The server gives the whole archive only",
+                    "Free some space or choose another --data-dir",
                 )
             with response, part.open("wb") as sink:
                 digests = _copy(response, sink, path.name, expected)
@@ -155,10 +157,12 @@ def fetch_whole(url: str, path: Path, size: int | None, sha256: str | None, cure
                 break
             time.sleep(BACK_OFF * 2**attempt)
         else:
-            raise UserError(f"{url} broke off {ATTEMPTS} times", "Its server cannot go on in the middle of a file", cure)
+            limit = "Its server cannot go on in the middle of a file"
+            raise UserError(f"{url} broke off {ATTEMPTS} times", limit, cure)
         md5 = _goog_md5(response)
         if (sha256 and digests[0] != sha256) or (md5 and digests[1] != md5):
-            raise UserError(f"{url} has another checksum than it should", "The file is damaged or was replaced", "Start again")
+            limit = "The file is damaged or was replaced"
+            raise UserError(f"{url} has another checksum than it should", limit, "Start again")
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -194,8 +198,9 @@ def check_size(url: str, actual: int | None, expected: int | None) -> None:
 def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar of bytes on a terminal, one line at the start elsewhere; yields the function that moves it on."""
     console = Console(stderr=True, highlight=False)
-    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    label_and_bar = TextColumn("{task.description}"), BarColumn()
+    numbers = DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    with Progress(*label_and_bar, *numbers, console=console, disable=not console.is_terminal) as bar:
         if not console.is_terminal:
             console.print(f"downloading {label}" + (f", {total / 1e6:,.1f} MB" if total else ""))
         task = bar.add_task(label, total=total)
@@ -216,5 +221,5 @@ def _goog_md5(response: http.client.HTTPResponse) -> str | None:
     return None
 
 
-def _unreachable(url: str, reason: object, cure: str) -> NoReturn:
-    raise UserError(f"{url} cannot be read: {reason}", "The scene has to come from there or from your disk", cure)
+def _unreachable(url: str, reason: object, cure: str) -> UserError:
+    return UserError(f"{url} cannot be read: {reason}", "The scene has to come from there or from your disk", cure)

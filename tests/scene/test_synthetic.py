@@ -29,7 +29,7 @@ def folder(tmp_path_factory) -> Path:
     return write_scene(3, tmp_path_factory.mktemp("synthetic") / "scene", *SIZE)
 
 
-# --- shapes -------------------------------------------------------------------------------------------------------------
+# --- shapes ----------------------------------------------------------------------------------------------
 
 
 def rays(n: int = 2000, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -84,7 +84,7 @@ def test_flat_step_of_a_profile():
         Lathe(vec(0, 0, 0), torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), BLANK)
 
 
-# --- rendering ----------------------------------------------------------------------------------------------------------
+# --- rendering -------------------------------------------------------------------------------------------
 
 
 def test_native_is_its_twin(scene, monkeypatch):
@@ -99,7 +99,7 @@ def test_native_is_its_twin(scene, monkeypatch):
     slow = scene.render(camera)
     torch.testing.assert_close(fast.depth, slow.depth, atol=1e-3, rtol=1e-4)
     assert (fast.rgb - slow.rgb).abs().mean() < 1e-5
-    assert ((fast.rgb - slow.rgb).abs() > 2e-2).float().mean() < 1e-3  # a ray in a thousand may pass an edge on the other side
+    assert ((fast.rgb - slow.rgb).abs() > 2e-2).float().mean() < 1e-3  # rays that graze an edge
     assert (blocked != scene.world.occluded(o, 6 * d)).float().mean() < 2e-3
 
 
@@ -193,7 +193,7 @@ def test_splits(scene):
     assert reach["extrapolation"].max() > 4
 
 
-# --- captures -----------------------------------------------------------------------------------------------------------
+# --- captures --------------------------------------------------------------------------------------------
 
 
 def test_capture_is_a_colmap_model(folder):

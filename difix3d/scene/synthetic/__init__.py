@@ -1,7 +1,7 @@
 """The embedded scenes: procedural still lifes, ray-cast exactly at any camera, endless variants by their seed.
 
-``demo`` is one of them, picked by eye. :func:`write_scene` makes an ordinary capture folder of one, with which everything
-that works on photos can be tried offline; :class:`SyntheticScene` renders any number of further views of it.
+``demo`` is one of them, picked by eye. :func:`write_scene` makes an ordinary capture folder of one, with which
+everything that works on photos can be tried offline; :class:`SyntheticScene` renders any number of further views of it.
 """
 
 from difix3d.errors import UserError

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from rich.progress import track
+from rich.progress import track as progress
 from torch import Tensor
 
 from difix3d.errors import UserError
@@ -30,8 +30,8 @@ Track = list[tuple[int, list[float]]]
 def write_scene(seed: int, folder: Path, width: int = 320, height: int = 240) -> Path:
     """Renders a scene into a capture folder: ``images/``, ``sparse/0/*.txt`` (COLMAP), ``split.json``.
 
-    A folder that this version of the generator finished already is left as it is, one of another version is made anew. The
-    folder appears whole or not at all.
+    A folder that this version of the generator finished already is left as it is, one of another version is made anew.
+    The folder appears whole or not at all.
 
     Args:
         seed: of the scene.
@@ -50,7 +50,9 @@ def write_scene(seed: int, folder: Path, width: int = 320, height: int = 240) ->
         return folder
     if folder.exists() and not marker.is_file():
         raise UserError(
-            f"{folder} exists and was not made by the generator of synthetic scenes", cure="Move it away or choose another folder"
+            f"{folder} exists and was not made by the generator of synthetic scenes",
+            "What is in it would be lost",
+            "Move it away or choose another folder",
         )
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     try:
@@ -62,7 +64,8 @@ def write_scene(seed: int, folder: Path, width: int = 320, height: int = 240) ->
             shutil.rmtree(folder)
         partial.replace(folder)
     except OSError as error:
-        raise UserError(f"The scene could not be written to {folder}: {error}", cure="Free some space or choose another --data-dir") from error
+        cure = "Free some space or choose another --data-dir"
+        raise UserError(f"The scene could not be written to {folder}: {error}", cure=cure) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -80,20 +83,20 @@ def _fill(scene: SyntheticScene, folder: Path, width: int, height: int) -> None:
         groups.append(scene.cameras(split, width, height))
         names += [f"{split}_{index:03}.png" for index in range(count)]
     cameras = Cameras(*(torch.cat([getattr(g, key) for g in groups]) for key in ("c2w", "K", "width", "height")))
-    for index in track(range(len(cameras)), f"Rendering the scene {scene.seed}"):
+    for index in progress(range(len(cameras)), f"Rendering the scene {scene.seed}"):
         rgb = scene.render(cameras[index], depth=False).rgb[0]
         images.append((rgb * 255).round().to(torch.uint8))
         Image.fromarray(images[-1].numpy()).save(folder / "images" / names[index])
     _write_model(folder / "sparse" / "0", cameras, names, *sparse_points(scene, cameras, images))
     train, inside, far = np.split(np.array(names), np.cumsum(list(SPLITS.values()))[:-1])
-    split = {
+    splits = {
         "regime": "extrapolation",
         "train": train.tolist(),
         "eval": far.tolist(),
         "unused": inside.tolist(),
         "interpolation": {"train": train.tolist(), "eval": inside.tolist()},
     }
-    (folder / "split.json").write_text(json.dumps(split, indent=1))
+    (folder / "split.json").write_text(json.dumps(splits, indent=1))
 
 
 def sparse_points(
@@ -105,18 +108,17 @@ def sparse_points(
         the points, their colours, and their tracks.
     """
     rng = torch.Generator().manual_seed(scene.seed)
-    train, (width, height) = SPLITS["train"], cameras.size
+    train, (width, _) = SPLITS["train"], cameras.size
     points, colors = [], []
     for index in range(train):
         gray = images[index].float().mean(2)
         detail = torch.zeros_like(gray)
         detail[1:-1, 1:-1] = (gray[1:-1, 2:] - gray[1:-1, :-2]).abs() + (gray[2:, 1:-1] - gray[:-2, 1:-1]).abs()
         pixel = torch.multinomial((detail.clamp(max=60) + 0.3).flatten(), POINTS // train, generator=rng)
-        depth = scene.render(cameras[index]).depth[0].flatten()[pixel]
-        local = torch.stack([pixel % width + 0.5, pixel // width + 0.5, torch.ones_like(depth)], 1)
-        camera = cameras[index]
-        ray = local @ torch.linalg.inv(camera.K[0]).T @ camera.c2w[0, :3, :3].T
-        points.append(camera.centers + depth[:, None] * ray)
+        local = torch.stack([pixel % width + 0.5, pixel // width + 0.5, torch.ones(len(pixel))], 1)
+        ray = local @ torch.linalg.inv(cameras.K[index]).T @ cameras.c2w[index, :3, :3].T
+        center = cameras.centers[index, None]
+        points.append(center + scene.world.trace(center, ray).t[:, None] * ray)
         colors.append(images[index].reshape(-1, 3)[pixel])
     exact, color = torch.cat(points), torch.cat(colors)
     pixels, seen = map(torch.stack, zip(*(scene.visible(cameras[k], exact) for k in range(len(cameras))), strict=True))
@@ -131,7 +133,9 @@ def sparse_points(
     return exact[keep] + offset, color[keep], tracks
 
 
-def _write_model(folder: Path, cameras: Cameras, names: list[str], points: Tensor, colors: Tensor, tracks: list[Track]) -> None:
+def _write_model(
+    folder: Path, cameras: Cameras, names: list[str], points: Tensor, colors: Tensor, tracks: list[Track]
+) -> None:
     """The three text files of a COLMAP model; every number as exact as a float32 is."""
     sightings: list[list[str]] = [[] for _ in names]
     lines = []

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 
 from difix3d.scene.synthetic import textures as tx
+from difix3d.scene.synthetic.backdrops import garden, room
+from difix3d.scene.synthetic.prints import printed
 from difix3d.scene.synthetic.shapes import Material, Quad, Surface, box, vec
 from difix3d.scene.synthetic.things import Rng, color, glossy, material, thing
 
@@ -29,7 +31,7 @@ def compose(rng: Rng) -> Layout:
     """A table with things; tall ones behind, low ones in front."""
     indoor = rng.uniform() < 0.55
     light = lamp(rng)
-    fixed = [[light], *surroundings(rng, indoor), table(rng)]
+    fixed: list[list[Surface]] = [[light], *surroundings(rng, indoor), table(rng)]
     placed: list[list[Surface]] = []
     spots: list[tuple[float, float, float]] = []
     wanted = [True] * int(rng.integers(3, 5)) + [False] * int(rng.integers(5, 8))
@@ -56,7 +58,8 @@ def lamp(rng: Rng) -> Quad:
     across = vec(-math.sin(azimuth), math.cos(azimuth), 0.0) * size
     up = torch.linalg.cross(across, away)  # the front faces the table
     tint = np.array(tx.hsv(rng.uniform(0.06, 0.13), rng.uniform(0.05, 0.3), 1.0), np.float32)
-    shine = material(np.broadcast_to(tint, (4, 4, 3)).copy(), emission=rng.uniform(1000, 2200) / size**2, light_texels=(1, 1))
+    power = rng.uniform(1000, 2200) / size**2
+    shine = material(np.broadcast_to(tint, (4, 4, 3)).copy(), emission=power, light_texels=(1, 1))
     return Quad(16 * away - across / 2 - up / 2, across, up, shine)
 
 
@@ -82,7 +85,7 @@ def table(rng: Rng) -> list[Surface]:
 
 def surroundings(rng: Rng, indoor: bool) -> list[list[Surface]]:
     """A cube around everything that shows a panorama, and indoors two walls and a floor."""
-    panorama = tx.room(rng, 384, 1024) if indoor else tx.garden(rng, 384, 1024, bool(rng.uniform() < 0.5))
+    panorama = room(rng, 384, 1024) if indoor else garden(rng, 384, 1024, bool(rng.uniform() < 0.5))
     cube: list[Surface] = [*_cube(panorama, 26.0 if indoor else 32.0)]
     return [cube, [*_corner(rng)]] if indoor else [cube]
 
@@ -140,7 +143,7 @@ def _corner(rng: Rng) -> list[Quad]:
     posters = []
     for k in range(rng.integers(1, 4)):
         w, h = rng.uniform(1.6, 2.6), rng.uniform(1.8, 3.2)
-        sheet = tx.printed(
+        sheet = printed(
             rng, 448, int(448 * w / h), color(rng, (0.0, 0.4), (0.75, 1)), color(rng, (0.2, 0.9), (0.1, 0.5))
         )
         place = vec(-4.6 + 3.4 * k + rng.uniform(-0.4, 0.4), back - 0.05, rng.uniform(1.6, 2.8))

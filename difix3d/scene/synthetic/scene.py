@@ -2,19 +2,24 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from difix3d.geometry.poses import look_at
 from difix3d.scene.synthetic.layout import FRONT, compose
+from difix3d.scene.synthetic.light import bake
 from difix3d.scene.synthetic.world import World, look
 from difix3d.types import Cameras, Render
 
 SPLITS = {"train": 26, "interpolation": 5, "extrapolation": 7}
 """Kinds of cameras and how many of each: an arc on one side, more views inside it, and views far beyond its end."""
 
-SAMPLES = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
+Samples = tuple[tuple[float, float], ...]
+
+SAMPLES: Samples = ((-0.25, -0.25), (0.25, -0.25), (-0.25, 0.25), (0.25, 0.25))
 """Where a pixel is sampled, as offsets from its centre; the mean of the samples is its colour."""
+
+CENTER: Samples = ((0.0, 0.0),)
 
 ARC = (-0.75, 0.45)
 """First and last horizontal angle of the training cameras, in radians from the table's front."""
@@ -29,9 +34,11 @@ class SyntheticScene:
     def __init__(self, seed: int):
         self.seed = seed
         self.layout = compose(np.random.default_rng([seed, 0]))
-        self.world = World(self.layout.things, self.layout.light, seed)
-        middle = self._trace_pixels(self.cameras("interpolation", 64, 48)[2], ((0.0, 0.0),))[0]
-        self._exposure = 0.17 / float(middle.mean(1).median())
+        self.world = World(self.layout.things, self.layout.light)
+        bake(self.world, seed)
+        view = self.cameras("interpolation", 64, 48)[2]
+        linear, _ = self.world.cast(view.centers, _directions(view, CENTER))
+        self._exposure = 0.17 / float(linear.mean(1).median())
 
     def cameras(self, split: str, width: int = 320, height: int = 240) -> Cameras:
         """Cameras of one of the :data:`SPLITS`, always the same ones for the same seed."""
@@ -40,21 +47,19 @@ class SyntheticScene:
         step = (ARC[1] - ARC[0]) / (SPLITS["train"] - 1)
         height_angle, distance = self.layout.elevation, self.layout.distance
         if split == "extrapolation":
-            turn = ARC[1] + step * np.linspace(2, 7, n) * 1.2
+            turn = FRONT + ARC[1] + step * np.linspace(2, 7, n) * 1.2
             rise = height_angle + rng.uniform(-0.12, 0.25, n)
             away = distance * rng.uniform(0.75, 1.05, n)
         else:
             inside = np.linspace(0, 1, n) if split == "train" else np.linspace(0.12, 0.88, n)
-            turn = ARC[0] + (ARC[1] - ARC[0]) * inside + step * rng.uniform(-0.2, 0.2, n)
+            turn = FRONT + ARC[0] + (ARC[1] - ARC[0]) * inside + step * rng.uniform(-0.2, 0.2, n)
             rise = height_angle + rng.normal(0, 0.03, n)
             away = distance * (1 + rng.normal(0, 0.02, n))
-        turn, rise, away, target, roll = (
-            torch.from_numpy(np.asarray(values, np.float32))
-            for values in (FRONT + turn, rise, away, self.layout.target + rng.normal(0, 0.1, (n, 3)), rng.normal(0, 0.02, n))
-        )
-        back = torch.stack([turn.cos() * rise.cos(), turn.sin() * rise.cos(), rise.sin()], 1)
-        up = torch.stack([-roll * turn.sin(), roll * turn.cos(), torch.ones(n)], 1)
-        c2w = torch.stack([look_at(t + a * b, t, u) for t, a, b, u in zip(target, away, back, up, strict=True)])
+        target, roll = np.array(self.layout.target) + rng.normal(0, 0.1, (n, 3)), rng.normal(0, 0.02, n)
+        back = np.stack([np.cos(turn) * np.cos(rise), np.sin(turn) * np.cos(rise), np.sin(rise)], 1)
+        up = np.stack([-roll * np.sin(turn), roll * np.cos(turn), np.ones(n)], 1)
+        views = [torch.from_numpy(values).float() for values in (target + away[:, None] * back, target, up)]
+        c2w = torch.stack([look_at(*view) for view in zip(*views, strict=True)])
         focal = 1.15 * width
         K = torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=torch.float32)
         sizes = torch.tensor([width, height]).expand(n, 2)
@@ -73,15 +78,16 @@ class SyntheticScene:
         width, height = cameras.size
         pictures, depths = [], []
         for index in range(len(cameras)):
-            linear, _ = self._trace_pixels(cameras[index], SAMPLES)
+            linear, _ = self.world.cast(cameras.centers[index, None], _directions(cameras[index], SAMPLES))
             pictures.append(look(linear * self._exposure).reshape(len(SAMPLES), height, width, 3).mean(0))
             if depth:
-                depths.append(self._trace_pixels(cameras[index], ((0.0, 0.0),), shade=False)[1].reshape(height, width, 1))
+                hits = self.world.trace(cameras.centers[index, None], _directions(cameras[index], CENTER))
+                depths.append(hits.t.reshape(height, width, 1))
         rgb = torch.stack(pictures)
         return Render(rgb, torch.ones_like(rgb[..., :1]), torch.stack(depths) if depth else None)
 
-    def visible(self, camera: Cameras, points: Float[Tensor, "P 3"]) -> tuple[Float[Tensor, "P 2"], Tensor]:
-        """Pixel positions of points, and whether each lies in the picture and nothing is in front of it (bool [P])."""
+    def visible(self, camera: Cameras, points: Float[Tensor, "P 3"]) -> tuple[Float[Tensor, "P 2"], Bool[Tensor, "P"]]:
+        """Pixel positions of points, and whether each lies in the picture and nothing is in front of it."""
         to = points - camera.centers
         local = to @ camera.c2w[0, :3, :3]
         pixels = (local @ camera.K[0].T)[:, :2] / local[:, 2:]
@@ -89,14 +95,12 @@ class SyntheticScene:
         inside = (local[:, 2] > 0) & (pixels > 1).all(1) & (pixels[:, 0] < width - 1) & (pixels[:, 1] < height - 1)
         return pixels, inside & (self.world.trace(camera.centers, to).t > 0.998)
 
-    def _trace_pixels(self, camera: Cameras, samples: tuple, shade: bool = True) -> tuple[Tensor, Tensor]:
-        """Linear colours [S H W, 3] and depths of the rays through each pixel's samples."""
-        width, height = camera.size
-        K, c2w = camera.K[0], camera.c2w[0]
-        y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-        offsets = torch.tensor(samples)[:, :, None, None]
-        local = [(x + offsets[:, 0] - K[0, 2]) / K[0, 0], (y + offsets[:, 1] - K[1, 2]) / K[1, 1]]
-        d = torch.stack([*local, torch.ones_like(local[0])], 3).reshape(-1, 3) @ c2w[:3, :3].T
-        if shade:
-            return self.world.cast(camera.centers, d)
-        return torch.empty(0, 3), self.world.trace(camera.centers, d).t
+
+def _directions(camera: Cameras, samples: Samples) -> Float[Tensor, "M 3"]:
+    """Rays through the samples of each pixel, as long as one unit of depth."""
+    width, height = camera.size
+    K, c2w = camera.K[0], camera.c2w[0]
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    offset = torch.tensor(samples)[:, :, None, None]
+    x, y = (x + offset[:, 0] - K[0, 2]) / K[0, 0], (y + offset[:, 1] - K[1, 2]) / K[1, 1]
+    return torch.stack([x, y, torch.ones_like(x)], 3).reshape(-1, 3) @ c2w[:3, :3].T

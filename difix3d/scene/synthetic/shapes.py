@@ -1,7 +1,7 @@
 """The two surfaces that everything in a synthetic scene is made of, each met by a ray in closed form.
 
-A :class:`Quad` is a parallelogram, or a leaf cut out of one; a :class:`Lathe` is a profile turned about an axis, a stack of
-cone frusta. Both carry coordinates (u, v) in 0..1 under which their texture is stored.
+A :class:`Quad` is a parallelogram, or a leaf cut out of one; a :class:`Lathe` is a profile turned about an axis, a
+stack of cone frusta. Both carry coordinates (u, v) in 0..1 under which their texture is stored.
 """
 
 import math
@@ -78,7 +78,9 @@ class Quads:
     """Many quads that are met at once."""
 
     def __init__(self, quads: list[Quad]):
-        dual = [torch.linalg.pinv(torch.stack([q.edge_u, q.edge_v]).double()).float() for q in quads]  # [3, 2]: to (u, v)
+        dual = [
+            torch.linalg.pinv(torch.stack([q.edge_u, q.edge_v]).double()).float() for q in quads
+        ]  # [3, 2]: to (u, v)
         self._planes = torch.stack([torch.cat([q.face[:, None], m], 1) for q, m in zip(quads, dual, strict=True)], 2)
         corners = torch.stack([q.corner for q in quads])
         self._offset = torch.einsum("qc,ckq->kq", corners, self._planes)[..., None]
@@ -88,7 +90,9 @@ class Quads:
 
     def numbers(self) -> Float[Tensor, "n"]:
         """What ``ray.cpp`` reads."""
-        planes = torch.cat([self._planes.T.reshape(3, 3, -1), self._offset[None, :, :, 0]])  # xyz and offset; of n, u, v
+        planes = torch.cat(
+            [self._planes.T.reshape(3, 3, -1), self._offset[None, :, :, 0]]
+        )  # xyz and offset; of n, u, v
         return torch.cat([planes.transpose(0, 1).flatten(), self._leaf[:, 0].float()])
 
     def hit(self, o: Origins, d: Vectors) -> Hit:
@@ -113,8 +117,8 @@ def leaf_width(v: Tensor) -> Tensor:
 class Lathe:
     """The profile ``(radius, height)`` turned about the z axis of a frame; u goes round, v along the profile.
 
-    Normals are those of the smooth profile, to the right of its direction (outwards when it goes up). Steps of the profile
-    must not be flat: every segment changes height.
+    Normals are those of the smooth profile, to the right of its direction (outwards when it goes up). Steps of the
+    profile must not be flat: every segment changes height.
     """
 
     origin: Float[Tensor, "3"]
@@ -180,7 +184,9 @@ class Lathe:
         b = (ox * dx + oy * dy) - growth * radius
         c = (ox * ox + oy * oy) - radius * radius
         inner = b * b - a * c
-        q = -(b + torch.copysign(inner.clamp(min=0).sqrt(), b))  # the root of a negative number would cost 50 times more
+        q = -(
+            b + torch.copysign(inner.clamp(min=0).sqrt(), b)
+        )  # the root of a negative number would cost 50 times more
         t = torch.full_like(q, math.inf)
         for candidate in (q / a, c / q):
             z = oz + candidate * dz
@@ -211,11 +217,10 @@ def bound(surfaces: Sequence[Surface]) -> tuple[Float[Tensor, "3"], float]:
 def box(center: Tensor, half: tuple[float, float, float], materials: list[Material], frame: Tensor) -> list[Quad]:
     """The six faces of a box, in the order -x, +x, -y, +y, -z, +z of its frame's columns; u is level on the sides."""
     axes = [frame[:, k] * half[k] for k in range(3)]
-    quads = []
+    quads: list[Quad] = []
     for axis, side in ((0, -1), (0, 1), (1, -1), (1, 1), (2, -1), (2, 1)):
         across = axes[1] * side if axis == 0 else axes[0] * (-side if axis == 1 else side)
         up = axes[1] if axis == 2 else axes[2]
         corner = center + side * axes[axis] - across - up
         quads.append(Quad(corner, 2 * across, 2 * up, materials[len(quads)]))
     return quads
-

@@ -1,7 +1,7 @@
 """The things that stand about in a synthetic scene, and the room around them. Lengths are decimetres, z is up."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from difix3d.scene.synthetic import textures as tx
+from difix3d.scene.synthetic.prints import printed, stamp
 from difix3d.scene.synthetic.shapes import Lathe, Material, Quad, Surface, box, vec
 
 Rng = np.random.Generator
+Range = tuple[tx.Number, tx.Number]
 
 
 @dataclass
@@ -34,7 +36,7 @@ def turned(angle: float) -> Tensor:
     return torch.tensor([[-s, -c, 0.0], [c, -s, 0.0], [0.0, 0.0, 1.0]])
 
 
-def curve(points: list[tuple[tx.Number, tx.Number]], steps: int = 6) -> Tensor:
+def curve(points: Sequence[Range], steps: int = 6) -> Tensor:
     """A smooth profile (Catmull-Rom) through ``(radius, height)``."""
     p = np.array([points[0], *points, points[-1]], np.float64)
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
@@ -69,11 +71,12 @@ HUES = (0.01, 0.04, 0.06, 0.09, 0.12, 0.15, 0.27, 0.42, 0.5, 0.55, 0.6, 0.66, 0.
 """Hues of paints and dyes that people put on their tables."""
 
 
-def color(rng: Rng, saturation: tuple[tx.Number, tx.Number] = (0.3, 0.75), value: tuple[tx.Number, tx.Number] = (0.35, 0.85)) -> tx.Color:
+def color(rng: Rng, saturation: Range = (0.3, 0.75), value: Range = (0.35, 0.85)) -> tx.Color:
+    """A random one of the :data:`HUES`."""
     return tx.hsv(rng.choice(HUES) + rng.normal(0, 0.012), rng.uniform(*saturation), rng.uniform(*value))
 
 
-def vase(rng: Rng, at: Tensor, toward: float) -> Thing:
+def vase(rng: Rng, at: Tensor, _: float) -> Thing:
     """Belly, neck, lip: glazed pottery, or a bottle."""
     h, r = rng.uniform(2.2, 3.6), rng.uniform(0.6, 1.0)
     neck, lip = rng.uniform(0.25, 0.6) * r, rng.uniform(0.4, 0.8) * r
@@ -84,7 +87,7 @@ def vase(rng: Rng, at: Tensor, toward: float) -> Thing:
     return Thing([Lathe(at, curve(outline + inside), material(texture, light_texels=(40, 40), **glossy(0.05)))], r)
 
 
-def plant(rng: Rng, at: Tensor, toward: float) -> Thing:
+def plant(rng: Rng, at: Tensor, _: float) -> Thing:
     """A terracotta pot with earth and many leaves."""
     r, h = rng.uniform(0.6, 0.85), rng.uniform(1.0, 1.4)
     profile = [
@@ -124,7 +127,7 @@ def plant(rng: Rng, at: Tensor, toward: float) -> Thing:
 def can(rng: Rng, at: Tensor, toward: float) -> Thing:
     """A tin with a printed label around it."""
     r, h = rng.uniform(0.4, 0.7), rng.uniform(1.0, 2.0)
-    label = tx.printed(rng, 256, 256, color(rng, (0.05, 0.8), (0.6, 1)), color(rng, (0.3, 0.9), (0.1, 0.5)))
+    label = printed(rng, 256, 256, color(rng, (0.05, 0.8), (0.6, 1)), color(rng, (0.3, 0.9), (0.1, 0.5)))
     tin = tx.plaster(rng, 32, 32, (0.5, 0.5, 0.5))
     low, high = 0.05, h - 0.05
     body = [(0.94 * r, 0), (r, low), (r, high), (0.94 * r, h)]
@@ -141,11 +144,9 @@ def carton(rng: Rng, at: Tensor, toward: float) -> Thing:
     """A printed box."""
     half = (rng.uniform(0.5, 0.95), rng.uniform(0.25, 0.5), rng.uniform(0.7, 1.35))
     paper, ink = color(rng, (0.05, 0.8), (0.6, 1)), color(rng, (0.3, 0.9), (0.1, 0.5))
-    front = material(
-        tx.printed(rng, 320, int(320 * half[0] / half[2]), paper, ink), light_texels=(24, 32), **glossy(0.03)
-    )
+    front = material(printed(rng, 320, int(320 * half[0] / half[2]), paper, ink), light_texels=(24, 32), **glossy(0.03))
     side = material(
-        tx.printed(rng, 256, int(256 * half[1] / half[2]), paper, ink, rows=2), light_texels=(16, 32), **glossy(0.03)
+        printed(rng, 256, int(256 * half[1] / half[2]), paper, ink, rows=2), light_texels=(16, 32), **glossy(0.03)
     )
     top = material(tx.plaster(rng, 64, 64, paper))
     center = at + vec(0.0, 0.0, half[2])
@@ -157,8 +158,8 @@ def carton(rng: Rng, at: Tensor, toward: float) -> Thing:
 def book(rng: Rng, center: Tensor, half: tuple[float, float, float], frame: Tensor) -> list[Quad]:
     """Lies flat (thin along z): the spine in front, its title readable from there."""
     cloth, ink = color(rng, (0.3, 0.85), (0.25, 0.75)), tx.hsv(rng.uniform(0.08, 0.16), 0.3, 0.95)
-    spine = material(tx.printed(rng, 48, 384, cloth, ink, rows=1), light_texels=(32, 8))
-    cover = material(tx.printed(rng, int(288 * half[1] / half[0]), 288, cloth, ink), light_texels=(40, 32))
+    spine = material(printed(rng, 48, 384, cloth, ink, rows=1), light_texels=(32, 8))
+    cover = material(printed(rng, int(288 * half[1] / half[0]), 288, cloth, ink), light_texels=(40, 32))
     lines = 0.75 + 0.08 * tx.noise(rng, 64, 64, (40, 2), 2)
     pages = material(np.clip(lines, 0.3, 0.9)[..., None] * np.array([1, 0.94, 0.82]), light_texels=(16, 8))
     return box(center, half, [pages, pages, spine, pages, cover, cover], frame)
@@ -177,7 +178,7 @@ def books(rng: Rng, at: Tensor, toward: float) -> Thing:
     return Thing(surfaces, 1.25)
 
 
-def fruit(rng: Rng, at: Tensor, toward: float) -> Thing:
+def fruit(rng: Rng, at: Tensor, _: float) -> Thing:
     """An apple, a pear, an orange."""
     r, kind = rng.uniform(0.34, 0.46), rng.integers(3)
     if kind == 0:
@@ -202,7 +203,7 @@ def fruit(rng: Rng, at: Tensor, toward: float) -> Thing:
     return Thing(surfaces, r)
 
 
-def mug(rng: Rng, at: Tensor, toward: float) -> Thing:
+def mug(rng: Rng, at: Tensor, _: float) -> Thing:
     """A mug or bowl with something in it."""
     r, h, flare = rng.uniform(0.42, 0.7), rng.uniform(0.6, 1.0), rng.uniform(0.6, 1.0)
     outline = [(0.9 * flare * r, 0), (flare * r, 0.1), (r, h), (r - 0.03, h + 0.02), (r - 0.06, h), (r - 0.08, 0.7 * h)]
@@ -228,14 +229,14 @@ def blocks(rng: Rng, at: Tensor, toward: float) -> Thing:
             paint = color(rng, (0.6, 0.9), (0.6, 0.95))
             letter = "ABCDEFGHKLMNPRSTXYZ"[rng.integers(19)]
             wooden = tx.wood(rng, 96, 96, (0.55, 0.36, 0.19))
-            stamp = tx.stamp(96, letter)
-            faces.append(material(tx.blend(wooden, paint, 0.85 * stamp), light_texels=(14, 14), **glossy(0.02)))
+            letters = stamp(96, letter)
+            faces.append(material(tx.blend(wooden, paint, 0.85 * letters), light_texels=(14, 14), **glossy(0.02)))
         frame = turned(toward)
         surfaces += box(at + frame @ vec(x, y, z), (0.3, 0.3, 0.3), faces, turned(toward + rng.normal(0, 0.3)))
     return Thing(surfaces, 0.85)
 
 
-def ball(rng: Rng, at: Tensor, toward: float) -> Thing:
+def ball(rng: Rng, at: Tensor, _: float) -> Thing:
     """A polished metal ball, or a striped toy ball."""
     r = rng.uniform(0.35, 0.6)
     arc = np.linspace(-math.pi / 2, math.pi / 2, 33)
@@ -265,9 +266,7 @@ def picture(rng: Rng, at: Tensor, toward: float) -> Thing:
     center = at + frame @ vec(0.0, 0.0, half[2]) + vec(0.0, 0.0, 0.02)
     surfaces: list[Surface] = [*box(center, half, [rim] * 6, frame)]
     w, h = half[0] - 0.14, half[2] - 0.14
-    print_ = tx.printed(
-        rng, 352, int(352 * w / h), color(rng, (0.0, 0.3), (0.8, 1)), color(rng, (0.2, 0.9), (0.1, 0.5))
-    )
+    print_ = printed(rng, 352, int(352 * w / h), color(rng, (0.0, 0.3), (0.8, 1)), color(rng, (0.2, 0.9), (0.1, 0.5)))
     corner = center + frame @ vec(-w, -half[1] - 0.005, -h)
     surfaces.append(
         Quad(corner, 2 * w * frame[:, 0], 2 * h * frame[:, 2], material(print_, light_texels=(28, 28), **glossy(0.04)))

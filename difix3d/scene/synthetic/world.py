@@ -1,8 +1,7 @@
-"""Ray casting and lighting: nearest hits, light maps that are baked once, and pictures of them."""
+"""Ray casting: nearest hits, and the light that comes back from them."""
 
 import ctypes
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +14,7 @@ from difix3d import native
 from difix3d.scene.synthetic.shapes import Lathe, Numbers, Origins, Quad, Quads, Surface, Vectors, bound
 
 CHUNK = 1 << 13
-"""Rays that torch follows at once: few enough for the processor's cache, and for torch not to split them among threads."""
-
-
-LightMaps = list[Tensor]
-"""For each surface its light map [h, w, 3]: linear, what a white surface would send back."""
+"""Rays that torch follows at once: few enough for the cache, and for torch not to split them among threads."""
 
 
 @dataclass
@@ -45,11 +40,11 @@ class _Part:
 class World:
     """Surfaces and the light that leaves them.
 
-    Lighting is global: an area light with soft shadows, and one diffuse bounce of everything off everything, stored in one
-    radiance texture for each surface. Mirror reflections are added when a picture is taken.
+    The light is that of :mod:`difix3d.scene.synthetic.light`: one radiance texture for each surface, black before.
+    Mirror reflections are added when a picture is taken.
     """
 
-    def __init__(self, things: list[list[Surface]], light: Quad, seed: int):
+    def __init__(self, things: list[list[Surface]], light: Quad):
         self.surfaces: list[Surface] = []
         self._parts: list[_Part] = []
         for thing in things:
@@ -62,20 +57,18 @@ class World:
                 self._parts.append(_Part(lathe, len(self.surfaces), *bound([lathe])))
                 self.surfaces.append(lathe)
         self.light = light
-        self.exposure = 1.0
         data = [part.shape.numbers() for part in self._parts]
         starts = np.cumsum([0, *map(len, data)]).tolist()
         self._data = torch.cat(data)
         self._spheres = torch.stack([torch.cat([part.center, torch.tensor([part.radius])]) for part in self._parts])
-        rows = [(isinstance(p.shape, Lathe), p.first, p.shape.count, at) for p, at in zip(self._parts, starts, strict=False)]
-        self._table = torch.tensor(rows, dtype=torch.int64)
+        rows = [(isinstance(part.shape, Lathe), part.first, part.shape.count) for part in self._parts]
+        self._table = torch.tensor([(*row, at) for row, at in zip(rows, starts[:-1], strict=True)], dtype=torch.int64)
         sizes = torch.tensor([surface.material.texture.shape[:2] for surface in self.surfaces])
         start = F.pad(sizes.prod(1).cumsum(0), (1, 0))[:-1]
         wraps = torch.tensor([surface.wraps for surface in self.surfaces])
         self._layout = torch.stack([start, sizes[:, 1], sizes[:, 0], wraps], 1)
         self._reflect = torch.tensor([surface.material.reflect for surface in self.surfaces])
         self._radiance = torch.zeros(int(sizes.prod(1).sum()), 3)
-        _Bake(self, seed).run()
 
     def trace(self, o: Origins, d: Vectors) -> Hits:
         """The nearest surface along each ray ``o + t d``; ``o`` may be one common point [1, 3]."""
@@ -109,7 +102,8 @@ class World:
     def _rays(self, o: Origins, d: Vectors) -> tuple:
         """What all native functions are told first: the rays and the shapes."""
         shared_origin = len(o) == 1 and len(d) != 1
-        return (o.contiguous(), d.contiguous(), len(d), int(shared_origin), self._spheres, self._table, len(self._table), self._data)
+        shapes = self._spheres, self._table, len(self._table), self._data
+        return o.contiguous(), d.contiguous(), len(d), int(shared_origin), *shapes
 
     def _trace(self, o: Origins, d: Vectors) -> Hits:
         none = torch.zeros(len(d))
@@ -160,8 +154,8 @@ class World:
         x0, y0 = x0.long(), y0.long()
         columns = [torch.where(wraps > 0, c % width, torch.minimum(c.clamp(min=0), width - 1)) for c in (x0, x0 + 1)]
         rows = [start + torch.minimum(r.clamp(min=0), height - 1) * width for r in (y0, y0 + 1)]
-        low, high = (torch.lerp(*(self._radiance.index_select(0, row + column) for column in columns), fx) for row in rows)
-        return torch.lerp(low, high, fy)
+        (a, b), (c, e) = ([self._radiance.index_select(0, row + column) for column in columns] for row in rows)
+        return torch.lerp(torch.lerp(a, b, fx), torch.lerp(c, e, fx), fy)
 
     def store(self, index: int, radiance: Float[Tensor, "h w 3"]) -> None:
         """Sets the radiance texture of one surface."""
@@ -176,110 +170,8 @@ class World:
         return normal
 
 
-class _Bake:
-    """Light maps of a world: texels of all surfaces in one batch of points."""
-
-    def __init__(self, world: World, seed: int, shadow_rays: int = 16, bounce_rays: int = 24):
-        self.world, self.shadow_rays, self.bounce_rays = world, shadow_rays, bounce_rays
-        self.rng = torch.Generator().manual_seed(seed)
-
-    def run(self) -> None:
-        fine = [surface.material.light_texels for surface in self.world.surfaces]
-        coarse = [((w + 1) // 2, (h + 1) // 2) for w, h in fine]  # what bounces is smooth
-        direct = self._maps(self._direct, fine)
-        self._store([1.25 * light for light in direct])
-        bounce = self._maps(self._bounce, coarse)
-        self._store([a + _enlarged(b, a.shape[:2], s.wraps) for a, b, s in zip(direct, bounce, self.world.surfaces, strict=True)])
-
-    def _maps(self, light: Callable[..., Vectors], sizes: list[tuple[int, int]]) -> LightMaps:
-        """The light on a grid of texels on each surface, all surfaces in one batch."""
-        points, normals, both = [], [], []
-        for surface, (w, h) in zip(self.world.surfaces, sizes, strict=True):
-            v, u = torch.meshgrid((torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w, indexing="ij")
-            point, normal = surface.at(u.reshape(-1), v.reshape(-1))
-            if surface.material.both_sides:
-                normal = torch.where(normal[:, 2:] < 0, -normal, normal)
-            points.append(point + 4e-3 * normal)
-            normals.append(normal)
-            both.append(torch.full((w * h,), surface.material.both_sides))
-        batches = zip(*(torch.cat(column).split(CHUNK) for column in (points, normals, both)), strict=True)
-        lights = torch.cat([light(*batch) for batch in batches]).split([w * h for w, h in sizes])
-        return [
-            _smooth(values.reshape(h, w, 3), surface.wraps)
-            for values, (w, h), surface in zip(lights, sizes, self.world.surfaces, strict=True)
-        ]
-
-    def _direct(self, points: Tensor, normals: Tensor, both: Tensor) -> Tensor:
-        """Light of the area light over pi: stratified, another place in each stratum for each texel."""
-        light, n = self.world.light, round(self.shadow_rays**0.5)
-        total = torch.zeros(len(points))
-        for k in range(n * n):
-            jitter = torch.rand(2, len(points), generator=self.rng)
-            place, face = light.at((k % n + jitter[0]) / n, (k // n + jitter[1]) / n)
-            to = place - points
-            distance2 = (to * to).sum(1)
-            cosine = (to * normals).sum(1) / distance2.sqrt()
-            cosine = torch.where(both, 0.65 * cosine.abs(), cosine.clamp(min=0))
-            leaving = (-(to * face).sum(1) / distance2.sqrt()).clamp(min=0)
-            lit = (cosine * leaving > 0).nonzero()[:, 0]
-            visible = torch.zeros(len(points))
-            visible[lit] = (~self.world.occluded(points[lit], to[lit])).float()
-            total += visible * cosine * leaving / distance2
-        area = light.edge_u.norm() * light.edge_v.norm()
-        color = light.material.texture.mean((0, 1)) * light.material.emission
-        return (total * area / (n * n * math.pi))[:, None] * color
-
-    def _bounce(self, points: Tensor, normals: Tensor, both: Tensor) -> Tensor:
-        """Mean radiance over the hemisphere, weighted by the cosine; the light itself is not counted twice."""
-        side = torch.where(normals[:, 2:].abs() < 0.9, torch.tensor([0.0, 0.0, 1.0]), torch.tensor([1.0, 0.0, 0.0]))
-        x = F.normalize(torch.linalg.cross(side.expand_as(normals), normals), dim=1)
-        y = torch.linalg.cross(normals, x)
-        spin, total = torch.rand(len(points), generator=self.rng), torch.zeros(len(points), 3)
-        lamp = self.world.surfaces.index(self.world.light)
-        for k in range(self.bounce_rays):
-            share = (k + torch.rand(len(points), generator=self.rng)) / self.bounce_rays
-            angle = 2 * math.pi * (spin + 0.6180339887 * k)
-            r = share.sqrt()[:, None]
-            d = r * torch.cos(angle)[:, None] * x + r * torch.sin(angle)[:, None] * y + (1 - r * r).sqrt() * normals
-            hits = self.world.trace(points, d)
-            total += torch.where((hits.surface == lamp)[:, None], 0.0, self.world.radiance(hits))
-        return total / self.bounce_rays
-
-    def _store(self, lights: LightMaps) -> None:
-        """Writes albedo times light (or the emission) into the radiance textures."""
-        for index, (surface, light) in enumerate(zip(self.world.surfaces, lights, strict=True)):
-            texture, shine = surface.material.texture, surface.material.emission
-            lit = shine if shine else _enlarged(light, texture.shape[:2], surface.wraps)
-            self.world.store(index, texture * lit)
-
-
-def _smooth(light: Float[Tensor, "h w 3"], wraps: bool) -> Float[Tensor, "h w 3"]:
-    """A light map, freed of noise by a binomial filter."""
-    image = light.permute(2, 0, 1)[None]
-    image = F.pad(F.pad(image, (0, 0, 1, 1), "replicate"), (1, 1, 0, 0), "circular" if wraps else "replicate")
-    image = (image[:, :, :-2] + 2 * image[:, :, 1:-1] + image[:, :, 2:]) / 4
-    image = (image[..., :-2] + 2 * image[..., 1:-1] + image[..., 2:]) / 4
-    return image[0].permute(1, 2, 0)
-
-
-def _enlarged(light: Float[Tensor, "h w 3"], size: Sequence[int], wraps: bool) -> Float[Tensor, "H W 3"]:
-    """A light map in another size, bilinear; ``wraps`` says that its left side meets its right.
-
-    By hand, because torch's interpolation depends on the number of threads in its last bits.
-    """
-    for axis, (old, new) in enumerate(zip(light.shape[:2], size, strict=True)):
-        at = (torch.arange(new) + 0.5) * (old / new) - 0.5
-        low = at.floor()
-        share = (at - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-        ends = [low.long(), low.long() + 1]
-        ends = [end % old if wraps and axis == 1 else end.clamp(0, old - 1) for end in ends]
-        light = torch.lerp(light.index_select(axis, ends[0]), light.index_select(axis, ends[1]), share)
-    return light
-
-
 def look(linear: Vectors) -> Vectors:
     """Linear light to the values of a photo in 0..1: a film's S-curve, then the gamma of sRGB."""
     x = linear.clamp(min=0)
     film = x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14)
     return film.clamp(0, 1) ** (1 / 2.2)
-
