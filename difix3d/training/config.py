@@ -48,7 +48,7 @@ class DensifyConfig:
     kind: Literal["default", "mcmc", "none"] = "default"
     """`default`: clone and split by gradient (3DGS). `mcmc`: relocate and sample up to `cap` (3DGS as MCMC)."""
     cap: int = 1_000_000
-    """The most Gaussians: `mcmc` grows up to it, `default` stops growing there."""
+    """The most Gaussians: `mcmc` grows up to it, `default` stops growing once it is passed."""
     start: int = 500
     """First step of densification, at the latest a tenth of the run."""
     stop: float = 0.5

@@ -26,7 +26,8 @@ def test_the_list_of_commands(monkeypatch, capsys):
     with pytest.raises(SystemExit) as error:
         cli.main()
     assert error.value.code == 0
-    assert all(name in capsys.readouterr().out for name in cli.COMMANDS)
+    output = capsys.readouterr().out
+    assert all(name in output for name in cli.COMMANDS)
     monkeypatch.setattr(sys, "argv", ["difix3d", "trian"])
     with pytest.raises(SystemExit) as error:
         cli.main()

@@ -50,7 +50,7 @@ def test_the_stream_keeps_the_callers_order_and_may_be_endless(make_scene):
 
 def test_memory_stays_under_the_limit(make_scene):
     limit = 7 * IMAGE_BYTES
-    views = Views(load_scene(make_scene(60)), memory_limit_bytes=limit, ahead=4)
+    views = Views(load_scene(make_scene(60)), memory_limit_bytes=limit, ahead=4, threads=1)
     for _ in views.stream([*range(60), *range(60)]):
         assert views.held_bytes <= limit
     assert views.held_bytes == limit
