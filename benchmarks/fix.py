@@ -9,7 +9,6 @@ image, LoRA as separate layers. Writes JSON to benchmarks/results/ and prints a 
 """
 
 import json
-import platform
 import resource
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from typing import Any
 import diffusers
 import torch
 import tyro
+from machine import device_name
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -172,18 +172,6 @@ def show(result: dict[str, Any]) -> None:
     Console().print(table)
     for which, parts in result["flops"].items():
         Console().print(f"TFLOP ({which}):", ", ".join(f"{k} {v / 1e12:.3g}" for k, v in parts.items()))
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
-
-
-def cpu_name() -> str:
-    """The processor's model name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":

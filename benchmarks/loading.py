@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
+from machine import device_name
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -47,7 +48,7 @@ def main(options: Options) -> None:
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()))
     Console().print(table, large)
     options.output.mkdir(parents=True, exist_ok=True)
-    machine = {"processor": platform.machine(), "threads": torch.get_num_threads(), "python": platform.python_version()}
+    machine = {"processor": device_name("cpu"), "threads": torch.get_num_threads(), "python": platform.python_version()}
     result = {"date": date.today().isoformat(), **machine, "scenes": rows, "photo_of_12_megapixels": large}
     (options.output / "loading.json").write_text(json.dumps(result, indent=1) + "\n")
 

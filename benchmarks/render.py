@@ -23,6 +23,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
+from machine import device_name
 from rich.console import Console
 from rich.table import Table
 
@@ -230,14 +231,6 @@ def plot(curves: dict[str, list[tuple[float, float]]], file: Path) -> None:
     figure.savefig(file, dpi=120)
 
 
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def show(rows: list[dict], peak: float | None) -> None:
     table = Table(
         title="milliseconds per image, least of the repeats" + (f"; FMA peak {peak:.0f} GFLOP/s" if peak else "")
@@ -289,7 +282,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "load": what,
-        "cpu": cpu_name(),
+        "cpu": device_name("cpu"),
         "threads": arguments.threads,
         "fma_peak_gflops": peak,
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -297,7 +290,7 @@ def main() -> None:
         "rows": rows,
     }
     if torch.cuda.is_available():
-        result["gpu"] = torch.cuda.get_device_name()
+        result["gpu"] = device_name("cuda")
     RESULTS.mkdir(exist_ok=True)
     if not arguments.quick:
         result["scaling"] = scaling(max(5, repeats // 3))

@@ -3,12 +3,11 @@
     python benchmarks/train_step.py                      # the embedded scene
     python benchmarks/train_step.py --scene path/to/scene
 
-Writes JSON and a plot to benchmarks/results/ and prints the tables. The load is set by hand (densification is off): random
-Gaussians in the cube of the scene's cameras, on its own photos.
+Writes JSON and a plot to benchmarks/results/ and prints the tables. The load is set by hand (densification is off):
+random Gaussians in the cube of the scene's cameras, on its own photos.
 """
 
 import json
-import platform
 import tempfile
 import time
 from collections import defaultdict
@@ -23,6 +22,7 @@ from unittest import mock
 
 import torch
 import tyro
+from machine import device_name
 from rich.console import Console
 from rich.table import Table
 
@@ -59,7 +59,7 @@ def main(options: Options) -> None:
     fixed = measure(scene, options.gaussians, options.steps)
     rows = {"fast": fixed}
     if device.type == "cpu":
-        with mock.patch("difix3d.native.load", lambda: None):
+        with mock.patch("difix3d.native.load", return_value=None):
             rows["twin"] = measure(scene, options.gaussians, 2)
     by_count = [measure(scene, count, options.steps) for count in (10_000, 25_000, 50_000, 100_000, 200_000)]
     sides = [round(options.resolution * factor) for factor in (0.35, 0.5, 0.71, 1)]
@@ -69,7 +69,7 @@ def main(options: Options) -> None:
     show(rows)
     result = {
         "date": date.today().isoformat(),
-        "device": torch.cuda.get_device_name() if device.type == "cuda" else cpu_name(),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "scene": scene.name,
@@ -163,14 +163,6 @@ def plot(by_count: list[dict[str, float]], by_pixels: list[dict[str, float]], pa
         axis.set_title(f"{rows[0][other]:,} {other}")
     axes[0].legend(loc="upper left")
     figure.savefig(path, dpi=110)
-
-
-def cpu_name() -> str:
-    """The processor's model name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
