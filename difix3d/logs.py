@@ -37,9 +37,7 @@ class ProgressLog:
                     event.run,
                 )
                 resumed = f", resumed at step {event.first:,}" if event.first else ""
-                self._print(
-                    f"training on {event.device} from {event.gaussians:,} Gaussians into {event.run}{resumed}"
-                )
+                self._print(f"training on {event.device} from {event.gaussians:,} Gaussians into {event.run}{resumed}")
                 self._bar.update(self._task, total=event.last, completed=event.first)
                 self._bar.start()
             case Stepped():
@@ -52,8 +50,12 @@ class ProgressLog:
             case Saved(step, path):
                 self._print(f"step {step:,}: saved {path.name}")
             case Finished():
-                self._bar.stop()
+                self.close()
                 self._print(self._farewell(event))
+
+    def close(self) -> None:
+        """Takes the bar off the terminal and gives the cursor back, also after an error."""
+        self._bar.stop()
 
     def _print(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)

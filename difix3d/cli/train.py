@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,9 @@ def train(args: Sequence[str] | None = None) -> None:
     """Trains as the arguments say."""
     from difix3d.training import Trainer
 
-    Trainer(parse(args), listeners=[ProgressLog(), TensorBoardLog()]).train()
+    config = parse(args)
+    with closing(ProgressLog()) as progress:
+        Trainer(config, listeners=[progress, TensorBoardLog()]).train()
 
 
 def parse(args: Sequence[str] | None = None) -> TrainConfig:
