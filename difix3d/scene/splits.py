@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from difix3d.errors import UserError
-from difix3d.types import Scene
 
 Split = tuple[Int[np.ndarray, "T"], Int[np.ndarray, "E"]]
 
@@ -124,14 +123,3 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}", "A JSON object was expected")
     return content
-
-
-def visible_points(scene: Scene, at_least: int = 2) -> Bool[np.ndarray, "P"]:
-    """Which points at least this many train photos see; all of them if the scene does not know who sees what.
-
-    The sparse points come from all photos: those that only held-out photos see would leak them into the training.
-    """
-    if len(scene.observations) == 0:
-        return np.ones(len(scene.points), bool)
-    seen = scene.observations[np.isin(scene.observations[:, 1], scene.train), 0]
-    return np.bincount(seen, minlength=len(scene.points)) >= at_least

@@ -141,6 +141,9 @@ class TrainConfig:
     """What lies behind the Gaussians. `random` (a new colour each step) makes the model opaque."""
     antialiased: bool = False
     """Mip-Splatting's opacity compensation, for renders at other scales than the photos'."""
+    near: float | None = None
+    """Depth in scene units nearer than which nothing is drawn, so that nothing fogs a camera; by default a fifth of
+    where the photos begin to see sparse points."""
     packed: bool = False
     """CUDA only: a layout that needs less memory in large scenes, and a little more time."""
     memory_limit: float = 4.0

@@ -26,8 +26,8 @@ class RunFolder:
     scene: Scene
 
     @classmethod
-    def open(cls, config: TrainConfig, scene: Scene) -> "RunFolder":
-        """Makes the folder of a new run, or finds that of a run to resume.
+    def open(cls, config: TrainConfig, scene: Scene, **facts: Any) -> "RunFolder":
+        """Makes the folder of a new run, or finds that of a run to resume; ``facts`` go into its ``scene.json``.
 
         Raises:
             UserError: a new run would overwrite an old one, or there is nothing to resume.
@@ -45,7 +45,7 @@ class RunFolder:
         try:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             write_yaml(replace(config, output_dir=path, resume=False), path / "config.yaml")
-            facts = {
+            facts |= {
                 "name": scene.name,
                 "photos": [photo.name for photo in scene.photos],
                 "train": [scene.photos[i].name for i in scene.train],

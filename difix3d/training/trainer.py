@@ -17,7 +17,7 @@ from difix3d.gaussians.checkpoint import flatten
 from difix3d.gaussians.transform import transform
 from difix3d.losses import photometric, regularize
 from difix3d.render import rasterize
-from difix3d.scene import Views, load_scene, visible_points
+from difix3d.scene import Views, load_scene, near_depth, visible_points
 from difix3d.training.config import TrainConfig
 from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
@@ -48,7 +48,8 @@ class Trainer:
         self.scene = scene or load_scene(
             config.scene, data_dir=config.data_dir, split=config.split, resolution=config.resolution, seed=config.seed
         )
-        self.run = RunFolder.open(config, self.scene)
+        self.near = near_depth(self.scene) if config.near is None else config.near
+        self.run = RunFolder.open(config, self.scene, near=self.near)
         self.views = Views(self.scene, self.device, memory_limit_bytes=int(config.memory_limit * 1e9))
         self.splats = SplatOptimizer(
             initial_gaussians(self.scene, config).to(self.device),
@@ -136,8 +137,9 @@ class Trainer:
         return {name: value.detach() for name, value in losses.items()}, mse
 
     def render(self, gaussians: Gaussians, cameras: Cameras, **options: Any) -> Render:
-        """Renders as this run is configured (antialiasing, packing)."""
-        return rasterize(gaussians, cameras, antialiased=self.config.antialiased, packed=self.config.packed, **options)
+        """Renders as this run is configured (near plane, antialiasing, packing)."""
+        fixed = {"near": self.near, "antialiased": self.config.antialiased, "packed": self.config.packed}
+        return rasterize(gaussians, cameras, **fixed, **options)
 
     def _background(self) -> Tensor | None:
         if self.config.background == "black":
