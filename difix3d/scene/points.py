@@ -21,10 +21,10 @@ def visible_points(scene: Scene, at_least: int = 2) -> Bool[np.ndarray, "P"]:
 
 
 def near_depth(scene: Scene) -> float:
-    """The depth, in scene units, nearer than which nothing need be drawn: a fifth of where the photos begin to see points.
+    """The depth, in scene units, nearer than which nothing is drawn: a fifth of where the photos begin to see points.
 
-    Gaussians that float right in front of a camera fog it, and no photo tells where they are: between cameras that stand
-    close together they survive training and blind the views in between. What lies beyond leaves room for novel cameras
+    Gaussians that float right in front of a camera fog it, and no photo tells where they are: between cameras that
+    stand close together they survive training and blind the views in between. A fifth leaves room for novel cameras
     that go closer than the photos did.
     """
     seen = scene.observations[np.isin(scene.observations[:, 1], scene.train)]
