@@ -20,7 +20,12 @@ def bake(world: World, seed: int) -> None:
 
     The bounce sees what the area light lit, raised by a quarter in place of the bounces that would follow.
     """
-    _Bake(world, seed).run()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the arrays are small: to wake a second thread for each costs more than it saves
+    try:
+        _Bake(world, seed).run()
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Bake:

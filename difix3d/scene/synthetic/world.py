@@ -87,16 +87,17 @@ class World:
         if library is None:
             hits = [(rays, self._trace(o, rays)) for rays in d.split(CHUNK)]
             return torch.cat([self.shade(o, *pair) for pair in hits]), torch.cat([hit.t for _, hit in hits])
-        color, t = torch.empty(len(d), 3), torch.empty(len(d))
+        n = len(d)
+        color, t = torch.empty(n, 3), torch.empty(n)
         looks = self._radiance, self._layout, self._reflect
-        native.call(library.ray_cast, *self._rays(o, d), *looks, torch.get_num_threads(), color, t)
+        native.call(library.ray_cast, *self._rays(o, d), *looks, _threads(n), color, t)
         return color, t
 
     def _trace_natively(self, library: ctypes.CDLL, o: Origins, d: Vectors, any_before: float = 0.0) -> Hits:
         """Many times faster; the tests compare it with its twin below."""
         n = len(d)
         t, surface, u, v = torch.empty(n), torch.empty(n, dtype=torch.int64), torch.empty(n), torch.empty(n)
-        native.call(library.ray_trace, *self._rays(o, d), any_before, torch.get_num_threads(), t, surface, u, v)
+        native.call(library.ray_trace, *self._rays(o, d), any_before, _threads(n), t, surface, u, v)
         return Hits(torch.where(t < 1e29, t, math.inf), surface, u, v)
 
     def _rays(self, o: Origins, d: Vectors) -> tuple:
@@ -168,6 +169,11 @@ class World:
             here = (hits.surface == index).nonzero()[:, 0]
             normal[here] = self.surfaces[index].at(hits.u[here], hits.v[here])[1]
         return normal
+
+
+def _threads(rays: int) -> int:
+    """Few rays are done before a second thread has woken up."""
+    return torch.get_num_threads() if rays > CHUNK else 1
 
 
 def look(linear: Vectors) -> Vectors:
