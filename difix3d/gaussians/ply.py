@@ -25,8 +25,12 @@ def write_ply(gaussians: Gaussians, path: Path, *, compressed: bool = False) -> 
     partial = path.with_name(path.name + ".partial")
     try:
         if compressed:
-            from gsplat import export_splats
-
+            try:
+                from gsplat import export_splats
+            except ImportError:
+                raise UserError(
+                    "The compressed layout needs gsplat 1.5", "an older one is installed", "Run: pip install -U gsplat"
+                ) from None
             tensors = gaussians.map(lambda x: x.detach().cpu()).as_dict()
             partial.write_bytes(export_splats(**tensors, format="ply_compressed"))
         else:

@@ -45,11 +45,21 @@ def test_layout_is_the_one_of_3dgs(tmp_path):
 
 
 def test_compressed_file_is_smaller_and_holds_the_same_splats(tmp_path):
+    pytest.importorskip("gsplat", minversion="1.5")
     gaussians = random_gaussians(600)
     write_ply(gaussians, tmp_path / "a.ply")
     write_ply(gaussians, tmp_path / "b.ply", compressed=True)
     assert (tmp_path / "b.ply").stat().st_size < 0.5 * (tmp_path / "a.ply").stat().st_size
     assert PlyData.read(str(tmp_path / "b.ply"))["vertex"].count == 600
+
+
+def test_compression_needs_gsplat_1_5(tmp_path, monkeypatch):
+    import gsplat
+
+    monkeypatch.delattr(gsplat, "export_splats", raising=False)
+    with pytest.raises(UserError, match=r"needs gsplat 1\.5"):
+        write_ply(random_gaussians(), tmp_path / "a.ply", compressed=True)
+    assert not list(tmp_path.iterdir())
 
 
 def test_missing_damaged_and_other_files_are_named(tmp_path):

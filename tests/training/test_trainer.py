@@ -31,7 +31,7 @@ def assert_equal(a, b) -> None:
 
 def test_a_run_learns_and_leaves_everything_in_its_folder(toy_scene, config):
     events = []
-    config = replace(config, max_steps=150, eval_steps=(1,), save_steps=(100,), compressed_ply=True)
+    config = replace(config, max_steps=150, eval_steps=(1,), save_steps=(100,))
     config = merge(config, {"densify": {"reset_every": 0}}, source="test")
     run = Trainer(config, toy_scene, listeners=[events.append, ProgressLog(), TensorBoardLog()])
     gaussians = run.train()
@@ -56,8 +56,13 @@ def test_a_run_learns_and_leaves_everything_in_its_folder(toy_scene, config):
     np.testing.assert_array_equal(compare[:, :48], read_image(toy_scene.photos[2].path))
     np.testing.assert_array_equal(compare[:, 48:96], render)
     assert list((folder / "tensorboard").iterdir())
-    assert (folder / "point_cloud.compressed.ply").exists()
     assert (folder / "config.yaml").exists()
+
+
+def test_a_compressed_file_on_request(toy_scene, config):
+    pytest.importorskip("gsplat", minversion="1.5")
+    Trainer(replace(config, max_steps=1, compressed_ply=True), toy_scene).train()
+    assert (config.output_dir / "point_cloud.compressed.ply").exists()
 
 
 @pytest.mark.parametrize(
