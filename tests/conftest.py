@@ -1,31 +1,18 @@
-"""Fixtures shared by all tests, and the rule for data that only some machines have.
+"""Fixtures shared by all tests.
 
 The package is imported inside of the fixtures: jaxtyping checks only what is imported after the tests are configured.
 """
 
 import math
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from shared_data import SHARED, require
 
 torch.set_num_threads(1)  # the tests run in parallel processes; more threads each would only fight over the cores
-
-SHARED = Path(os.environ.get("DIFIX3D_SHARED", Path(__file__).parents[2] / "shared"))
-WEIGHTS = Path(os.environ.get("DIFIX3D_WEIGHTS", SHARED / "weights"))
-
-
-def require(path: Path) -> Path:
-    """The path, if it exists; else the test is skipped, or fails where CI promises the data."""
-    if path.exists():
-        return path
-    message = f"{path.name} is not on this machine: set DIFIX3D_SHARED to the folder that holds it"
-    if os.environ.get("CI") == "true":
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import require
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_data import require
 
 from difix3d.geometry import poses
 

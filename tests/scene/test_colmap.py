@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import require
 from ring_scene import write_ring
+from shared_data import require
 
 from difix3d.errors import UserError
 from difix3d.scene.capture import Capture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import require
+from shared_data import require
 
 from difix3d.errors import UserError
 from difix3d.images import image_size, read_image

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import require
 from PIL import Image
+from shared_data import require
 
 from difix3d.errors import UserError
 from difix3d.scene import Views, load_scene

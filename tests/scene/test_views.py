@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import require
 from PIL import Image
 from ring_scene import write_ring
+from shared_data import require
 
 from difix3d.errors import UserError
 from difix3d.geometry.lens import sampling_map
