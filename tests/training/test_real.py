@@ -18,5 +18,5 @@ def test_fox_in_four_hundred_steps(shared, config):
     Trainer(config, scene).train()
     result = json.loads((config.output_dir / "metrics.json").read_text())[-1]
     assert len(result["images"]) == 7
-    assert result["psnr"] > 24
+    assert result["psnr"] > 23
     assert result["ssim"] > 0.8
