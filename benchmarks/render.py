@@ -1,9 +1,9 @@
 """Times the rasteriser: forward and forward + backward per image, beside its pure-torch twin in the same run.
 
-The load is photogrammetry points of a garden at three sizes (random points if the shared data is not there), or a
-trained ``.ply`` of yours. Writes a JSON and a plot of cost against Gaussians and pixels to ``benchmarks/results``.
+The load is photogrammetry points of a garden at three sizes (random points if the shared data is not there), and a
+trained run of yours. Writes a JSON and a plot of cost against Gaussians and pixels to ``benchmarks/results``.
 
-    python benchmarks/render.py [--quick] [--ply FILE] [--threads N]
+    python benchmarks/render.py [--quick] [--run FOLDER] [--threads N]
 """
 
 import argparse
@@ -28,8 +28,12 @@ from rich.console import Console
 from rich.table import Table
 
 from difix3d import native
+from difix3d.gaussians import load_checkpoint, newest_checkpoint
+from difix3d.gaussians.checkpoint import nested
 from difix3d.render import cpu, cuda, torch_twin
+from difix3d.scene import load_scene
 from difix3d.ssim import ssim
+from difix3d.training.configfile import read_yaml
 from difix3d.types import Cameras, Gaussians
 
 mpl.use("Agg")
@@ -202,6 +206,18 @@ def report(name: str, gaussians: Gaussians, cameras: Cameras, peak: float | None
     return row
 
 
+def trained(run: Path) -> tuple[str, Gaussians, Cameras]:
+    """The model of a run and its first test camera."""
+    config = read_yaml(run / "config.yaml")
+    scene = load_scene(
+        config["scene"], data_dir=Path(config["data_dir"]), split=config["split"], resolution=config["resolution"]
+    )
+    checkpoint = newest_checkpoint(run / "checkpoints")
+    assert checkpoint is not None, f"{run} has no checkpoint"
+    _, tensors, _ = load_checkpoint(checkpoint)
+    return f"trained {scene.name}", Gaussians(**nested(tensors)["gaussians"]), scene.cameras[int(scene.test[0])]
+
+
 def scaling(repeats: int) -> dict[str, list[tuple[float, float]]]:
     """Milliseconds of forward + backward against the number of Gaussians, and against that of pixels."""
     _, width, height = SIZES["L"]
@@ -260,7 +276,7 @@ def show(rows: list[dict], peak: float | None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few repeats, no plot")
-    parser.add_argument("--ply", type=Path, help="also time this trained model, from the first garden camera")
+    parser.add_argument("--run", type=Path, help="also time this trained run, from its first test camera")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -270,11 +286,8 @@ def main() -> None:
     for name, (n, width, height) in SIZES.items():
         gaussians, cameras, what = load(n, width, height)
         rows.append(report(name, gaussians, cameras, peak, repeats))
-    if arguments.ply:
-        from difix3d.gaussians import read_ply
-
-        _, cameras, _ = load(1, *SIZES["L"][1:])
-        rows.append(report(arguments.ply.stem, read_ply(arguments.ply), cameras, peak, repeats))
+    if arguments.run:
+        rows.append(report(*trained(arguments.run), peak, repeats))
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # before the twin, which takes gigabytes
     for row, size in zip(rows, SIZES.values(), strict=False):
         row["twin_both"] = time_twin(*load(*size)[:2])

@@ -156,10 +156,10 @@ def plot(by_count: list[dict[str, float]], by_pixels: list[dict[str, float]], pa
 
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axis, rows, key in zip(axes, (by_count, by_pixels), ("gaussians", "pixels"), strict=True):
-        loads = [row[key] for row in rows]
+        loads = [row[key] / 1000 for row in rows]
         axis.stackplot(loads, [[row.get(phase, 0) for row in rows] for phase in PHASES], labels=PHASES, alpha=0.85)
         other = "pixels" if key == "gaussians" else "gaussians"
-        axis.set(xlabel=key, ylabel="ms per step", xlim=(0, None), ylim=(0, None))
+        axis.set(xlabel=f"thousand {key}", ylabel="ms per step", xlim=(0, None), ylim=(0, None))
         axis.set_title(f"{rows[0][other]:,} {other}")
     axes[0].legend(loc="upper left")
     figure.savefig(path, dpi=110)
