@@ -138,7 +138,7 @@ class Trainer:
 
     def render(self, gaussians: Gaussians, cameras: Cameras, **options: Any) -> Render:
         """Renders as this run is configured (near plane, antialiasing, packing)."""
-        fixed = {"near": self.near, "antialiased": self.config.antialiased, "packed": self.config.packed}
+        fixed: dict[str, Any] = {"near": self.near, "antialiased": self.config.antialiased, "packed": self.config.packed}
         return rasterize(gaussians, cameras, **fixed, **options)
 
     def _background(self) -> Tensor | None:
