@@ -138,8 +138,10 @@ class Trainer:
 
     def render(self, gaussians: Gaussians, cameras: Cameras, **options: Any) -> Render:
         """Renders as this run is configured (near plane, antialiasing, packing)."""
-        fixed: dict[str, Any] = {"near": self.near, "antialiased": self.config.antialiased, "packed": self.config.packed}
-        return rasterize(gaussians, cameras, **fixed, **options)
+        config = self.config
+        return rasterize(
+            gaussians, cameras, near=self.near, antialiased=config.antialiased, packed=config.packed, **options
+        )
 
     def _background(self) -> Tensor | None:
         if self.config.background == "black":
