@@ -5,9 +5,10 @@ of the top-left pixel lies at (0.5, 0.5); images are float in 0..1, height befor
 wxyz.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -219,3 +220,65 @@ class Render:
     alpha: Float[Tensor, "B H W 1"]
     depth: Float[Tensor, "B H W 1"] | None = None
     info: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Degraded:
+    """A render to be cleaned, and what a fixer may know about it.
+
+    Attributes:
+        camera: the single camera it was rendered from.
+        rgb: the render, 0..1.
+        alpha: coverage in 0..1.
+        depth: expected distance along the optical axis in world units; 0 where nothing is seen.
+        references: captured views that show the same part of the scene, the best first; may be empty.
+    """
+
+    camera: Cameras
+    rgb: Float[Tensor, "H W 3"]
+    alpha: Float[Tensor, "H W"]
+    depth: Float[Tensor, "H W"]
+    references: tuple[View, ...] = ()
+
+
+class Fixer(Protocol):
+    """Cleans renders: takes a stream of them and gives the clean images (0..1, the size of the render) in its order.
+
+    Streams, so that the next renders can be made while the last ones are cleaned, and progress can be shown.
+    """
+
+    def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]: ...
+
+
+@dataclass(frozen=True)
+class PseudoViews:
+    """Cleaned renders of novel cameras, which training takes for photos, with less weight.
+
+    Attributes:
+        cameras: the M novel cameras; sizes may differ.
+        images: what they should see, 8 bits, one for each camera.
+        confidence: how far each pixel is to be believed, 0..255 for 0..1.
+        reference: the captured photo (index into the scene's cameras) that the fixer looked at; -1 for none.
+        weight: factor of the loss of all of them.
+        step: when they were painted.
+    """
+
+    cameras: Cameras
+    images: tuple[UInt8[Tensor, "_ _ 3"], ...]
+    confidence: tuple[UInt8[Tensor, "_ _"], ...]
+    reference: Int[Tensor, "M"]
+    weight: float
+    step: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def view(self, index: int, device: torch.device | str) -> View:
+        """One of them as a training view."""
+        return View(
+            camera=self.cameras[index].to(device),
+            image=self.images[index].to(device).float() / 255,
+            name=f"novel {index} of step {self.step}",
+            confidence=self.confidence[index].to(device).float() / 255,
+            weight=self.weight,
+        )
