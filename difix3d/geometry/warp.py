@@ -1,0 +1,74 @@
+"""Carrying pixels from one camera to another by rendered depth.
+
+Depth is the distance along the optical axis in world units, 0 where nothing is seen; the centre of the top-left pixel
+lies at (0.5, 0.5).
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from difix3d.types import Cameras
+
+TOLERANCE = 0.05
+"""Difference in depth, as a share of the depth, up to which two cameras are taken to see the same surface."""
+
+
+def unproject(depth: Float[Tensor, "H W"], camera: Cameras) -> Float[Tensor, "H W 3"]:
+    """World points of the pixel centres; the camera's own position where the depth is 0."""
+    height, width = depth.shape
+    row, column = torch.meshgrid(
+        torch.arange(height, device=depth.device) + 0.5, torch.arange(width, device=depth.device) + 0.5, indexing="ij"
+    )
+    rays = torch.stack([column, row, torch.ones_like(row)], -1).to(depth) @ torch.linalg.inv(camera.K[0]).T
+    return (rays * depth[..., None]) @ camera.c2w[0, :3, :3].T + camera.c2w[0, :3, 3]
+
+
+def project(
+    points: Float[Tensor, "*shape 3"], camera: Cameras
+) -> tuple[Float[Tensor, "*shape 2"], Float[Tensor, "*shape"]]:
+    """Pixels and depths of world points; pixels of points that are not in front of the camera mean nothing."""
+    local = (points - camera.c2w[0, :3, 3]) @ camera.c2w[0, :3, :3]
+    depth = local[..., 2]
+    return (local @ camera.K[0].T)[..., :2] / depth.clamp(min=1e-9)[..., None], depth
+
+
+def seen_by(
+    points: Float[Tensor, "H W 3"], camera: Cameras, depth: Float[Tensor, "h w"], tolerance: float = TOLERANCE
+) -> tuple[Bool[Tensor, "H W"], Float[Tensor, "H W 2"]]:
+    """Which world points a camera sees, not hidden behind what is in its depth map, and where (in pixels)."""
+    pixels, z = project(points, camera)
+    height, width = depth.shape
+    inside = (z > 0) & (pixels >= 0).all(-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
+    column = pixels[..., 0].nan_to_num().clamp(0, width - 1).long()
+    row = pixels[..., 1].nan_to_num().clamp(0, height - 1).long()
+    return inside & ((depth[row, column] - z).abs() <= tolerance * z), pixels
+
+
+def warp(
+    image: Float[Tensor, "h w C"],
+    image_depth: Float[Tensor, "h w"],
+    image_camera: Cameras,
+    depth: Float[Tensor, "H W"],
+    camera: Cameras,
+    tolerance: float = TOLERANCE,
+) -> tuple[Float[Tensor, "H W C"], Bool[Tensor, "H W"]]:
+    """An image as another camera would see it, sampled bilinearly.
+
+    Args:
+        image, image_depth, image_camera: where the pixels come from.
+        depth, camera: where they go, and how far away the surface is there.
+        tolerance: see :data:`TOLERANCE`.
+
+    Returns:
+        The warped image, and where it is valid: seen by both cameras, by the depth maps. Elsewhere it is 0.
+    """
+    valid, pixels = seen_by(unproject(depth, camera), image_camera, image_depth, tolerance)
+    valid &= depth > 0
+    height, width = image_depth.shape
+    grid = pixels / torch.tensor([width, height]).to(pixels) * 2 - 1
+    grid = torch.where(valid[..., None], grid, 0.0)
+    sampled = torch.nn.functional.grid_sample(
+        image.permute(2, 0, 1)[None], grid[None], "bilinear", "border", align_corners=False
+    )
+    return sampled[0].permute(1, 2, 0) * valid[..., None], valid

@@ -1,0 +1,76 @@
+"""Warping by depth, on a plane whose image any camera knows."""
+
+import math
+
+import pytest
+import torch
+
+from difix3d.geometry.poses import look_at
+from difix3d.geometry.warp import project, seen_by, unproject, warp
+from difix3d.types import Cameras
+
+W, H = 64, 48
+UP = torch.tensor([0.0, -1.0, 0.0])
+
+
+def camera(x: float, y: float = 0.0, target_x: float = 0.0) -> Cameras:
+    c2w = look_at(torch.tensor([[x, y, -3.0]]), torch.tensor([[target_x, 0.0, 0.0]]), UP)
+    K = torch.tensor([[[60.0, 0, W / 2], [0, 60.0, H / 2], [0, 0, 1]]])
+    return Cameras(c2w, K, torch.tensor([W]), torch.tensor([H]))
+
+
+def plane(view: Cameras, z: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Image [H,W,2] and depth [H,W] of the plane at ``z``, painted with a smooth pattern of x and y."""
+    rays = unproject(torch.ones(H, W), view) - view.centers[0]
+    depth = (z - view.centers[0, 2]) / rays[..., 2]
+    points = unproject(depth, view)
+    return torch.stack([torch.sin(2 * points[..., 0]), torch.cos(3 * points[..., 1])], -1), depth
+
+
+def test_project_undoes_unproject():
+    view = camera(0.7, 0.3)
+    depth = torch.rand(H, W) + 1
+    pixels, z = project(unproject(depth, view), view)
+    assert torch.allclose(z, depth, atol=1e-5)
+    assert torch.allclose(pixels[0, 0], torch.tensor([0.5, 0.5]), atol=1e-3)
+    assert torch.allclose(pixels[-1, -1], torch.tensor([W - 0.5, H - 0.5]), atol=1e-3)
+
+
+def test_warped_plane_is_the_plane_as_the_other_camera_sees_it():
+    source, target = camera(-0.5), camera(0.4, 0.3)
+    image, image_depth = plane(source)
+    expected, depth = plane(target)
+    warped, valid = warp(image, image_depth, source, depth, target)
+    assert valid.float().mean() > 0.6
+    difference = (warped - expected)[valid].abs()
+    assert difference.mean() < 1e-3
+    assert difference.max() < 0.05  # half a pixel from the edge, where samples are clamped
+    assert (warped[~valid] == 0).all()
+
+
+def test_what_hides_behind_something_nearer_is_not_seen():
+    source, target = camera(-0.5), camera(0.4)
+    _, depth = plane(target)
+    _, wall = plane(source, z=-1.0)
+    assert not seen_by(unproject(depth, target), source, wall)[0].any()
+
+
+def test_empty_depth_and_points_behind_are_invalid():
+    source, target = camera(0.0), camera(0.1)
+    image, image_depth = plane(source)
+    assert not warp(image, image_depth, source, torch.zeros(H, W), target)[1].any()
+    away = look_at(torch.tensor([[0.0, 0.0, -3.0]]), torch.tensor([[0.0, 0.0, -9.0]]), UP)
+    behind = Cameras(away, source.K, source.width, source.height)
+    warped, valid = warp(image, image_depth, behind, plane(target)[1], target)
+    assert not valid.any()
+    assert warped.isfinite().all()
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+def test_valid_share_is_the_overlap_of_the_views(share):
+    reach = W / 60 * 3  # width of what a camera sees of the plane
+    source, target = camera(0.0), camera(share * reach, target_x=share * reach)
+    _, image_depth = plane(source)
+    image, depth = plane(target)
+    valid = warp(image, image_depth, source, depth, target)[1]
+    assert math.isclose(float(valid.float().mean()), 1 - share, abs_tol=0.02)
