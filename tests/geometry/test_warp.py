@@ -43,7 +43,7 @@ def test_warped_plane_is_the_plane_as_the_other_camera_sees_it():
     warped, valid = warp(image, image_depth, source, depth, target)
     assert valid.float().mean() > 0.6
     difference = (warped - expected)[valid].abs()
-    assert difference.mean() < 1e-3
+    assert difference.mean() < 5e-3
     assert difference.max() < 0.05  # half a pixel from the edge, where samples are clamped
     assert (warped[~valid] == 0).all()
 
