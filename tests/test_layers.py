@@ -9,7 +9,7 @@ PACKAGE = Path(difix3d.__file__).parent
 FLOORS = [
     {"errors", "schedule"},
     {"types", "native"},
-    {"geometry", "images", "features", "ssim"},
+    {"geometry", "images", "features", "ssim", "video"},
     {"scene", "gaussians", "render", "difix", "losses", "metrics"},
     {"distill", "postrender", "evaluate"},
     {"training", "difix_training"},

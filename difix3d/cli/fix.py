@@ -2,9 +2,8 @@
 
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -18,9 +17,9 @@ from rich.progress import track
 
 from difix3d.errors import UserError
 from difix3d.images import read_image, resize, to_uint8, write_image
+from difix3d.video import VIDEOS, video_writer
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-VIDEOS = {".mp4", ".mov", ".mkv", ".avi"}
 GAP = 8  # white pixels between the pictures of a comparison
 console = Console(stderr=True, highlight=False)
 Fixer = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
@@ -234,35 +233,6 @@ def fix_video(config: FixConfig, output: Path) -> tuple[int, list[str]]:
             if config.compare:
                 write_comparison(side_by_side(np.asarray(frame), reference, fixed))
     return count, []
-
-
-@contextmanager
-def video_writer(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """A function that appends frames; the file appears at the end, if there was any frame and no error."""
-    import imageio.v2 as imageio
-
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    writer: Any = None
-
-    def write(frame: np.ndarray) -> None:
-        nonlocal writer
-        if writer is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            even = frame.shape[0] % 2 == frame.shape[1] % 2 == 0  # which the usual chroma subsampling needs
-            writer = imageio.get_writer(
-                partial, "ffmpeg", fps=fps, quality=9, macro_block_size=1, pixelformat="yuv420p" if even else "yuv444p"
-            )
-        writer.append_data(frame)
-
-    try:
-        yield write
-        if writer is not None:
-            writer.close()
-            partial.replace(path)
-    finally:
-        if writer is not None:
-            writer.close()
-        partial.unlink(missing_ok=True)
 
 
 def side_by_side(image: np.ndarray, reference: np.ndarray | None, fixed: np.ndarray) -> np.ndarray:

@@ -1,0 +1,77 @@
+"""Videos on disk: written frame by frame, there when they are complete."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from difix3d.errors import UserError
+
+VIDEOS = {".mp4", ".mov", ".mkv", ".avi"}
+"""Suffixes of files that can be written."""
+
+BT709 = "-vf scale=out_color_matrix=bt709 -colorspace bt709"
+"""ffmpeg's options that name the colour matrix in the file; else players guess it by the size of the picture."""
+
+
+@contextmanager
+def video_writer(path: Path, fps: float) -> Iterator[Callable[[UInt8[np.ndarray, "H W 3"]], None]]:
+    """A function that appends frames (H.264); the file appears at the end, if there was any frame and no error.
+
+    Raises:
+        UserError: a frame of another size than the first, or a file that cannot be written.
+    """
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    writer: Any = None
+    first: tuple[int, ...] = ()
+
+    def write(frame: UInt8[np.ndarray, "H W 3"]) -> None:
+        nonlocal writer, first
+        with _explained(path):
+            if writer is None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                writer, first = _open(partial, fps, frame), frame.shape
+            if frame.shape != first:
+                raise UserError(
+                    f"A frame of {path} is {frame.shape[1]} x {frame.shape[0]} pixels",
+                    f"All frames of a video have the size of the first: {first[1]} x {first[0]}",
+                )
+            writer.append_data(frame)
+
+    try:
+        yield write
+        with _explained(path):
+            if writer is not None:
+                writer.close()
+                partial.replace(path)
+    finally:
+        if writer is not None:
+            writer.close()
+            partial.unlink(missing_ok=True)
+
+
+def _open(path: Path, fps: float, frame: UInt8[np.ndarray, "H W 3"]) -> Any:
+    import imageio.v2 as imageio
+
+    even = frame.shape[0] % 2 == frame.shape[1] % 2 == 0  # which the usual chroma subsampling needs
+    return imageio.get_writer(
+        path,
+        "ffmpeg",
+        fps=fps,
+        quality=9,
+        macro_block_size=1,
+        pixelformat="yuv420p" if even else "yuv444p",
+        output_params=BT709.split(),
+    )
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).strip().splitlines()[0]
+        raise UserError(f"Cannot write {path} ({reason})", cure="Free some space, or choose another folder") from error
