@@ -1,0 +1,146 @@
+"""A trained run, to be looked at: from its folder to a model and the scene it shows."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from difix3d.errors import UserError
+from difix3d.gaussians import load_checkpoint, newest_checkpoint
+from difix3d.gaussians.checkpoint import nested
+from difix3d.render import rasterize
+from difix3d.scene import load_scene
+from difix3d.scene.splits import read_json
+from difix3d.training.config import TrainConfig
+from difix3d.training.configfile import merge, read_yaml
+from difix3d.training.trainer import choose_device
+from difix3d.types import Cameras, Gaussians, Render, Scene
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model as it was after a step, with what is needed to render it as in training.
+
+    Attributes:
+        near: depth nearer than which nothing is drawn, in scene units.
+    """
+
+    config: TrainConfig
+    scene: Scene
+    gaussians: Gaussians
+    step: int
+    near: float
+
+    @torch.no_grad()
+    def render(self, cameras: Cameras, **options: Any) -> Render:
+        """Renders cameras of one size as the run is configured; ``options`` go to :func:`difix3d.render.rasterize`."""
+        device, config = self.gaussians.device, self.config
+        background = torch.ones(3, device=device) if config.background == "white" else None
+        settings = {"near": self.near, "antialiased": config.antialiased, "packed": config.packed}
+        return rasterize(self.gaussians, cameras.to(device), **{"background": background, **settings, **options})
+
+
+def load_run(
+    run: Path,
+    *,
+    step: int | None = None,
+    scene: str | None = None,
+    data_dir: Path | None = None,
+    device: str = "auto",
+) -> Run:
+    """Loads a run from its folder.
+
+    Args:
+        run: the folder that training wrote (``config.yaml``, ``scene.json``, ``checkpoints/``).
+        step: of the checkpoint; the newest by default.
+        scene: where the scene lies now, if it has moved since.
+        data_dir: where downloaded and generated scenes lie now, if that has moved.
+        device: ``auto``, ``cuda`` or ``cpu``.
+
+    Raises:
+        UserError: there is no such run or checkpoint, or the scene is not the one that it was trained on.
+    """
+    config = _config(run, scene, data_dir)
+    path = find_checkpoint(run, step)
+    facts = _facts(run / "scene.json")
+    try:
+        loaded = load_scene(
+            config.scene, data_dir=config.data_dir, split=config.split, resolution=config.resolution, seed=config.seed
+        )
+    except UserError as error:
+        raise UserError(
+            f"The scene of {run} cannot be loaded: {error}",
+            cure="If it has moved, give its new place by --scene FOLDER (or --data-dir FOLDER)",
+        ) from error
+    _check_scene(loaded, facts, run)
+    at, tensors, _ = load_checkpoint(path)
+    gaussians = Gaussians(**nested(tensors)["gaussians"]).to(choose_device(device))
+    return Run(config, loaded, gaussians, at, float(facts["near"]))
+
+
+def find_checkpoint(run: Path, step: int | None = None) -> Path:
+    """The newest checkpoint of a run, or that of a step.
+
+    Raises:
+        UserError: there is none; names those that there are.
+    """
+    folder = run / "checkpoints"
+    path = newest_checkpoint(folder) if step is None else folder / f"step_{step:07d}.safetensors"
+    if path is not None and path.is_file():
+        return path
+    present = sorted(int(file.stem.removeprefix("step_")) for file in folder.glob("step_*.safetensors"))
+    if present:
+        raise UserError(
+            f"{run} has no checkpoint of step {step}",
+            f"There are those of step {', '.join(map(str, present))}",
+            "Choose one of these, or leave out --step for the newest",
+        )
+    raise UserError(
+        f"There is no checkpoint in {folder}",
+        "The first is saved after --save-steps, --autosave-minutes, or at the end",
+        f"Train on: scripts/train.py --resume --output-dir {run}",
+    )
+
+
+def _config(run: Path, scene: str | None, data_dir: Path | None) -> TrainConfig:
+    path = run / "config.yaml"
+    if not path.is_file():
+        fact = f"There is no run in {run}: " + (f"it has no {path.name}" if run.is_dir() else "no such folder")
+        raise UserError(fact, "A run is the folder that training wrote, like outputs/garden/2025-01-31_120000")
+    config = merge(TrainConfig(), read_yaml(path), source=str(path))
+    return replace(config, output_dir=run, scene=scene or config.scene, data_dir=data_dir or config.data_dir)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    facts = read_json(path)
+    lost = sorted({"photos", "train", "test", "from_input", "near"} - facts.keys())
+    if lost:
+        raise UserError(
+            f"{path} has no {', '.join(lost)}",
+            "It was written by another version of difix3d",
+            "Resume the training for a step, which writes it again",
+        )
+    return facts
+
+
+def _check_scene(scene: Scene, facts: dict[str, Any], run: Path) -> None:
+    """Refuses a scene with other photos, split or cameras: the model would be shown from the wrong places."""
+    names = [photo.name for photo in scene.photos]
+    here = {"photos": names, "train": [names[i] for i in scene.train], "test": [names[i] for i in scene.test]}
+    for key, found in here.items():
+        if found != facts[key]:
+            changed = sorted(set(found) ^ set(facts[key]))
+            raise UserError(
+                f"The scene has other photos than {run} was trained on",
+                f"{key}: {len(found)} now, {len(facts[key])} then"
+                + (f"; first of {len(changed)} that differ is {changed[0]}" if changed else ", in another order"),
+                "Give the scene as it was by --scene FOLDER",
+            )
+    if not np.allclose(scene.from_input, facts["from_input"], rtol=1e-4, atol=1e-4):
+        raise UserError(
+            f"The scene has other cameras than {run} was trained on",
+            "Its photos have the same names, but other poses",
+            "Give the scene as it was by --scene FOLDER, or train again",
+        )
