@@ -8,6 +8,7 @@ from difix3d.errors import UserError
 
 COMMANDS = {
     "train": "Train a Gaussian-splatting model on a scene.",
+    "render": "Render a trained run along a camera path, to frames and a video.",
     "download": "Download a public scene (Mip-NeRF 360).",
     "fix": "Clean images with Difix.",
 }

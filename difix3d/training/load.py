@@ -62,7 +62,7 @@ def load_run(
     Raises:
         UserError: there is no such run or checkpoint, or the scene is not the one that it was trained on.
     """
-    config = _config(run, scene, data_dir)
+    place, config = choose_device(device), _config(run, scene, data_dir)
     path = find_checkpoint(run, step)
     facts = _facts(run / "scene.json")
     try:
@@ -76,7 +76,7 @@ def load_run(
         ) from error
     _check_scene(loaded, facts, run)
     at, tensors, _ = load_checkpoint(path)
-    gaussians = Gaussians(**nested(tensors)["gaussians"]).to(choose_device(device))
+    gaussians = Gaussians(**nested(tensors)["gaussians"]).to(place)
     return Run(config, loaded, gaussians, at, float(facts["near"]))
 
 
@@ -90,11 +90,11 @@ def find_checkpoint(run: Path, step: int | None = None) -> Path:
     path = newest_checkpoint(folder) if step is None else folder / f"step_{step:07d}.safetensors"
     if path is not None and path.is_file():
         return path
-    present = sorted(int(file.stem.removeprefix("step_")) for file in folder.glob("step_*.safetensors"))
+    present = sorted(file.stem for file in folder.glob("step_*.safetensors"))
     if present:
         raise UserError(
             f"{run} has no checkpoint of step {step}",
-            f"There are those of step {', '.join(map(str, present))}",
+            f"There are {', '.join(present)}",
             "Choose one of these, or leave out --step for the newest",
         )
     raise UserError(

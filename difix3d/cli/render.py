@@ -1,0 +1,191 @@
+"""``difix3d render``: from a trained run and a camera path to frames and a video."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from jaxtyping import Float
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from difix3d.errors import UserError
+from difix3d.images import to_uint8, write_image
+from difix3d.scene.paths import PATHS, CameraPath, fit, path_cameras, write_path
+from difix3d.training.load import Run, load_run
+from difix3d.types import Cameras, Scene
+from difix3d.video import video_writer
+
+WORKERS = min(8, os.cpu_count() or 1)
+"""Threads that encode and write frames while the next ones are rendered."""
+
+console = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """Renders a trained run along a camera path, to PNG frames and an MP4.
+
+    Examples:
+      difix3d render outputs/demo/2025-01-31_120000
+      difix3d render outputs/demo/first --path spiral --frames 240 --fps 30 --resolution 1280
+      difix3d render outputs/demo/first --path camera_path.json --output flight --no-images
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Folder of the run: what training was given as --output-dir, or named at its end."""
+    path: str = "ellipse"
+    """Where the camera goes: `ellipse` around what the training cameras look at; `spiral` within them, for captures
+    that all face forward; `interp` through them in the order of the photos; or a JSON file: nerfstudio's
+    camera_path.json (with dataparser_transforms.json beside it), or one that this program wrote."""
+    frames: int | None = None
+    """Number of frames of an ellipse, spiral or interp (default 120); a file has its own."""
+    fps: float | None = None
+    """Frames per second of the video; default 24, or what the file says."""
+    width: int | None = None
+    """Width in pixels; alone, the height follows. Together with --height the vertical field of view is kept."""
+    height: int | None = None
+    """Height in pixels; alone, the width follows. Default is the size of the training images, or what the file says."""
+    resolution: int | None = None
+    """Long side in pixels, instead of --width and --height."""
+    step: int | None = None
+    """Render the checkpoint of this step; default is the newest."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Folder for frames/00000.png ..., NAME.mp4 and the path as NAME.json; default is RUN/renders/NAME."""
+    images: bool = True
+    """Write the frames."""
+    video: bool = True
+    """Write the video."""
+    scene: str | None = None
+    """Where the run's scene lies now, if it has moved since."""
+    data_dir: Path | None = None
+    """Where downloaded and generated scenes lie, if not where they were."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """`auto`: CUDA if there is a GPU."""
+
+
+def render(args: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    config = tyro.cli(RenderConfig, args=args, prog="difix3d render")
+    check(config)
+    run = load_run(config.run, step=config.step, scene=config.scene, data_dir=config.data_dir, device=config.device)
+    path = choose_path(config, run.scene)
+    name = config.path if config.path in PATHS else Path(config.path).stem
+    output = config.output or config.run / "renders" / name
+    images, video = output / "frames" if config.images else None, output / f"{name}.mp4" if config.video else None
+    make(output)
+    if config.path in PATHS:
+        write_path(path, output / f"{name}.json", run.scene)
+
+    start, count = time.perf_counter(), len(path.cameras)
+    write(progress(frames(run, path.cameras), count), images, video, path.fps)
+    each = (time.perf_counter() - start) / count
+    width, height = path.cameras.width[0], path.cameras.height[0]
+    console.print(f"rendered {count} frames of {width} x {height} at step {run.step:,}, {each * 1e3:.1f} ms per frame")
+    for place in (images, video):
+        if place is not None:
+            console.print(f"  {place}", soft_wrap=True)
+
+
+def check(config: RenderConfig) -> None:
+    """Refuses options that contradict each other."""
+    if not (config.images or config.video):
+        raise UserError("There is nothing to write", "--no-images and --no-video leave no result", "Leave one out")
+    if config.frames is not None and config.path not in PATHS:
+        raise UserError(
+            f"--frames is {config.frames}, but {config.path} has its own number of frames",
+            f"--frames is for {', '.join(PATHS)}",
+            "Leave it out",
+        )
+    if config.fps is not None and not 0 < config.fps <= 1000:
+        raise UserError(f"--fps is {config.fps:g}", "Frames per second are more than 0 and at most 1000")
+    if config.resolution is not None and (config.width or config.height):
+        raise UserError(
+            "--resolution is given with --width or --height", "It is the long side", "Give one or the other"
+        )
+
+
+def make(folder: Path) -> None:
+    """Makes the folder of the results, before any work is done."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot make the folder {folder} ({error.strerror})", "", "Choose another --output") from None
+
+
+def choose_path(config: RenderConfig, scene: Scene) -> CameraPath:
+    """The cameras that were asked for, at the size that was asked for."""
+    path = path_cameras(config.path, scene, 120 if config.frames is None else config.frames)
+    path = replace(path, cameras=sized(path.cameras, config), fps=config.fps or path.fps)
+    sizes = len(set(zip(path.cameras.width.tolist(), path.cameras.height.tolist(), strict=True)))
+    if sizes > 1 and config.video:
+        raise UserError(
+            f"The cameras of {config.path} have {sizes} sizes", "A video has one", "Pass --resolution, or --no-video"
+        )
+    return path
+
+
+def sized(cameras: Cameras, config: RenderConfig) -> Cameras:
+    """The cameras at the size that the options say; one that is left open follows from the shape of the first."""
+    width, height = int(cameras.width[0]), int(cameras.height[0])
+    if config.resolution is not None:
+        scale = config.resolution / max(width, height)
+    elif config.width is not None and config.height is not None:
+        return fit(cameras, config.width, config.height)
+    elif config.width is not None:
+        scale = config.width / width
+    elif config.height is not None:
+        scale = config.height / height
+    else:
+        return cameras
+    return fit(cameras, round(width * scale), round(height * scale))
+
+
+def frames(run: Run, cameras: Cameras) -> Iterator[Float[Tensor, "H W 3"]]:
+    """What each camera sees, one after the other."""
+    for i in range(len(cameras)):
+        yield run.render(cameras[i], depth=False).rgb[0]
+
+
+def write(frames: Iterable[Float[Tensor, "H W 3"]], images: Path | None, video: Path | None, fps: float) -> None:
+    """Writes ``images/00000.png`` ... and the video while the next frames are made; few wait in memory.
+
+    Older frames in the folder are removed first, so that none is left behind a shorter path.
+    """
+    if images is not None:
+        for old in images.glob("[0-9][0-9][0-9][0-9][0-9].png"):
+            old.unlink()
+
+    def save(number: int, frame: Tensor) -> np.ndarray:
+        pixels = to_uint8(frame)
+        if images is not None:
+            write_image(images / f"{number:05d}.png", pixels, compress_level=3)
+        return pixels
+
+    waiting: deque[Future] = deque()
+    target = nullcontext(_ignore) if video is None else video_writer(video, fps)
+    with target as append, ThreadPoolExecutor(WORKERS) as pool, ThreadPoolExecutor(1) as line:
+        for number, frame in enumerate(frames):
+            saved = pool.submit(save, number, frame)
+            waiting.append(line.submit(lambda saved: append(saved.result()), saved))  # the video takes them in order
+            if len(waiting) > 2 * WORKERS:
+                waiting.popleft().result()
+        for last in waiting:
+            last.result()
+
+
+def _ignore(pixels: np.ndarray) -> None:
+    """Takes the place of a video that was not asked for."""
+
+
+def progress(items: Iterable[Any], count: int) -> Iterable[Any]:
+    """A bar on a terminal, nothing in a pipe."""
+    return track(items, "rendering", count, console=console, disable=not console.is_terminal, transient=True)
