@@ -1,0 +1,32 @@
+"""How good pictures are: on 8-bit images, as papers compute it from saved PNGs.
+
+One by one: :func:`psnr`, :func:`ssim`, :class:`LPIPS`, :func:`error_split`. Sets of pictures: :func:`fid`,
+:func:`kid`. Paths of cameras: :func:`warp_error`, :func:`tsed`. :func:`visibility` makes Nerfbusters' masks, and
+:func:`confidence_interval` says how far a mean can be believed.
+"""
+
+from difix3d.metrics.consistency import WarpError, warp_error
+from difix3d.metrics.distribution import SetDistance, fid, kid
+from difix3d.metrics.epipolar import Tsed, epipolar_distance, tsed
+from difix3d.metrics.perceptual import LPIPS
+from difix3d.metrics.pixels import ErrorSplit, error_split, psnr, ssim
+from difix3d.metrics.statistics import confidence_interval
+from difix3d.metrics.visible import visibility
+
+__all__ = [
+    "LPIPS",
+    "ErrorSplit",
+    "SetDistance",
+    "Tsed",
+    "WarpError",
+    "confidence_interval",
+    "epipolar_distance",
+    "error_split",
+    "fid",
+    "kid",
+    "psnr",
+    "ssim",
+    "tsed",
+    "visibility",
+    "warp_error",
+]

@@ -1,0 +1,80 @@
+"""Metrics of single pictures that compare pixel by pixel."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, UInt8
+from torch import Tensor
+
+from difix3d.ssim import ssim as ssim_map
+
+
+def psnr(
+    image: UInt8[Tensor, "H W 3"], target: UInt8[Tensor, "H W 3"], mask: Bool[Tensor, "H W"] | None = None
+) -> float:
+    """Peak signal-to-noise ratio in dB; infinite for equal images, NaN if the mask is empty."""
+    difference = (image.float() - target.float()) / 255
+    if mask is not None:
+        difference = difference[mask]
+    return float(-10 * torch.log10(difference.square().mean()))
+
+
+def ssim(
+    image: UInt8[Tensor, "H W 3"], target: UInt8[Tensor, "H W 3"], mask: Bool[Tensor, "H W"] | None = None
+) -> float:
+    """Structural similarity in -1..1, the variant of 3DGS (11 x 11 Gaussian window of sigma 1.5, zero padding).
+
+    With a mask, what lies outside of it is made equal before, and does not enter the mean.
+    """
+    if mask is not None:
+        image = torch.where(mask[..., None], image, target)
+    similarity = ssim_map(image[None].float() / 255, target[None].float() / 255)[0]
+    return float(similarity.mean() if mask is None else similarity[mask].mean())
+
+
+@dataclass(frozen=True)
+class ErrorSplit:
+    """PSNR in dB before and after fixing, apart for pixels that were right and pixels that were wrong before.
+
+    Attributes:
+        threshold: mean absolute error over the channels, 0..1, up to which a pixel of the render was right.
+        right_share: share of the pixels that were right.
+        right_before, right_after: PSNR of the render and of the fixed image on them. After lower than before: fixing
+            did harm. Infinite where there is no error at all.
+        wrong_before, wrong_after: the same on the others; NaN if there are none.
+    """
+
+    threshold: float
+    right_share: float
+    right_before: float
+    right_after: float
+    wrong_before: float
+    wrong_after: float
+
+
+def error_split(
+    render: UInt8[Tensor, "H W 3"],
+    fixed: UInt8[Tensor, "H W 3"],
+    photo: UInt8[Tensor, "H W 3"],
+    mask: Bool[Tensor, "H W"] | None = None,
+    threshold: float | None = None,
+) -> ErrorSplit:
+    """Did fixing harm what was right, and did it help where it was needed?
+
+    Args:
+        mask: pixels that count.
+        threshold: see :class:`ErrorSplit`; by default the median of the render's error, so that both sides have half
+            of the pixels (but for ties, which are right).
+    """
+    mask = torch.ones_like(render[..., 0], dtype=torch.bool) if mask is None else mask
+    error = (render.float() - photo.float()).abs().mean(-1) / 255
+    threshold = float(error[mask].quantile(0.5)) if threshold is None else threshold
+    right, wrong = mask & (error <= threshold), mask & (error > threshold)
+    return ErrorSplit(
+        threshold=threshold,
+        right_share=float(right.sum() / mask.sum()),
+        right_before=psnr(render, photo, right),
+        right_after=psnr(fixed, photo, right),
+        wrong_before=psnr(render, photo, wrong),
+        wrong_after=psnr(fixed, photo, wrong),
+    )
