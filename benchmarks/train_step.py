@@ -85,7 +85,7 @@ def main(options: Options) -> None:
 def measure(scene: Scene, count: int, steps: int) -> dict[str, float]:
     """Mean milliseconds of the phases of a step, and the load."""
     with tempfile.TemporaryDirectory() as folder:
-        config = TrainConfig(output_dir=Path(folder) / "run", max_steps=1000)
+        config = TrainConfig(fixer="none", output_dir=Path(folder) / "run", max_steps=1000)
         config = replace(config, densify=replace(config.densify, kind="none"))
         run = Trainer(config, scene)
         gaussians = from_points(*random_points(count, scene.extent, seed=0), scale=0.7).to(run.device)

@@ -6,7 +6,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from difix3d.training.events import Evaluated, Event, Finished, Saved, Started, Stepped
+from difix3d.training.events import Evaluated, Event, Finished, Painted, Painting, Saved, Started, Stepped
 
 
 class ProgressLog:
@@ -42,9 +42,14 @@ class ProgressLog:
                 self._bar.start()
             case Stepped():
                 self._stepped(event)
-            case Evaluated(step, result):
+            case Painting(step, done, total):
+                self._bar.update(self._task, status=f"painting novel view {done} of {total}")
+            case Painted():
+                self._print(painted(event))
+            case Evaluated(step, result, plus):
                 self._print(
-                    f"step {step:,}: PSNR {result.mean('psnr'):.2f} dB, SSIM {result.mean('ssim'):.3f} "
+                    f"step {step:,}{', fixed at render time (+)' if plus else ''}: "
+                    f"PSNR {result.mean('psnr'):.2f} dB, SSIM {result.mean('ssim'):.3f} "
                     f"on {len(result.images)} {result.split} views, {result.mean('seconds') * 1e3:.1f} ms per frame"
                 )
             case Saved(step, path):
@@ -86,6 +91,17 @@ class ProgressLog:
         return f"done in {event.seconds / 60:.1f} min: {self._run}"
 
 
+def painted(event: Painted) -> str:
+    """A round in one line: how many views, what the gate found, and how long it took."""
+    verdict = event.verdict
+    found = f" ({verdict.gain:+.2f} dB on {len(verdict.without)} photos left out)" if verdict.gain is not None else ""
+    times = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in event.seconds.items())
+    return (
+        f"step {event.step:,}: round {event.number} of {event.total}, {event.views} novel views: "
+        f"{verdict.decision}{found}; {times}"
+    )
+
+
 class TensorBoardLog:
     """Scalars for TensorBoard, in the run's folder: losses every ``period`` steps, and each evaluation."""
 
@@ -103,8 +119,11 @@ class TensorBoardLog:
                     self._writer.add_scalar(f"loss/{name}", float(value), event.step)
                 self._writer.add_scalar("train/psnr", -10 * math.log10(max(float(event.mse), 1e-12)), event.step)
                 self._writer.add_scalar("train/gaussians", event.gaussians, event.step)
-            case Evaluated(step, result):
+            case Painted() if event.verdict.gain is not None:
+                self._writer.add_scalar("gate/gain", event.verdict.gain, event.step)
+            case Evaluated(step, result, plus):
                 for metric in ("psnr", "ssim", "seconds"):
-                    self._writer.add_scalar(f"{result.split}/{metric}", result.mean(metric), step)
+                    name = f"{result.split}{'_plus' if plus else ''}/{metric}"
+                    self._writer.add_scalar(name, result.mean(metric), step)
             case Finished():
                 self._writer.close()

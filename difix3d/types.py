@@ -8,7 +8,7 @@ wxyz.
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -241,6 +241,7 @@ class Degraded:
     references: tuple[View, ...] = ()
 
 
+@runtime_checkable
 class Fixer(Protocol):
     """Cleans renders: takes a stream of them and gives the clean images (0..1, the size of the render) in its order.
 

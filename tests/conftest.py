@@ -85,5 +85,7 @@ def config(tmp_path):
     """Thirty steps with two densifications and a reset of the opacities, into a fresh folder."""
     from difix3d.training import TrainConfig
 
-    base = TrainConfig(output_dir=tmp_path / "run", max_steps=30, eval_steps=(), save_steps=(), device="cpu")
+    base = TrainConfig(
+        fixer="none", output_dir=tmp_path / "run", max_steps=30, eval_steps=(), save_steps=(), device="cpu"
+    )
     return replace(base, densify=replace(base.densify, start=2, every=5, reset_every=12))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from difix3d.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever older programs could not continue from a newer file, or the other way round."""
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from difix3d.distill import DistillConfig
 from difix3d.losses import LossConfig
 
 
@@ -86,11 +87,12 @@ class RefineConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Trains a Gaussian-splatting model on a scene.
+    """Trains a Gaussian-splatting model on a scene, and repairs it with Difix on the way (Difix3D+).
 
     Examples:
       python scripts/train.py --scene demo
       python scripts/train.py --scene path/to/capture --resolution 960
+      python scripts/train.py --scene path/to/capture --fixer none
       python scripts/train.py --scene garden --data-dir data
       python scripts/train.py --resume --output-dir outputs/garden/first
     """
@@ -108,6 +110,10 @@ class TrainConfig:
     """Where downloaded and generated scenes lie."""
     output_dir: Path | None = None
     """Folder of this run; by default outputs/SCENE/DATE_TIME."""
+    fixer: str = "nvidia/difix_ref"
+    """Difix weights that clean novel views: a hub id, a folder, a .pkl checkpoint, or `none` for plain 3DGS."""
+    compare: bool = False
+    """Train plain 3DGS beside it, with the same seed and steps, and report both."""
     split: str = "auto"
     """Which photos are held out: `auto` (split.json, else every 8th), `interpolation`, `extrapolation`, `every:N`,
     `none`, `file:JSON`."""
@@ -153,6 +159,7 @@ class TrainConfig:
     densify: DensifyConfig = field(default_factory=DensifyConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
     def sh_degree_at(self, step: int) -> int:
         """Degree in use at a step: it grows to the full one over at most 3/7 of the run."""

@@ -77,8 +77,11 @@ def _convert(value: Any, hint: Any, name: str, source: str) -> Any:
             return None
         hint = next(option for option in get_args(hint) if option is not type(None))
         return _convert(value, hint, name, source)
-    if origin is Literal and value in get_args(hint):
-        return value
+    if origin is Literal:
+        if value in (True, False) and {"on", "off"} & set(get_args(hint)):
+            value = "on" if value else "off"  # which YAML reads as booleans
+        if value in get_args(hint):
+            return value
     if origin is tuple and isinstance(value, (list, tuple)):
         return tuple(_convert(item, get_args(hint)[0], name, source) for item in value)
     if hint is Path and isinstance(value, str):

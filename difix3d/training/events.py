@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from difix3d.distill import Verdict
 from difix3d.evaluate import Evaluation
 
 
@@ -33,10 +34,32 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The test (or, without any, training) views were rendered and compared."""
+    """The test (or, without any, training) views were rendered (``plus``: and fixed) and compared."""
 
     step: int
     result: Evaluation
+    plus: bool = False
+
+
+@dataclass(frozen=True)
+class Painting:
+    """``done`` of ``total`` novel views of the round before a step are painted."""
+
+    step: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Painted:
+    """A round is painted and judged: ``number`` of ``total``; ``seconds`` by phase."""
+
+    step: int
+    number: int
+    total: int
+    views: int
+    verdict: Verdict
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -56,5 +79,5 @@ class Finished:
     interrupted: bool
 
 
-Event = Started | Stepped | Evaluated | Saved | Finished
+Event = Started | Stepped | Painting | Painted | Evaluated | Saved | Finished
 Listener = Callable[[Any], None]

@@ -9,7 +9,6 @@ import torch
 
 from difix3d.errors import UserError
 from difix3d.gaussians import load_checkpoint, newest_checkpoint
-from difix3d.gaussians.checkpoint import nested
 from difix3d.render import rasterize
 from difix3d.scene import load_scene
 from difix3d.scene.splits import read_json
@@ -76,8 +75,9 @@ def load_run(
         ) from error
     _check_scene(loaded, facts, run)
     at, tensors, _ = load_checkpoint(path)
-    gaussians = Gaussians(**nested(tensors)["gaussians"]).to(place)
-    return Run(config, loaded, gaussians, at, float(facts["near"]))
+    prefix = "gaussians."
+    model = Gaussians(**{key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
+    return Run(config, loaded, model.to(place), at, float(facts["near"]))
 
 
 def find_checkpoint(run: Path, step: int | None = None) -> Path:

@@ -10,9 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from difix3d.errors import UserError
-from difix3d.evaluate import Evaluation
 from difix3d.gaussians import load_checkpoint, newest_checkpoint, save_checkpoint
-from difix3d.gaussians.checkpoint import nested
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import write_yaml
 from difix3d.types import Scene
@@ -20,7 +18,8 @@ from difix3d.types import Scene
 
 @dataclass(frozen=True)
 class RunFolder:
-    """``config.yaml``, ``scene.json``, ``checkpoints/``, ``metrics.json``, ``eval/``, ``point_cloud.ply``."""
+    """``config.yaml``, ``scene.json``, ``checkpoints/``, ``metrics.json``, ``eval/``, ``point_cloud.ply``; with a fixer
+    also ``rounds.json`` and ``rounds/``."""
 
     path: Path
     scene: Scene
@@ -69,8 +68,8 @@ class RunFolder:
         extra = {"photos": [self.scene.photos[i].name for i in self.scene.train]}
         return save_checkpoint(self.checkpoints, step, tensors, extra, keep=keep)
 
-    def load(self) -> tuple[int, dict[str, Any]]:
-        """The step and the nested state of the newest checkpoint.
+    def load(self) -> tuple[int, dict[str, Tensor]]:
+        """The step and the tensors of the newest checkpoint, by dotted names.
 
         Raises:
             UserError: there is none, or it was trained on other photos than this scene's.
@@ -84,14 +83,21 @@ class RunFolder:
                 f"{path} was trained on other photos than those of this scene and split",
                 cure="Resume with the --scene, --split and --seed that the run began with (config.yaml)",
             )
-        return step, nested(tensors)
+        return step, tensors
 
-    def record(self, step: int, result: Evaluation, **facts: Any) -> None:
-        """Adds an evaluation to ``metrics.json``; one of the same or a later step (before a resume) is replaced."""
-        path = self.path / "metrics.json"
-        rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        rows = [row for row in rows if row["step"] < step]
-        rows.append({"step": step, **facts, **result.to_dict()})
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(rows, indent=1), encoding="utf-8")
-        os.replace(partial, path)
+    def record(self, name: str, row: dict[str, Any]) -> None:
+        """Adds a row to a JSON list (``metrics.json``, ``rounds.json``); rows of later steps (before a resume) go."""
+        rows = [old for old in self.rows(name) if old["step"] <= row["step"] and _kind(old) != _kind(row)]
+        partial = self.path / f"{name}.partial"
+        partial.write_text(json.dumps([*rows, row], indent=1), encoding="utf-8")
+        os.replace(partial, self.path / name)
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """What was recorded; empty if nothing."""
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def _kind(row: dict[str, Any]) -> tuple[int, bool]:
+    """What there is only one row of: a step, with and without the post-render pass."""
+    return row["step"], row.get("plus", False)

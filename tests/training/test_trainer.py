@@ -19,8 +19,8 @@ from difix3d.images import read_image
 from difix3d.logs import ProgressLog, TensorBoardLog
 from difix3d.training import Trainer, trainer
 from difix3d.training.configfile import merge
+from difix3d.training.data import batches, choose_device, initial_gaussians
 from difix3d.training.events import Evaluated, Finished, Saved, Started, Stepped
-from difix3d.training.trainer import batches, choose_device, initial_gaussians
 from difix3d.types import Gaussians
 
 

@@ -1,0 +1,67 @@
+"""Difix as a :class:`~difix3d.types.Fixer`: a stream of renders in, a stream of clean images out."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.difix.pipeline import DifixPipeline
+from difix3d.difix.sizes import fit
+from difix3d.types import Degraded
+
+
+class DifixFixer:
+    """Fixes renders in batches, each with its references.
+
+    Args:
+        pipe: the model; ``pipe.optimize()`` it for speed.
+        device: where it runs.
+        batch: renders at a time.
+        offload: keep the model in main memory, and on the device only while a stream is fixed.
+    """
+
+    def __init__(
+        self, pipe: DifixPipeline, device: torch.device | str = "cpu", *, batch: int = 1, offload: bool = False
+    ):
+        self.pipe = pipe
+        self.device = torch.device(device)
+        self.batch = batch
+        self.offload = offload
+
+    def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]:
+        self.pipe.to(self.device)
+        try:
+            for group in batches(degraded, self.batch):
+                yield from self._fix(group)
+        finally:
+            if self.offload:
+                self.pipe.to("cpu")
+                if self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+
+    def _fix(self, group: list[Degraded]) -> Float[Tensor, "B H W 3"]:
+        images = torch.stack([item.rgb for item in group]).permute(0, 3, 1, 2)
+        height, width = images.shape[-2:]
+        sets = [
+            torch.stack([fit(photo.image.permute(2, 0, 1), height, width) for photo in item.references])
+            for item in group
+            if item.references
+        ]
+        return self.pipe.fix(images, torch.stack(sets) if sets else None).permute(0, 2, 3, 1)
+
+
+def batches(degraded: Iterable[Degraded], size: int) -> Iterator[list[Degraded]]:
+    """Neighbours in groups of at most ``size``, each of one image size and one number of references."""
+    group: list[Degraded] = []
+    for item in degraded:
+        if group and (len(group) == size or _kind(item) != _kind(group[0])):
+            yield group
+            group = []
+        group.append(item)
+    if group:
+        yield group
+
+
+def _kind(item: Degraded) -> tuple[torch.Size, int]:
+    return item.rgb.shape, len(item.references)

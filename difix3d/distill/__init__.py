@@ -1,0 +1,8 @@
+"""Distillation: novel views, cleaned by a fixer, become training views (Difix3D, section 4.2), with a gate."""
+
+from difix3d.distill.config import DistillConfig
+from difix3d.distill.distiller import Distiller, Round
+from difix3d.distill.gate import Verdict, judge
+from difix3d.distill.references import RenderFn
+
+__all__ = ["DistillConfig", "Distiller", "RenderFn", "Round", "Verdict", "judge"]

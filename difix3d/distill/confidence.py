@@ -1,0 +1,114 @@
+"""How far a fixed pixel is to be believed: what photos say, seen through the rendered depth.
+
+The known weakness of fixing is that it repaints what was right. Photos can tell: carried to the novel camera by the
+rendered depth, they show where the render was right already, and where the fix contradicts them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from difix3d.distill.references import RenderFn, coarse, rendered_depth
+from difix3d.geometry.warp import warp
+from difix3d.types import Degraded, View
+
+SIDE = 320
+"""Long side, in pixels, of the images that are compared: small ones forgive the last pixel of a depth's error."""
+CONTRADICTION = 0.08
+"""A fix that is further from the photos than the render was, by this (0..1, mean of the channels), loses 63 % of its
+weight."""
+CHANGE = 0.5
+"""The same for a change of the image where no photo can judge."""
+RIGHT = 0.04
+"""A render this near to the photos is taken to be right."""
+
+Map = Float[Tensor, "h w"]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What photos say about a render and its fix, on a small grid.
+
+    Attributes:
+        judged: pixels that at least one photo sees.
+        render_error, fixed_error: distance to the photo that agrees best, 0..1; 0 where no photo sees.
+        change: distance between render and fix, 0..1.
+    """
+
+    judged: Bool[Tensor, "h w"]
+    render_error: Map
+    fixed_error: Map
+    change: Map
+
+
+@torch.no_grad()
+def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"], photos: Sequence[View], render: RenderFn) -> Evidence:
+    """Carries the photos to the novel camera and compares.
+
+    Args:
+        degraded: the render with its depth.
+        fixed: what the fixer made of it.
+        photos: captured views; the nearest two or three are enough.
+        render: the model, for the depth of the photos' cameras.
+    """
+    camera = coarse(degraded.camera, SIDE)
+    size = (int(camera.height[0]), int(camera.width[0]))
+    before, after = _reduce(degraded.rgb, size), _reduce(fixed, size)
+    depth = torch.nn.functional.interpolate(degraded.depth[None, None], size, mode="nearest")[0, 0]
+    judged = torch.zeros(size, dtype=torch.bool, device=depth.device)
+    errors = torch.full((2, *size), torch.inf, device=depth.device)
+    for photo in photos:
+        small = coarse(photo.camera, SIDE)
+        image = _reduce(photo.image, (int(small.height[0]), int(small.width[0])))
+        warped, valid = warp(image, rendered_depth(render(small)), small, depth, camera)
+        for i, other in enumerate((before, after)):
+            distance = _smooth((warped - other).abs().mean(-1) * valid) / _smooth(valid.float()).clamp(min=1e-6)
+            errors[i] = torch.where(valid, torch.minimum(errors[i], distance), errors[i])
+        judged |= valid
+    errors = torch.where(judged, errors, 0.0)
+    return Evidence(judged, errors[0], errors[1], _smooth((after - before).abs().mean(-1)))
+
+
+def confidence(evidence: Evidence, size: tuple[int, int]) -> Float[Tensor, "H W"]:
+    """Weight, 0..1, of each fixed pixel in training.
+
+    Where photos see the pixel, it falls as the fix moves away from them. Elsewhere the fix has as much credit as it
+    earned where it was judged, and less the more it changed.
+
+    Args:
+        evidence: of this fix.
+        size: (height, width) of the result.
+    """
+    worse = (evidence.fixed_error - evidence.render_error).clamp(min=0)
+    agreement = torch.exp(-worse / CONTRADICTION)
+    credit = agreement[evidence.judged].mean() if evidence.judged.any() else 1.0
+    unseen = credit * torch.exp(-evidence.change / CHANGE)
+    return _enlarge(torch.where(evidence.judged, agreement, unseen), size)
+
+
+def share_of_fix(evidence: Evidence, size: tuple[int, int]) -> Float[Tensor, "H W"]:
+    """Share, 0..1, of the fixed image in a blend with the render: what was right stays.
+
+    Args:
+        evidence: of this fix.
+        size: (height, width) of the result.
+    """
+    right = torch.exp(-evidence.render_error / RIGHT)
+    weight = torch.exp(-(evidence.fixed_error - evidence.render_error).clamp(min=0) / CONTRADICTION)
+    return _enlarge(torch.where(evidence.judged, (1 - right) * weight, 1.0), size)
+
+
+def _reduce(image: Float[Tensor, "H W 3"], size: tuple[int, int]) -> Float[Tensor, "h w 3"]:
+    small = torch.nn.functional.interpolate(image.permute(2, 0, 1)[None], size, mode="area")
+    return small[0].permute(1, 2, 0)
+
+
+def _smooth(values: Map) -> Map:
+    return torch.nn.functional.avg_pool2d(values[None], 5, 1, 2, count_include_pad=False)[0]
+
+
+def _enlarge(values: Map, size: tuple[int, int]) -> Float[Tensor, "H W"]:
+    return torch.nn.functional.interpolate(values[None, None], size, mode="bilinear", align_corners=False)[0, 0]

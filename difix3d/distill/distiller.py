@@ -1,0 +1,194 @@
+"""One round of distillation: novel cameras, rendered, fixed, and weighed by what photos say."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from difix3d.distill.confidence import confidence, gather
+from difix3d.distill.config import DistillConfig
+from difix3d.distill.novel import perturbed, toward
+from difix3d.distill.references import References, RenderFn, rendered_depth
+from difix3d.errors import UserError
+from difix3d.types import Cameras, Degraded, Fixer, PseudoViews, Scene, View
+
+WITNESSES = 3
+"""Photos that judge a fix."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round painted.
+
+    Attributes:
+        pseudo: the new training views.
+        renders: what the fixer was given, 8 bits.
+        seconds: time of each phase: ``move``, ``render`` (with the choice of references), ``fix``, ``weigh``.
+    """
+
+    pseudo: PseudoViews
+    renders: tuple[UInt8[Tensor, "_ _ 3"], ...]
+    seconds: dict[str, float]
+
+
+class Distiller:
+    """Paints pseudo views of a model; it holds no state of its own, so that a round follows from its step.
+
+    Args:
+        config: what to do.
+        scene: whose captured cameras the novel ones start from.
+        photo: gives a captured view by its index.
+        fixer: cleans renders.
+        targets: where the novel cameras go; ``None`` to perturb the captured ones.
+        max_steps: length of the run.
+        seed: of the perturbations.
+        device: where the model renders.
+    """
+
+    def __init__(
+        self,
+        config: DistillConfig,
+        scene: Scene,
+        photo: Callable[[int], View],
+        fixer: Fixer,
+        *,
+        targets: Cameras | None,
+        max_steps: int,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ):
+        self.config = config
+        self.scene = scene
+        self.photo = photo
+        self.fixer = fixer
+        self.captured = scene.cameras.to(device)
+        self.targets = None if targets is None else targets.to(device)
+        self.steps = list(config.schedule(max_steps))
+        self.seed = seed
+
+    def held_out(self, step: int) -> list[int]:
+        """The captured photos that the round at a step neither looks at nor trains on, for the gate; turn by turn."""
+        train = self.scene.train
+        if self.config.gate == "off" or len(train) < 2:
+            return []
+        count = max(1, min(self.config.held_out, len(train) // 8))
+        order = np.random.default_rng(self.seed).permutation(train)
+        first = self.steps.index(step) * count
+        return [int(order[(first + i) % len(order)]) for i in range(count)]
+
+    def cameras(self, step: int, render: RenderFn) -> Cameras:
+        """The novel cameras of the round at a step."""
+        captured = self.captured[self.scene.train]
+        number = self.steps.index(step) + 1
+        if self.targets is None:
+            distance = self.config.step * number
+            generator = torch.Generator().manual_seed((self.seed << 32) + step)
+            return perturbed(captured, self.config.perturbed, distance, render, generator)
+        if self.config.mode == "once":
+            return self.targets
+        return toward(captured, self.targets, number, self.config.step)
+
+    @torch.no_grad()
+    def paint(
+        self, render: RenderFn, step: int, progress: Callable[[int, int], None] = lambda _done, _of: None
+    ) -> Round:
+        """The round at a step of the schedule.
+
+        Args:
+            render: the model, with depth.
+            step: of the training.
+            progress: is told how many views of how many are painted.
+
+        Raises:
+            UserError: the fixer gave something else than a finite image of the render's size.
+        """
+        clock = Clock()
+        with clock("move"):
+            cameras = self.cameras(step, render)
+        left_out = set(self.held_out(step))
+        references = References(self.captured, [i for i in self.scene.train if i not in left_out], render)
+        pending: deque[tuple[Degraded, list[View]]] = deque()
+
+        def renders() -> Iterator[Degraded]:
+            for i in range(len(cameras)):
+                with clock("render"):
+                    degraded, witnesses = self._render(cameras[i], render, references)
+                pending.append((degraded, witnesses))
+                yield degraded
+
+        stream = self.fixer(renders())
+        painted = []
+        for i in range(len(cameras)):
+            with clock("fix"):
+                fixed = next(stream, None)
+            degraded, witnesses = pending.popleft()
+            fixed = self._checked(fixed, degraded, i)
+            with clock("weigh"):
+                painted.append((degraded, fixed, self._weigh(degraded, fixed, witnesses, render)))
+            progress(i + 1, len(cameras))
+        seconds = clock.seconds
+        seconds["fix"] -= seconds["render"]  # which runs inside of it
+        return Round(self._collect(cameras, painted, step), tuple(_bytes(d.rgb) for d, _, _ in painted), seconds)
+
+    def _render(self, camera: Cameras, render: RenderFn, references: References) -> tuple[Degraded, list[View]]:
+        out = render(camera)
+        depth = rendered_depth(out)
+        best = references(camera, depth, max(WITNESSES, self.config.references))
+        photos = [self.photo(index) for index in best]
+        rgb, alpha = out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0]
+        return Degraded(camera, rgb, alpha, depth, tuple(photos[: self.config.references])), photos[:WITNESSES]
+
+    def _checked(self, fixed: Tensor | None, degraded: Degraded, number: int) -> Float[Tensor, "H W 3"]:
+        if fixed is None:
+            raise UserError(f"The fixer ended after {number} images", "It has to return one for each render")
+        if fixed.shape != degraded.rgb.shape or not fixed.isfinite().all():
+            raise UserError(
+                f"The fixer's image of novel camera {number} is {tuple(fixed.shape)}"
+                f"{'' if fixed.isfinite().all() else ' with values that are no numbers'}",
+                f"The render is {tuple(degraded.rgb.shape)}, and values are in 0..1",
+                "Try other weights (--fixer), or fp32 if they are in half precision",
+            )
+        return fixed
+
+    def _weigh(
+        self, degraded: Degraded, fixed: Tensor, witnesses: Sequence[View], render: RenderFn
+    ) -> Float[Tensor, "H W"]:
+        covered = (degraded.alpha >= self.config.alpha).float()
+        if self.config.gate == "off":
+            return covered
+        return covered * confidence(gather(degraded, fixed, witnesses, render), (covered.shape[0], covered.shape[1]))
+
+    def _collect(self, cameras: Cameras, painted: Sequence[tuple[Degraded, Tensor, Tensor]], step: int) -> PseudoViews:
+        return PseudoViews(
+            cameras=cameras.to("cpu"),
+            images=tuple(_bytes(fixed) for _, fixed, _ in painted),
+            confidence=tuple(_bytes(weight) for _, _, weight in painted),
+            reference=torch.tensor([d.references[0].index if d.references else -1 for d, _, _ in painted]),
+            weight=self.config.weight,
+            step=step,
+        )
+
+
+class Clock:
+    """Adds up the seconds of named phases."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("move", "render", "fix", "weigh"), 0.0)
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds[phase] += time.perf_counter() - start
+
+
+def _bytes(values: Tensor) -> Tensor:
+    return (values.clamp(0, 1) * 255).round().to(torch.uint8).cpu()

@@ -1,0 +1,54 @@
+"""Pictures of a round: what was rendered, what the fixer made of it, what it looked at, and what is believed."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageDraw
+
+from difix3d.distill.distiller import Round
+from difix3d.images import resize, to_uint8, write_image
+from difix3d.types import View
+
+ROWS, WIDTH, GAP, TITLE = 12, 320, 4, 16
+COLUMNS = ("render", "fixed", "reference photo", "believed (white)")
+
+
+def write_round(painted: Round, folder: Path, photo: Callable[[int], View]) -> None:
+    """Writes ``render/NN.png``, ``fixed/NN.png``, ``confidence/NN.png`` and, to look at, ``sheet.png``.
+
+    Args:
+        painted: the round.
+        folder: of this round.
+        photo: gives a captured view by its index.
+    """
+    pseudo = painted.pseudo
+    for i in range(len(pseudo)):
+        write_image(folder / "render" / f"{i:02d}.png", painted.renders[i])
+        write_image(folder / "fixed" / f"{i:02d}.png", pseudo.images[i])
+        write_image(folder / "confidence" / f"{i:02d}.png", pseudo.confidence[i][..., None].expand(-1, -1, 3))
+    chosen = np.unique(np.linspace(0, len(pseudo) - 1, min(ROWS, len(pseudo))).round().astype(int)).tolist()
+    rows = []
+    for i in chosen:
+        reference = int(pseudo.reference[i])
+        panels = [painted.renders[i].numpy(), pseudo.images[i].numpy()]
+        panels.append(np.zeros_like(panels[0]) if reference < 0 else to_uint8(photo(reference).image))
+        panels.append(np.repeat(pseudo.confidence[i].numpy()[..., None], 3, 2))
+        rows.append(_row(panels))
+    write_image(folder / "sheet.png", np.concatenate([_titles(), *rows]))
+
+
+def _row(panels: list[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "_ _ 3"]:
+    """The panels side by side, each as wide as a column and as high as the first."""
+    height = round(panels[0].shape[0] * WIDTH / panels[0].shape[1])
+    gap = np.full((height, GAP, 3), 255, np.uint8)
+    cells = [cell for panel in panels for cell in (resize(panel, WIDTH, height), gap)]
+    return np.pad(np.concatenate(cells[:-1], axis=1), ((0, GAP), (0, 0), (0, 0)), constant_values=255)
+
+
+def _titles() -> UInt8[np.ndarray, "_ _ 3"]:
+    strip = Image.new("RGB", (len(COLUMNS) * (WIDTH + GAP) - GAP, TITLE), "white")
+    for i, title in enumerate(COLUMNS):
+        ImageDraw.Draw(strip).text((i * (WIDTH + GAP) + 2, 2), title, "black")
+    return np.asarray(strip)

@@ -1,0 +1,43 @@
+"""Pseudo views in training: drawing from them, and storing them."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from difix3d.types import Cameras, PseudoViews, View
+
+PREFIX = "pseudo."
+
+
+def draw(pseudo: PseudoViews, count: int, rng: np.random.Generator, device: torch.device | str) -> list[View]:
+    """``count`` of the views at random, all of one image size."""
+    first = int(rng.integers(len(pseudo)))
+    alike = [i for i, image in enumerate(pseudo.images) if image.shape == pseudo.images[first].shape]
+    return [pseudo.view(i, device) for i in [first, *rng.choice(alike, count - 1).tolist()]]
+
+
+def pack(pseudo: PseudoViews) -> dict[str, Tensor]:
+    """The views as named tensors, for a checkpoint."""
+    cameras = pseudo.cameras
+    tensors = {"c2w": cameras.c2w, "K": cameras.K, "width": cameras.width, "height": cameras.height}
+    tensors |= {"reference": pseudo.reference, "weight": torch.tensor(pseudo.weight, dtype=torch.float64)}
+    tensors["step"] = torch.tensor(pseudo.step)
+    for i, (image, confidence) in enumerate(zip(pseudo.images, pseudo.confidence, strict=True)):
+        tensors |= {f"image.{i}": image, f"confidence.{i}": confidence}
+    return {PREFIX + name: value for name, value in tensors.items()}
+
+
+def unpack(tensors: dict[str, Tensor]) -> PseudoViews | None:
+    """The views among the tensors of a checkpoint; ``None`` if there are none."""
+    own = {name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)}
+    if not own:
+        return None
+    count = len(own["reference"])
+    return PseudoViews(
+        cameras=Cameras(own["c2w"], own["K"], own["width"], own["height"]),
+        images=tuple(own[f"image.{i}"] for i in range(count)),
+        confidence=tuple(own[f"confidence.{i}"] for i in range(count)),
+        reference=own["reference"],
+        weight=float(own["weight"]),
+        step=int(own["step"]),
+    )

@@ -1,0 +1,76 @@
+"""Which photos show the part of the scene that a novel camera sees."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.geometry.poses import pose_distance
+from difix3d.geometry.warp import seen_by, unproject
+from difix3d.types import Cameras, Render
+
+RenderFn = Callable[[Cameras], Render]
+"""The model, rendered: RGB, alpha and depth."""
+
+CANDIDATES = 8
+COARSE = 80
+"""Long side, in pixels, of the depth maps that overlap is measured with."""
+
+
+class References:
+    """Chooses the best of the captured cameras by pose and overlap.
+
+    The nearest pose is not always the best view: a wall may stand between, or the camera look elsewhere. So among the
+    eight nearest those count that see most of what the novel camera sees, and of those the nearest come first.
+
+    Args:
+        cameras: all captured cameras.
+        candidates: indices of those that may be chosen.
+        render: the model, whose depth tells what hides what.
+    """
+
+    def __init__(self, cameras: Cameras, candidates: Sequence[int], render: RenderFn):
+        self.cameras = cameras
+        self.candidates = torch.tensor(list(candidates), dtype=torch.long)
+        self.render = render
+        self._depths: dict[int, Float[Tensor, "H W"]] = {}
+
+    def __call__(self, camera: Cameras, depth: Float[Tensor, "H W"], count: int) -> list[int]:
+        """The ``count`` best captured cameras for a novel one with its rendered depth, the best first."""
+        poses = self.cameras.c2w[self.candidates.to(self.cameras.c2w.device)]
+        order = pose_distance(camera.c2w, poses).argsort()[: max(CANDIDATES, count)]
+        near = self.candidates[order.cpu()].tolist()
+        overlaps = self._overlaps(camera, depth, near)
+        enough = 0.9 * max(overlaps)
+        # those that see (nearly) as much as the best one come first, by distance; then the others, by overlap
+        ranks = [(0.0, i) if overlap >= enough else (1 - overlap, i) for i, overlap in enumerate(overlaps)]
+        return [near[i] for _, i in sorted(ranks)[:count]]
+
+    def _overlaps(self, camera: Cameras, depth: Float[Tensor, "H W"], captured: list[int]) -> list[float]:
+        """Share of the novel pixels that each captured camera sees as well."""
+        stride = max(1, max(depth.shape) // COARSE)
+        points = unproject(depth, camera)[::stride, ::stride]
+        there = depth[::stride, ::stride] > 0
+        total = max(1, int(there.sum()))
+        shares = []
+        for index in captured:
+            small = coarse(self.cameras[index], COARSE)
+            if index not in self._depths:
+                self._depths[index] = rendered_depth(self.render(small))
+            seen, _ = seen_by(points, small, self._depths[index], tolerance=0.1)
+            shares.append(float((seen & there).sum()) / total)
+        return shares
+
+
+def coarse(camera: Cameras, side: int) -> Cameras:
+    """The camera with an image of at most ``side`` pixels on its long side."""
+    width, height = camera.size
+    scale = min(1.0, side / max(width, height))
+    return camera.resized(max(1, round(width * scale)), max(1, round(height * scale)))
+
+
+def rendered_depth(render: Render) -> Float[Tensor, "H W"]:
+    """The depth map of a single render."""
+    assert render.depth is not None
+    return render.depth[0, ..., 0]

@@ -1,0 +1,104 @@
+"""The "+" of Difix3D+: every rendered frame passes through the fixer once more (section 4.3)."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.distill.confidence import gather, share_of_fix
+from difix3d.distill.references import References, RenderFn, rendered_depth
+from difix3d.types import Cameras, Degraded, Fixer, Render, Scene, View
+
+WITNESSES = 3
+"""Photos that say what was right already."""
+AHEAD = 2
+"""Frames that are rendered while one is fixed."""
+
+Item = TypeVar("Item")
+
+
+class PostRender:
+    """A model with a fixer behind it: a camera in, a fixed frame out.
+
+    Args:
+        render: the model, with depth.
+        fixer: cleans frames.
+        scene: its training photos are the references.
+        photo: gives a captured view by its index.
+        trust: keep rendered pixels that photos agree with, instead of all fixed ones.
+        references: photos that the fixer looks at beside each frame.
+        device: where the model renders.
+    """
+
+    def __init__(
+        self,
+        render: RenderFn,
+        fixer: Fixer,
+        scene: Scene,
+        photo: Callable[[int], View],
+        *,
+        trust: bool = True,
+        references: int = 1,
+        device: torch.device | str = "cpu",
+    ):
+        self.render = render
+        self.fixer = fixer
+        self.photo = photo
+        self.trust = trust
+        self.references = references
+        self.device = torch.device(device)
+        self._nearest = References(scene.cameras.to(device), scene.train.tolist(), render)
+
+    @torch.no_grad()
+    def __call__(self, camera: Cameras) -> Render:
+        """Renders one camera; alpha and depth are the model's, as the fixer does not touch them."""
+        degraded, witnesses = self._prepare(camera.to(self.device))
+        fixed = next(iter(self.fixer([degraded])))
+        rgb = self._finish(degraded, fixed, witnesses)
+        return Render(rgb[None], degraded.alpha[None, ..., None], degraded.depth[None, ..., None])
+
+    def stream(self, cameras: Iterable[Cameras]) -> Iterator[Float[Tensor, "H W 3"]]:
+        """Fixed frames of single cameras, in their order; the next frames are rendered while one is fixed."""
+        waiting: deque[tuple[Degraded, list[View]]] = deque()
+
+        def degraded() -> Iterator[Degraded]:
+            for item in ahead((self._prepare(camera.to(self.device)) for camera in cameras), AHEAD):
+                waiting.append(item)
+                yield item[0]
+
+        for fixed in self.fixer(degraded()):
+            item, witnesses = waiting.popleft()
+            yield self._finish(item, fixed, witnesses)
+
+    @torch.no_grad()
+    def _prepare(self, camera: Cameras) -> tuple[Degraded, list[View]]:
+        out = self.render(camera)
+        depth = rendered_depth(out)
+        photos = [self.photo(i) for i in self._nearest(camera, depth, max(WITNESSES, self.references))]
+        degraded = Degraded(camera, out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0], depth)
+        return replace(degraded, references=tuple(photos[: self.references])), photos[:WITNESSES]
+
+    @torch.no_grad()
+    def _finish(
+        self, degraded: Degraded, fixed: Float[Tensor, "H W 3"], witnesses: list[View]
+    ) -> Float[Tensor, "H W 3"]:
+        if not self.trust:
+            return fixed
+        evidence = gather(degraded, fixed, witnesses, self.render)
+        share = share_of_fix(evidence, (fixed.shape[0], fixed.shape[1]))[..., None]
+        return degraded.rgb + share * (fixed - degraded.rgb)
+
+
+def ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
+    """The items in their order, up to ``count`` of them made in advance by a thread; its errors are raised here."""
+    end: Any = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as worker:
+        coming = deque(worker.submit(next, items, end) for _ in range(count))
+        while (item := coming.popleft().result()) is not end:
+            coming.append(worker.submit(next, items, end))
+            yield item

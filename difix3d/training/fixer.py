@@ -1,0 +1,30 @@
+"""The fixer of a run, by its name."""
+
+import torch
+
+from difix3d.errors import UserError
+from difix3d.types import Fixer
+
+
+def load_fixer(name: str, device: torch.device) -> Fixer | None:
+    """Difix by hub id, folder or checkpoint, ready to run; ``none`` is ``None``.
+
+    Where the device is a GPU the model waits in main memory while the Gaussians train.
+
+    Raises:
+        UserError: the weights cannot be had; it names the ways out, as nothing is ever trained silently without them.
+    """
+    if name == "none":
+        return None
+    from difix3d.difix import DifixFixer, load_difix  # brings diffusers and transformers, which take seconds
+
+    try:
+        pipe = load_difix(name, device)
+    except UserError as error:
+        raise UserError(
+            f"The fixer {name!r} cannot be loaded: {error.fact}",
+            error.limit,
+            "Pass --fixer FOLDER (downloaded elsewhere), --fixer with another hub id, or --fixer none for plain 3DGS",
+        ) from error
+    pipe.optimize(pipe.unet.dtype, compile=False)
+    return DifixFixer(pipe, device, offload=device.type == "cuda")

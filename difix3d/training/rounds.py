@@ -1,0 +1,126 @@
+"""The rounds of a training: novel views are painted when the schedule says so, judged, and mixed in with the photos."""
+
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from difix3d.distill import Distiller, judge
+from difix3d.distill.pictures import write_round
+from difix3d.distill.pseudo import draw, pack, unpack
+from difix3d.errors import UserError
+from difix3d.scene.paths import read_path
+from difix3d.training.events import Painted, Painting
+from difix3d.types import Cameras, Fixer, PseudoViews, Scene, View
+
+
+class Rounds:
+    """What distillation adds to a trainer.
+
+    Args:
+        trainer: the :class:`~difix3d.training.Trainer` whose model is rendered, tried and rolled back.
+        fixer: cleans renders.
+        targets: where the novel cameras go; by default what the configuration says.
+
+    Attributes:
+        pseudo: the novel views in use; ``None`` before the first round and after a rollback.
+    """
+
+    def __init__(self, trainer: Any, fixer: Fixer, targets: Cameras | None = None):
+        config = trainer.config
+        self.trainer = trainer
+        self.config = config.distill
+        self.pseudo: PseudoViews | None = None
+        self.distiller = Distiller(
+            self.config,
+            trainer.scene,
+            trainer.views.__getitem__,
+            fixer,
+            targets=choose_targets(self.config.targets, trainer.scene) if targets is None else targets,
+            max_steps=config.max_steps,
+            seed=config.seed,
+            device=trainer.device,
+        )
+
+    def update(self, step: int) -> None:
+        """Before a step of the schedule: paints the novel views anew, and keeps them if they do no harm."""
+        steps, trainer = self.distiller.steps, self.trainer
+        if step not in steps:
+            return
+        render = partial(trainer.render, trainer.gaussians, background=trainer.background(), depth=True)
+        painted = self.distiller.paint(render, step, lambda done, of: trainer.emit(Painting(step, done, of)))
+        held_out = self.distiller.held_out(step)
+        start = time.perf_counter()
+        self.pseudo, verdict = judge(
+            painted.pseudo, partial(self._probe, held_out, step) if held_out else None, self.config
+        )
+        seconds = painted.seconds | {"judge": time.perf_counter() - start}
+        write_round(painted, trainer.run.path / "rounds" / f"step_{step:06d}", trainer.views.__getitem__)
+        row = {
+            "step": step,
+            "decision": verdict.decision,
+            "gain": verdict.gain,
+            "weight": 0.0 if self.pseudo is None else self.pseudo.weight,
+            "held_out": [trainer.scene.photos[i].name for i in held_out],
+            "psnr_without": verdict.without,
+            "trials": [{"weight": weight, "psnr": psnr} for weight, psnr in verdict.trials],
+            "confidence": [float(weights.float().mean()) / 255 for weights in painted.pseudo.confidence],
+            "references": [trainer.scene.photos[i].name for i in painted.pseudo.reference.tolist() if i >= 0],
+            "cameras": painted.pseudo.cameras.c2w.tolist(),
+            "seconds": seconds,
+        }
+        trainer.run.record("rounds.json", row)
+        trainer.emit(Painted(step, steps.index(step) + 1, len(steps), len(painted.pseudo), verdict, seconds))
+
+    def pick(self, step: int) -> list[View] | None:
+        """The novel views to train on at a step; ``None`` if it is the photos' turn."""
+        return self._pick(self.pseudo, step)
+
+    def state(self) -> dict[str, Tensor]:
+        """The novel views, as tensors of a checkpoint."""
+        return {} if self.pseudo is None else pack(self.pseudo)
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Puts back the novel views from the tensors of a checkpoint."""
+        self.pseudo = unpack(state)
+
+    def _pick(self, pseudo: PseudoViews | None, step: int) -> list[View] | None:
+        config = self.trainer.config
+        rng = np.random.default_rng((config.seed, step, len("novel")))
+        if pseudo is None or rng.random() >= self.config.share:
+            return None
+        return draw(pseudo, config.batch_size, rng, self.trainer.device)
+
+    def _probe(self, held_out: list[int], step: int, pseudo: PseudoViews | None) -> list[float]:
+        """A branch of the gate's trial; densification rests, so that all that differs is the views."""
+        trainer = self.trainer
+        before = {name: value.clone() for name, value in trainer.state().items()}
+        photos = trainer.photos(
+            replace(trainer.scene, train=np.setdiff1d(trainer.scene.train, held_out)), trainer.drawn
+        )
+        for number in range(step, step + self.config.probe_steps(trainer.config.max_steps)):
+            views = self._pick(pseudo, number)
+            trainer.step(next(photos) if views is None else views, number, densify=False)
+        photos.close()
+        scores = trainer.evaluate(held_out, "held out").images
+        trainer.load_state(before)
+        return [score.psnr for score in scores]
+
+
+def choose_targets(name: str, scene: Scene) -> Cameras | None:
+    """Where novel cameras go, by the name in the configuration; ``None`` to perturb the captured ones."""
+    if name == "perturb" or (name == "auto" and len(scene.test) == 0):
+        return None
+    if name not in ("auto", "eval"):
+        return read_path(Path(name), scene).cameras
+    if len(scene.test) == 0:
+        raise UserError(
+            "The novel cameras have no targets",
+            "--distill.targets eval needs held-out photos, and this split has none",
+            "Use --distill.targets perturb, a camera path file, or another --split",
+        )
+    return scene.cameras[scene.test]
