@@ -19,7 +19,7 @@ from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.images import to_uint8, write_image
-from difix3d.scene.paths import PATHS, CameraPath, fit, path_cameras, write_path
+from difix3d.scene.paths import PATHS, CameraPath, fit, natural_path, path_cameras, write_path
 from difix3d.training.load import Run, load_run
 from difix3d.types import Cameras, Scene
 from difix3d.video import video_writer
@@ -42,10 +42,11 @@ class RenderConfig:
 
     run: tyro.conf.Positional[Path]
     """Folder of the run: what training was given as --output-dir, or named at its end."""
-    path: str = "ellipse"
+    path: str = "auto"
     """Where the camera goes: `ellipse` around what the training cameras look at; `spiral` within them, for captures
-    that all face forward; `interp` through them in the order of the photos; or a JSON file: nerfstudio's
-    camera_path.json (with dataparser_transforms.json beside it), or one that this program wrote."""
+    from one side; `auto` is the one of these that fits; `interp` goes through the training cameras in the order of the
+    photos; or a JSON file: nerfstudio's camera_path.json (with dataparser_transforms.json beside it), or one that this
+    program wrote."""
     frames: int | None = None
     """Number of frames of an ellipse, spiral or interp (default 120); a file has its own."""
     fps: float | None = None
@@ -77,6 +78,8 @@ def render(args: Sequence[str] | None = None) -> None:
     config = tyro.cli(RenderConfig, args=args, prog="difix3d render")
     check(config)
     run = load_run(config.run, step=config.step, scene=config.scene, data_dir=config.data_dir, device=config.device)
+    if config.path == "auto":
+        config = replace(config, path=natural_path(run.scene))
     path = choose_path(config, run.scene)
     name = config.path if config.path in PATHS else Path(config.path).stem
     output = config.output or config.run / "renders" / name
@@ -99,7 +102,7 @@ def check(config: RenderConfig) -> None:
     """Refuses options that contradict each other."""
     if not (config.images or config.video):
         raise UserError("There is nothing to write", "--no-images and --no-video leave no result", "Leave one out")
-    if config.frames is not None and config.path not in PATHS:
+    if config.frames is not None and config.path not in {"auto", *PATHS}:
         raise UserError(
             f"--frames is {config.frames}, but {config.path} has its own number of frames",
             f"--frames is for {', '.join(PATHS)}",

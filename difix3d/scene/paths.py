@@ -27,7 +27,7 @@ from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.geometry.normalize import transform_poses
-from difix3d.geometry.poses import ellipse, interpolate_path, spiral
+from difix3d.geometry.poses import ellipse, focus_point, interpolate_path, spiral
 from difix3d.scene.splits import read_json
 from difix3d.scene.transforms import FROM_OPENGL
 from difix3d.types import Cameras, Scene
@@ -81,6 +81,13 @@ def path_cameras(name_or_file: str, scene: Scene, frames: int = 120) -> CameraPa
     train = scene.cameras[np.sort(scene.train)]
     c2w = PATHS[name_or_file](train.c2w, frames)
     return CameraPath(replace(train[[0] * frames], c2w=c2w), FPS)
+
+
+def natural_path(scene: Scene) -> str:
+    """``ellipse`` where the training cameras stand (nearly) all around what they look at, else ``spiral``."""
+    c2w = scene.cameras.c2w[scene.train]
+    sides = torch.nn.functional.normalize((c2w[:, :3, 3] - focus_point(c2w))[:, :2], dim=1)  # seen from above
+    return "ellipse" if float(sides.mean(0).norm()) < 0.5 else "spiral"  # an arc of 217 degrees has 0.5
 
 
 def fit(cameras: Cameras, width: int, height: int) -> Cameras:
