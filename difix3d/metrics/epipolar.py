@@ -1,6 +1,6 @@
 """Do the frames along a path obey its cameras? By matched features and epipolar lines, without any depth."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +38,7 @@ def tsed(
     cameras: Cameras,
     min_matches: int = MIN_MATCHES,
     max_error: float = MAX_ERROR,
+    progress: Callable[[int], None] | None = None,
 ) -> Tsed:
     """The share of adjacent frames that are consistent with their cameras (Yu et al. 2023, section 4.2).
 
@@ -50,16 +51,23 @@ def tsed(
         frames: pictures along the path, in order.
         cameras: one for each; two adjacent ones at the same place have no epipolar lines, and their pair counts as
             inconsistent.
+        progress: called after each frame with the number of frames done so far (about half a second each).
     """
     extract, match = _sift()
-    found = [extract(frame) for frame in frames]
-    counts, errors = [], []
-    for index in range(len(frames) - 1):
-        (points_a, a), (points_b, b) = found[index : index + 2]
-        pairs = match(a, b)
-        distance = epipolar_distance(points_a[pairs[:, 0]], points_b[pairs[:, 1]], cameras[index], cameras[index + 1])
-        counts.append(len(pairs))
-        errors.append(float(distance.quantile(0.5)) if len(pairs) else float("inf"))
+    counts: list[int] = []
+    errors: list[float] = []
+    before = None
+    for index, frame in enumerate(frames):
+        points, features = extract(frame)
+        if before is not None:
+            pairs = match(before[1], features)
+            a, b = before[0][pairs[:, 0]], points[pairs[:, 1]]
+            distance = epipolar_distance(a, b, cameras[index - 1], cameras[index])
+            counts.append(len(pairs))
+            errors.append(float(distance.quantile(0.5)) if len(pairs) else float("inf"))
+        before = points, features
+        if progress is not None:
+            progress(index + 1)
     consistent = [n >= min_matches and error < max_error for n, error in zip(counts, errors, strict=True)]
     score = sum(consistent) / len(consistent) if consistent else float("nan")
     return Tsed(score, tuple(counts), tuple(errors))
@@ -91,8 +99,13 @@ def _sift() -> tuple[Any, Any]:
 
     options = pycolmap.FeatureExtractionOptions()
     options.sift.edge_threshold = EDGE_THRESHOLD
-    extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
-    matcher = pycolmap.FeatureMatcher.create(pycolmap.FeatureMatchingOptions(), pycolmap.Device.cpu)
+    level = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value  # it announces itself on stderr
+    try:
+        extractor = pycolmap.FeatureExtractor.create(options, pycolmap.Device.cpu)
+        matcher = pycolmap.FeatureMatcher.create(pycolmap.FeatureMatchingOptions(), pycolmap.Device.cpu)
+    finally:
+        pycolmap.logging.minloglevel = level
 
     def extract(frame: Tensor) -> tuple[Tensor, Any]:
         grey = (frame.cpu().double() @ torch.tensor([0.2126, 0.7152, 0.0722], dtype=torch.float64)).round()
