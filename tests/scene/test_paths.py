@@ -10,7 +10,8 @@ from scipy.spatial.transform import Rotation
 
 from difix3d.errors import UserError
 from difix3d.geometry.normalize import transform_poses
-from difix3d.scene.paths import FPS, PATHS, CameraPath, fit, path_cameras, read_path, write_path
+from difix3d.geometry.poses import look_at
+from difix3d.scene.paths import FPS, PATHS, CameraPath, fit, natural_path, path_cameras, read_path, write_path
 from difix3d.types import Cameras
 
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -230,3 +231,11 @@ def test_another_size_keeps_the_vertical_field_of_view(scene):
     assert wide.K[0, 0, 2] == 100
     with pytest.raises(UserError, match="size 0 x 80.*1 to 16384"):
         fit(scene.cameras, 0, 80)
+
+
+@pytest.mark.parametrize(("arc", "name"), [(0.5, "spiral"), (3.0, "spiral"), (5.0, "ellipse"), (6.1, "ellipse")])
+def test_the_natural_path_goes_around_what_was_captured_all_around(scene, arc, name):
+    angles = torch.linspace(0, arc, 12)
+    centers = torch.stack([2 * angles.cos(), 2 * angles.sin(), torch.full((12,), 1.5)], 1)  # high above, looking down
+    c2w = look_at(centers, torch.zeros(3), torch.tensor([0.0, 0.0, 1.0]))
+    assert natural_path(replace(scene, cameras=replace(scene.cameras, c2w=c2w), train=np.arange(12))) == name
