@@ -5,8 +5,10 @@ A file is looked for in the folder that the environment variable ``DIFIX3D_WEIGH
 """
 
 import hashlib
+import http.client
 import os
 import pickle
+import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from torch import Tensor, nn
 from difix3d.errors import UserError
 
 VARIABLE = "DIFIX3D_WEIGHTS"
+TIMEOUT = 20.0
+"""Seconds without an answer from the server after which it is given up."""
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -70,10 +75,13 @@ def locate(file: WeightFile) -> Path:
     Raises:
         UserError: it is nowhere and cannot be downloaded, or it is not the published one.
     """
-    own = os.environ.get(VARIABLE)
-    for name in (file.name, *file.smaller) if own else ():
-        if (path := Path(str(own)) / name).exists():
-            return path if name in file.smaller else _checked(path, file)
+    if own := os.environ.get(VARIABLE):
+        folder = Path(own)
+        if not folder.is_dir():
+            raise UserError(f"{VARIABLE} is {own}, which is no folder", "", "Correct it, or unset it")
+        for name in (file.name, *file.smaller):
+            if (folder / name).exists():
+                return folder / name if name in file.smaller else _checked(folder / name, file)
     path = Path(torch.hub.get_dir()) / "checkpoints" / file.name
     if not path.exists():
         _download(file, path)
@@ -83,15 +91,19 @@ def locate(file: WeightFile) -> Path:
 def _download(file: WeightFile, path: Path) -> None:
     """Into torch hub's cache: under a temporary name, and checked, before it gets its own."""
     print(f"downloading {file.url} to {path}", file=sys.stderr)
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT)  # torch hub sets none: behind a firewall it would wait for minutes
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(file.url, str(path), file.sha256, progress=sys.stderr.isatty())
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
             f"{file.name} is not on this machine and cannot be downloaded from {file.url} ({error})",
             "The feature networks need their published weights",
-            f"Download it elsewhere and set {VARIABLE} to the folder that holds it",
+            f"Download it elsewhere and set {VARIABLE} to the folder that holds it under that name",
         ) from error
+    finally:
+        socket.setdefaulttimeout(timeout)
 
 
 def _checked(path: Path, file: WeightFile) -> Path:

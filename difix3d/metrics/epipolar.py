@@ -40,7 +40,7 @@ def tsed(
     max_error: float = MAX_ERROR,
     progress: Callable[[int], None] | None = None,
 ) -> Tsed:
-    """The share of adjacent frames that are consistent with their cameras (Yu et al. 2023, section 4.2).
+    """The share of adjacent frames that are consistent with their cameras (Yu et al. 2023, "Photoconsistent NVS").
 
     A pair is, if it has at least ``min_matches`` SIFT matches whose median symmetric epipolar distance is below
     ``max_error``. Features and matches are COLMAP's (through pycolmap, on the CPU) as in the authors' evaluation:
@@ -108,8 +108,7 @@ def _sift() -> tuple[Any, Any]:
         pycolmap.logging.minloglevel = level
 
     def extract(frame: Tensor) -> tuple[Tensor, Any]:
-        grey = (frame.cpu().double() @ torch.tensor([0.2126, 0.7152, 0.0722], dtype=torch.float64)).round()
-        features = extractor.extract(pycolmap.Bitmap.from_array(grey.numpy().astype(np.uint8)))
+        features = extractor.extract(pycolmap.Bitmap.from_array(frame.cpu().numpy()).clone_as_grey())
         return torch.from_numpy(pycolmap.keypoints_to_matrix(features[0])[:, :2].copy()), features
 
     def match(a: Any, b: Any) -> Tensor:

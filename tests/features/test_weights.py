@@ -78,6 +78,13 @@ def test_offline_the_error_says_which_file_from_where_and_what_to_do(published, 
     assert list(hub.iterdir()) == []
 
 
+def test_a_folder_that_does_not_exist_is_not_passed_over(published, hub, tmp_path, monkeypatch):
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "wieghts"))
+    with pytest.raises(UserError, match="wieghts, which is no folder"):
+        load(published[0], SHAPES)
+    assert not hub.exists()
+
+
 def test_a_download_with_another_hash_is_not_kept(published, hub):
     file, _, server = published
     server.write_bytes(b"a login page")
