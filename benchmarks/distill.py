@@ -115,7 +115,7 @@ def measure(options: Options, source: str, fixer_name: str) -> dict[str, Any]:
     scene = load_scene(source, data_dir=options.data_dir, resolution=options.resolution)
     values = {"max_steps": options.steps, "eval_steps": [], "save_steps": [], "autosave_minutes": 0}
     name = scene.name
-    values |= {"fixer": "none", "seed": options.seed, "device": "cpu", "output_dir": str(options.output / name / fixer_name)}
+    values |= {"fixer": "none", "plus": False, "seed": options.seed, "device": "cpu", "output_dir": str(options.output / name / fixer_name)}
     config = replace(merge(from_preset("quick"), values, source="benchmark"), distill=options.distill)
     fixer, targets = None, None
     if fixer_name != "none":

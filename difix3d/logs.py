@@ -37,7 +37,7 @@ class ProgressLog:
                     event.run,
                 )
                 resumed = f", resumed at step {event.first:,}" if event.first else ""
-                self._print(f"training on {event.device} from {event.gaussians:,} Gaussians into {event.run}{resumed}")
+                self.print(f"training on {event.device} from {event.gaussians:,} Gaussians into {event.run}{resumed}")
                 self._bar.update(self._task, total=event.last, completed=event.first)
                 self._bar.start()
             case Stepped():
@@ -45,24 +45,25 @@ class ProgressLog:
             case Painting(step, done, total):
                 self._bar.update(self._task, status=f"painting novel view {done} of {total}")
             case Painted():
-                self._print(painted(event))
+                self.print(painted(event))
             case Evaluated(step, result, plus):
-                self._print(
+                self.print(
                     f"step {step:,}{', fixed at render time (+)' if plus else ''}: "
                     f"PSNR {result.mean('psnr'):.2f} dB, SSIM {result.mean('ssim'):.3f} "
                     f"on {len(result.images)} {result.split} views, {result.mean('seconds') * 1e3:.1f} ms per frame"
                 )
             case Saved(step, path):
-                self._print(f"step {step:,}: saved {path.name}")
+                self.print(f"step {step:,}: saved {path.name}")
             case Finished():
                 self.close()
-                self._print(self._farewell(event))
+                self.print(self._farewell(event))
 
     def close(self) -> None:
         """Takes the bar off the terminal and gives the cursor back, also after an error."""
         self._bar.stop()
 
-    def _print(self, line: str) -> None:
+    def print(self, line: str) -> None:
+        """A line above the bar."""
         self.console.print(line, soft_wrap=True)
 
     def _stepped(self, event: Stepped) -> None:
@@ -83,7 +84,7 @@ class ProgressLog:
         self._bar.update(self._task, completed=event.step, status=status)
         if milestone:
             left = (self._last - event.step) / rate
-            self._print(f"step {event.step:,} of {self._last:,}  {status}  {left / 60:.1f} min left")
+            self.print(f"step {event.step:,} of {self._last:,}  {status}  {left / 60:.1f} min left")
 
     def _farewell(self, event: Finished) -> str:
         if event.interrupted:

@@ -80,6 +80,17 @@ def toy_scene(tmp_path_factory):
     )
 
 
+@pytest.fixture(scope="session")
+def truth(toy_scene):
+    """The toy scene, rendered without an error."""
+    from functools import partial
+
+    from difix3d.gaussians import from_points
+    from difix3d.render import rasterize
+
+    return partial(rasterize, from_points(toy_scene.points, toy_scene.colors, opacity=0.9))
+
+
 @pytest.fixture
 def config(tmp_path):
     """Thirty steps with two densifications and a reset of the opacities, into a fresh folder."""

@@ -10,18 +10,35 @@ import torch
 import tyro
 
 from difix3d.errors import UserError
+from difix3d.gaussians import newest_checkpoint
 from difix3d.logs import ProgressLog, TensorBoardLog
+from difix3d.training import Trainer
 from difix3d.training.config import PRESETS, TrainConfig
 from difix3d.training.configfile import merge, read_yaml
+from difix3d.training.report import write_report
+from difix3d.training.run import RunFolder
 
 
 def train(args: Sequence[str] | None = None) -> None:
     """Trains as the arguments say."""
-    from difix3d.training import Trainer
-
     config = parse(args)
     with closing(ProgressLog()) as progress:
-        Trainer(config, listeners=[progress, TensorBoardLog()]).train()
+        trainer = Trainer(config, listeners=[progress, TensorBoardLog()])
+        plain = train_plain(trainer, progress) if config.compare else None
+        trainer.train()
+        if trainer.rounds is not None or plain is not None:
+            progress.print(f"report: {write_report(trainer.run, plain)}")
+
+
+def train_plain(trainer: Trainer, progress: ProgressLog) -> RunFolder:
+    """Plain 3DGS for ``--compare``: the same scene, seed and steps, in the run's folder ``plain``."""
+    folder = trainer.run.path / "plain"
+    begun = newest_checkpoint(folder / "checkpoints") is not None
+    config = replace(trainer.config, fixer="none", compare=False, output_dir=folder, resume=begun)
+    progress.print("first plain 3DGS, to compare with")
+    plain = Trainer(config, trainer.scene, [progress, TensorBoardLog()])
+    plain.train()
+    return plain.run
 
 
 def parse(args: Sequence[str] | None = None) -> TrainConfig:

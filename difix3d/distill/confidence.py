@@ -16,12 +16,21 @@ from difix3d.geometry.warp import warp
 from difix3d.types import Degraded, View
 
 SIDE = 320
-"""Long side, in pixels, of the images that are compared: small ones forgive the last pixel of a depth's error."""
+"""Long side, in pixels, of the images that are compared."""
+WINDOW = 9
+"""Pixels of such an image within which only the mean and the spread of the colours are compared, not their places: the
+rendered depth is not exact, and a sharp image a little beside its place must not seem worse than a blurred one."""
 CONTRADICTION = 0.08
 """A fix that is further from the photos than the render was, by this (0..1, mean of the channels), loses 63 % of its
 weight."""
 CHANGE = 0.5
 """The same for a change of the image where no photo can judge."""
+CREDIT = 0.5
+"""A fix that keeps less than this of its weight, on average over what photos see of it, is not believed anywhere."""
+PRIOR = 0.1
+"""Share of a picture that photos must see of a fix for its own credit to count as much as that of its round."""
+FLOOR = 0.25
+"""Pixels of less weight do not count at all: where only novel views tell what to do, Adam follows the faintest."""
 RIGHT = 0.04
 """A render this near to the photos is taken to be right."""
 
@@ -64,29 +73,56 @@ def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"], photos: Sequence[V
         small = coarse(photo.camera, SIDE)
         image = _reduce(photo.image, (int(small.height[0]), int(small.width[0])))
         warped, valid = warp(image, rendered_depth(render(small)), small, depth, camera)
+        expected = _moments(warped, valid)
         for i, other in enumerate((before, after)):
-            distance = _smooth((warped - other).abs().mean(-1) * valid) / _smooth(valid.float()).clamp(min=1e-6)
+            distance = (_moments(other, valid) - expected).abs().sum(0).mean(0)
             errors[i] = torch.where(valid, torch.minimum(errors[i], distance), errors[i])
         judged |= valid
     errors = torch.where(judged, errors, 0.0)
-    return Evidence(judged, errors[0], errors[1], _smooth((after - before).abs().mean(-1)))
+    everywhere = torch.ones_like(judged)
+    change = (_moments(after, everywhere) - _moments(before, everywhere)).abs().sum(0).mean(0)
+    return Evidence(judged, errors[0], errors[1], change)
 
 
-def confidence(evidence: Evidence, size: tuple[int, int]) -> Float[Tensor, "H W"]:
+def _moments(image: Float[Tensor, "h w 3"], valid: Bool[Tensor, "h w"]) -> Float[Tensor, "2 3 h w"]:
+    """Mean and standard deviation of the valid pixels in the window around each pixel."""
+    weight = valid.float()
+    values = image.permute(2, 0, 1)
+    sums = torch.cat([weight[None], values * weight, values.square() * weight])
+    share, mean, square = torch.nn.functional.avg_pool2d(sums, WINDOW, 1, WINDOW // 2, count_include_pad=False).split(
+        [1, 3, 3]
+    )
+    share = share.clamp(min=1e-6)
+    mean, square = mean / share, square / share
+    return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt()])
+
+
+def credit(evidence: Sequence[Evidence]) -> float:
+    """What a fixer earned with some fixes: the mean agreement, 0..1, over all that photos see of them; else 1."""
+    judged = torch.cat([_agreement(item)[item.judged] for item in evidence])
+    return float(judged.mean()) if len(judged) else 1.0
+
+
+def confidence(evidence: Evidence, size: tuple[int, int], earned: float) -> Float[Tensor, "H W"]:
     """Weight, 0..1, of each fixed pixel in training.
 
-    Where photos see the pixel, it falls as the fix moves away from them. Elsewhere the fix has as much credit as it
-    earned where it was judged, and less the more it changed.
+    Where photos see the pixel, it falls as the fix moves away from them. Elsewhere the fix has the credit that it
+    earned where it was judged, and less the more it changed. A fix that photos contradict on the whole is not believed
+    at all; one that they hardly see is taken for as good as the others of its round.
 
     Args:
         evidence: of this fix.
         size: (height, width) of the result.
+        earned: the :func:`credit` of the whole round.
     """
-    worse = (evidence.fixed_error - evidence.render_error).clamp(min=0)
-    agreement = torch.exp(-worse / CONTRADICTION)
-    credit = agreement[evidence.judged].mean() if evidence.judged.any() else 1.0
-    unseen = credit * torch.exp(-evidence.change / CHANGE)
-    return _enlarge(torch.where(evidence.judged, agreement, unseen), size)
+    agreement = _agreement(evidence)
+    prior = PRIOR * agreement.numel()
+    own = (agreement[evidence.judged].sum() + prior * earned) / (evidence.judged.sum() + prior)
+    if own < CREDIT:
+        return torch.zeros(size, device=agreement.device)
+    unseen = own * torch.exp(-evidence.change / CHANGE)
+    weights = _enlarge(torch.where(evidence.judged, agreement, unseen), size)
+    return torch.where(weights < FLOOR, 0.0, weights)
 
 
 def share_of_fix(evidence: Evidence, size: tuple[int, int]) -> Float[Tensor, "H W"]:
@@ -97,17 +133,17 @@ def share_of_fix(evidence: Evidence, size: tuple[int, int]) -> Float[Tensor, "H 
         size: (height, width) of the result.
     """
     right = torch.exp(-evidence.render_error / RIGHT)
-    weight = torch.exp(-(evidence.fixed_error - evidence.render_error).clamp(min=0) / CONTRADICTION)
-    return _enlarge(torch.where(evidence.judged, (1 - right) * weight, 1.0), size)
+    return _enlarge(torch.where(evidence.judged, (1 - right) * _agreement(evidence), 1.0), size)
+
+
+def _agreement(evidence: Evidence) -> Map:
+    """1 where the fix is as near to the photos as the render was, falling as it moves away."""
+    return torch.exp(-(evidence.fixed_error - evidence.render_error).clamp(min=0) / CONTRADICTION)
 
 
 def _reduce(image: Float[Tensor, "H W 3"], size: tuple[int, int]) -> Float[Tensor, "h w 3"]:
     small = torch.nn.functional.interpolate(image.permute(2, 0, 1)[None], size, mode="area")
     return small[0].permute(1, 2, 0)
-
-
-def _smooth(values: Map) -> Map:
-    return torch.nn.functional.avg_pool2d(values[None], 5, 1, 2, count_include_pad=False)[0]
 
 
 def _enlarge(values: Map, size: tuple[int, int]) -> Float[Tensor, "H W"]:

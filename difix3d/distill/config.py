@@ -40,8 +40,8 @@ class DistillConfig:
     """Gate: steps to train, with and without the novel views, before it judges; at most a fifth of `every`."""
     held_out: int = 4
     """Gate: photos to leave out of a round and to judge it by; at most an eighth of the photos, at least one."""
-    tolerance: float = 0.05
-    """Gate: loss of PSNR on the photos left out, in dB, that is still taken for none."""
+    tolerance: float = 0.25
+    """Gate: loss of PSNR on the photos left out, in dB, that is still taken for chance."""
 
     def period(self, max_steps: int) -> int:
         """Steps between the rounds of a run."""

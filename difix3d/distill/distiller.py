@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from difix3d.distill.confidence import confidence, gather
+from difix3d.distill.confidence import Evidence, confidence, credit, gather
 from difix3d.distill.config import DistillConfig
 from difix3d.distill.novel import perturbed, toward
 from difix3d.distill.references import References, RenderFn, rendered_depth
@@ -112,7 +112,7 @@ class Distiller:
         with clock("move"):
             cameras = self.cameras(step, render)
         left_out = set(self.held_out(step))
-        references = References(self.captured, [i for i in self.scene.train if i not in left_out], render)
+        references = References(self.captured, [i for i in self.scene.train.tolist() if i not in left_out], render)
         pending: deque[tuple[Degraded, list[View]]] = deque()
 
         def renders() -> Iterator[Degraded]:
@@ -123,18 +123,30 @@ class Distiller:
                 yield degraded
 
         stream = self.fixer(renders())
-        painted = []
+        painted, evidence = [], []
         for i in range(len(cameras)):
             with clock("fix"):
                 fixed = next(stream, None)
+            if fixed is None:
+                raise UserError(f"The fixer ended after {i} images", f"There are {len(cameras)} renders to fix")
             degraded, witnesses = pending.popleft()
-            fixed = self._checked(fixed, degraded, i)
+            self._check(fixed, degraded, i)
+            painted.append((degraded, fixed))
             with clock("weigh"):
-                painted.append((degraded, fixed, self._weigh(degraded, fixed, witnesses, render)))
+                if self.config.gate == "on":
+                    evidence.append(gather(degraded, fixed, witnesses, render))
             progress(i + 1, len(cameras))
         seconds = clock.seconds
         seconds["fix"] -= seconds["render"]  # which runs inside of it
-        return Round(self._collect(cameras, painted, step), tuple(_bytes(d.rgb) for d, _, _ in painted), seconds)
+        pseudo = PseudoViews(
+            cameras=cameras.to("cpu"),
+            images=tuple(_bytes(fixed) for _, fixed in painted),
+            confidence=tuple(_bytes(weights) for weights in self._weigh(painted, evidence)),
+            reference=torch.tensor([item.references[0].index if item.references else -1 for item, _ in painted]),
+            weight=self.config.weight,
+            step=step,
+        )
+        return Round(pseudo, tuple(_bytes(item.rgb) for item, _ in painted), seconds)
 
     def _render(self, camera: Cameras, render: RenderFn, references: References) -> tuple[Degraded, list[View]]:
         out = render(camera)
@@ -144,9 +156,7 @@ class Distiller:
         rgb, alpha = out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0]
         return Degraded(camera, rgb, alpha, depth, tuple(photos[: self.config.references])), photos[:WITNESSES]
 
-    def _checked(self, fixed: Tensor | None, degraded: Degraded, number: int) -> Float[Tensor, "H W 3"]:
-        if fixed is None:
-            raise UserError(f"The fixer ended after {number} images", "It has to return one for each render")
+    def _check(self, fixed: Tensor, degraded: Degraded, number: int) -> None:
         if fixed.shape != degraded.rgb.shape or not fixed.isfinite().all():
             raise UserError(
                 f"The fixer's image of novel camera {number} is {tuple(fixed.shape)}"
@@ -154,25 +164,16 @@ class Distiller:
                 f"The render is {tuple(degraded.rgb.shape)}, and values are in 0..1",
                 "Try other weights (--fixer), or fp32 if they are in half precision",
             )
-        return fixed
 
     def _weigh(
-        self, degraded: Degraded, fixed: Tensor, witnesses: Sequence[View], render: RenderFn
-    ) -> Float[Tensor, "H W"]:
-        covered = (degraded.alpha >= self.config.alpha).float()
-        if self.config.gate == "off":
-            return covered
-        return covered * confidence(gather(degraded, fixed, witnesses, render), (covered.shape[0], covered.shape[1]))
-
-    def _collect(self, cameras: Cameras, painted: Sequence[tuple[Degraded, Tensor, Tensor]], step: int) -> PseudoViews:
-        return PseudoViews(
-            cameras=cameras.to("cpu"),
-            images=tuple(_bytes(fixed) for _, fixed, _ in painted),
-            confidence=tuple(_bytes(weight) for _, _, weight in painted),
-            reference=torch.tensor([d.references[0].index if d.references else -1 for d, _, _ in painted]),
-            weight=self.config.weight,
-            step=step,
-        )
+        self, painted: Sequence[tuple[Degraded, Tensor]], evidence: Sequence[Evidence]
+    ) -> Iterator[Float[Tensor, "H W"]]:
+        """The confidence of each view: where it is covered, and (with the gate) as far as the evidence goes."""
+        earned = credit(evidence) if evidence else 1.0
+        for i, (degraded, _) in enumerate(painted):
+            covered = (degraded.alpha >= self.config.alpha).float()
+            size = (covered.shape[0], covered.shape[1])
+            yield covered * confidence(evidence[i], size, earned) if evidence else covered
 
 
 class Clock:

@@ -1,7 +1,8 @@
 """The do-no-harm gate: novel views enter the training only if photos left out of them do not get worse.
 
-A trial trains twice from the same state for a few steps, on the same photos in the same order and without the ones left
-out: once with the novel views, once without. What differs on the photos left out is the novel views' doing.
+A trial trains twice from the same state for a few steps, on the same photos at the same steps and without the ones left
+out: once with novel views in between, once with nothing in their place. What differs on the photos left out is the
+novel views' doing.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from difix3d.distill.config import DistillConfig
+from difix3d.distill.pseudo import believed
 from difix3d.types import PseudoViews
 
 LOWER = 0.25
@@ -24,13 +26,14 @@ class Verdict:
     """What became of a round.
 
     Attributes:
-        decision: ``keep``; ``lower``: kept with a quarter of the weight; ``roll back``: none of it is used;
-            ``unchecked``: kept without a trial, as the gate is off or there is no photo to spare.
+        decision: ``keep``; ``lower``: kept with a quarter of the weight; ``roll back``: the trials did harm, and none
+            of it is used; ``refuse``: no pixel is believed (photos contradict all views, or nothing is covered), so
+            that there was no trial; ``unchecked``: kept without one, as the gate is off or there is no photo to spare.
         without: PSNR of the photos left out after training without the novel views.
         trials: (weight, PSNR of the photos left out) of each trial with them.
     """
 
-    decision: Literal["keep", "lower", "roll back", "unchecked"]
+    decision: Literal["keep", "lower", "roll back", "refuse", "unchecked"]
     without: list[float]
     trials: list[tuple[float, list[float]]]
 
@@ -51,6 +54,8 @@ def judge(pseudo: PseudoViews, probe: Probe | None, config: DistillConfig) -> tu
     Returns:
         What to train on, and why.
     """
+    if not believed(pseudo):
+        return None, Verdict("refuse", [], [])
     if probe is None:
         return pseudo, Verdict("unchecked", [], [])
     without = probe(None)

@@ -60,10 +60,11 @@ def _move(camera: Cameras, offset: Float[Tensor, "3"], render: RenderFn) -> Floa
         return camera.c2w[0]
     position, forward, up = camera.centers[0], camera.c2w[0, :3, 2], -camera.c2w[0, :3, 1]
     target = position + float(seen.median()) * forward
-    clearance = CLEARANCE * float(seen.quantile(0.02))
+    nearest_seen = float(seen.quantile(0.02))
+    clearance = CLEARANCE * nearest_seen
     for _ in range(5):
         pose = look_at(position + offset, target, up)
-        if _is_free(camera, depth, position + offset, clearance):
+        if _free_depth(camera, depth, position + offset, nearest_seen) > clearance:
             ahead = _depth(replace(camera, c2w=pose[None]), render)
             if (ahead > 0).any() and float(ahead[ahead > 0].quantile(0.02)) > clearance:
                 return pose
@@ -71,14 +72,17 @@ def _move(camera: Cameras, offset: Float[Tensor, "3"], render: RenderFn) -> Floa
     return camera.c2w[0]
 
 
-def _is_free(camera: Cameras, depth: Float[Tensor, "H W"], position: Float[Tensor, "3"], clearance: float) -> bool:
-    """Whether the camera sees nothing between itself and the position; what it does not see is taken to be free."""
+def _free_depth(
+    camera: Cameras, depth: Float[Tensor, "H W"], position: Float[Tensor, "3"], nearest_seen: float
+) -> float:
+    """How far a position lies in front of what the camera sees there; where it sees nothing, of the nearest it sees."""
     pixel, z = project(position, camera)
     column, row = (math.floor(float(value)) for value in pixel.clamp(-1e6, 1e6))
-    if float(z) <= 0 or not (0 <= column < depth.shape[1] and 0 <= row < depth.shape[0]):
-        return True
-    surface = float(depth[row, column])
-    return surface == 0 or float(z) < surface - clearance
+    if float(z) <= 0:
+        return math.inf
+    inside = 0 <= column < depth.shape[1] and 0 <= row < depth.shape[0]
+    surface = float(depth[row, column]) if inside else 0.0
+    return (surface or nearest_seen) - float(z)
 
 
 def _depth(camera: Cameras, render: RenderFn) -> Float[Tensor, "H W"]:

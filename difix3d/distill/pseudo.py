@@ -10,10 +10,16 @@ PREFIX = "pseudo."
 
 
 def draw(pseudo: PseudoViews, count: int, rng: np.random.Generator, device: torch.device | str) -> list[View]:
-    """``count`` of the views at random, all of one image size."""
-    first = int(rng.integers(len(pseudo)))
-    alike = [i for i, image in enumerate(pseudo.images) if image.shape == pseudo.images[first].shape]
+    """``count`` of the views that are believed, at random, all of one image size."""
+    usable = believed(pseudo)
+    first = int(rng.choice(usable))
+    alike = [i for i in usable if pseudo.images[i].shape == pseudo.images[first].shape]
     return [pseudo.view(i, device) for i in [first, *rng.choice(alike, count - 1).tolist()]]
+
+
+def believed(pseudo: PseudoViews) -> list[int]:
+    """The views with at least one pixel that counts."""
+    return [i for i, confidence in enumerate(pseudo.confidence) if confidence.any()]
 
 
 def pack(pseudo: PseudoViews) -> dict[str, Tensor]:

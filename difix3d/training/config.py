@@ -112,6 +112,8 @@ class TrainConfig:
     """Folder of this run; by default outputs/SCENE/DATE_TIME."""
     fixer: str = "nvidia/difix_ref"
     """Difix weights that clean novel views: a hub id, a folder, a .pkl checkpoint, or `none` for plain 3DGS."""
+    plus: bool = True
+    """After the last step, also evaluate with the fixer as a last pass over each frame (the "+")."""
     compare: bool = False
     """Train plain 3DGS beside it, with the same seed and steps, and report both."""
     split: str = "auto"

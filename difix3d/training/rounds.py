@@ -78,7 +78,7 @@ class Rounds:
 
     def pick(self, step: int) -> list[View] | None:
         """The novel views to train on at a step; ``None`` if it is the photos' turn."""
-        return self._pick(self.pseudo, step)
+        return self._draw(self.pseudo, step) if self.pseudo is not None and self._is_novel(step) else None
 
     def state(self) -> dict[str, Tensor]:
         """The novel views, as tensors of a checkpoint."""
@@ -88,23 +88,27 @@ class Rounds:
         """Puts back the novel views from the tensors of a checkpoint."""
         self.pseudo = unpack(state)
 
-    def _pick(self, pseudo: PseudoViews | None, step: int) -> list[View] | None:
-        config = self.trainer.config
-        rng = np.random.default_rng((config.seed, step, len("novel")))
-        if pseudo is None or rng.random() >= self.config.share:
-            return None
-        return draw(pseudo, config.batch_size, rng, self.trainer.device)
+    def _is_novel(self, step: int) -> bool:
+        """Whether it is the novel views' turn, if there are any."""
+        return self._random(step, 0).random() < self.config.share
+
+    def _draw(self, pseudo: PseudoViews, step: int) -> list[View]:
+        return draw(pseudo, self.trainer.config.batch_size, self._random(step, 1), self.trainer.device)
+
+    def _random(self, step: int, purpose: int) -> np.random.Generator:
+        return np.random.default_rng((self.trainer.config.seed, step, purpose))
 
     def _probe(self, held_out: list[int], step: int, pseudo: PseudoViews | None) -> list[float]:
         """A branch of the gate's trial; densification rests, so that all that differs is the views."""
         trainer = self.trainer
         before = {name: value.clone() for name, value in trainer.state().items()}
-        photos = trainer.photos(
-            replace(trainer.scene, train=np.setdiff1d(trainer.scene.train, held_out)), trainer.drawn
-        )
+        others = replace(trainer.scene, train=np.setdiff1d(trainer.scene.train, held_out))
+        photos = trainer.photos(others, trainer.drawn)
         for number in range(step, step + self.config.probe_steps(trainer.config.max_steps)):
-            views = self._pick(pseudo, number)
-            trainer.step(next(photos) if views is None else views, number, densify=False)
+            if not self._is_novel(number):
+                trainer.step(next(photos), number, densify=False)
+            elif pseudo is not None:
+                trainer.step(self._draw(pseudo, number), number, densify=False)
         photos.close()
         scores = trainer.evaluate(held_out, "held out").images
         trainer.load_state(before)

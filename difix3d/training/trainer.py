@@ -206,7 +206,7 @@ class Trainer:
         """Evaluates the test views, or the training views where none are held out, and writes pictures and metrics."""
         split = "test" if len(self.scene.test) else "train"
         indices = getattr(self.scene, split).tolist()
-        for plus in (False, True) if last and self.fixer is not None else (False,):
+        for plus in (False, True) if last and self.config.plus and self.fixer is not None else (False,):
             folder = self.run.path / "eval" / (f"step_{step:06d}" + ("_plus" if plus else ""))
             result = self.evaluate(indices, split, folder, plus)
             facts = {"gaussians": len(self.gaussians), "plus": plus}

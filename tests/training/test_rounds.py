@@ -1,0 +1,284 @@
+"""Distillation in training: oracles help, harm is rolled back to the bit, runs resume."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from difix3d.distill import DistillConfig
+from difix3d.errors import UserError
+from difix3d.gaussians import load_checkpoint
+from difix3d.images import read_image
+from difix3d.logs import ProgressLog, TensorBoardLog
+from difix3d.scene.paths import CameraPath, write_path
+from difix3d.training import Trainer
+from difix3d.training.configfile import merge
+from difix3d.training.events import Painted, Stepped
+from difix3d.training.report import write_report
+from difix3d.training.rounds import choose_targets
+
+ROUNDS = [7, 10, 13, 16, 19, 22, 25, 28]
+"""Of a run of thirty steps."""
+
+
+@pytest.fixture
+def config(config):
+    """A run that begins near the truth, so that photos can judge from the first round on."""
+    return merge(config, {"init": {"opacity": 0.8}, "densify": {"reset_every": 0}}, source="test")
+
+
+@pytest.fixture
+def oracle(truth):
+    """Answers with the exact image of any camera."""
+
+    def fixer(degraded):
+        for item in degraded:
+            yield truth(item.camera).rgb[0].clamp(0, 1)
+
+    return fixer
+
+
+def inverted(degraded):
+    """Wrong colours everywhere."""
+    for item in degraded:
+        yield 1 - item.rgb
+
+
+def same(a, b) -> bool:
+    return all(torch.equal(value, b.as_dict()[name]) for name, value in a.as_dict().items())
+
+
+def rounds(config):
+    return json.loads((config.output_dir / "rounds.json").read_text())
+
+
+def with_distill(config, **change):
+    return replace(config, distill=replace(config.distill, **change))
+
+
+def test_a_run_with_an_oracle_leaves_everything_in_its_folder(toy_scene, config, oracle, capsys):
+    events = []
+    listeners = [events.append, ProgressLog(), TensorBoardLog()]
+    trainer = Trainer(config, toy_scene, listeners, oracle)
+    plain = Trainer(replace(config, output_dir=config.output_dir.with_name("plain")), toy_scene).train()
+    assert not same(trainer.train(), plain)
+    painted = [event for event in events if isinstance(event, Painted)]
+    assert [event.step for event in painted] == ROUNDS
+    assert all(set(event.seconds) == {"move", "render", "fix", "weigh", "judge"} for event in painted)
+    assert "round 1 of 8, 3 novel views: " in capsys.readouterr().err
+
+    rows = rounds(config)
+    assert [row["step"] for row in rows] == ROUNDS
+    for row in rows:
+        assert row["decision"] in ("keep", "lower", "roll back", "refuse")
+        assert len(row["psnr_without"]) == len(row["held_out"]) == 1
+        assert not set(row["held_out"]) & set(row["references"])
+    assert len({row["held_out"][0] for row in rows}) == 8  # turn by turn
+    folder = config.output_dir / "rounds" / "step_000025"
+    assert read_image(folder / "sheet.png").shape[1] == 4 * 320 + 3 * 4
+    assert {path.name for path in folder.glob("*/02.png")} == {"02.png"}
+    # the last cameras have arrived, and what the oracle painted there is what the photos show
+    for i, index in enumerate(toy_scene.test):
+        np.testing.assert_array_equal(
+            read_image(folder / "fixed" / f"{i:02d}.png"), read_image(toy_scene.photos[index].path)
+        )
+    metrics = json.loads((config.output_dir / "metrics.json").read_text())
+    assert [(row["step"], row["plus"]) for row in metrics] == [(30, False), (30, True)]
+    page = write_report(trainer.run).read_text()
+    assert all(text in page for text in ("Difix3D+", "rounds/step_000025/sheet.png", "step_000030_plus/compare"))
+
+
+def test_harm_is_rolled_back_to_the_bit(toy_scene, config, oracle):
+    """What photos contradict is refused, what fails the trial is rolled back: the run is the plain one, bit by bit."""
+    config = merge(config, {"distill": {"tolerance": -1000.0}}, source="test")  # which nothing passes
+    plain = Trainer(replace(config, output_dir=config.output_dir.with_name("plain")), toy_scene).train()
+    for name, fixer in (("inverted", inverted), ("oracle", oracle)):
+        run = replace(config, output_dir=config.output_dir.with_name(name))
+        assert same(Trainer(run, toy_scene, fixer=fixer).train(), plain)
+        assert {row["decision"] for row in rounds(run)} <= {"refuse", "roll back"}
+        assert {row["weight"] for row in rounds(run)} == {0.0}
+
+
+def test_without_the_gate_every_covered_pixel_counts_and_nothing_is_tried(toy_scene, config):
+    config = with_distill(config, gate="off")
+    Trainer(config, toy_scene, fixer=inverted).train()
+    rows = rounds(config)
+    assert {row["decision"] for row in rows} == {"unchecked"}
+    assert all(row["trials"] == [] and row["held_out"] == [] for row in rows)
+    weights = np.unique(read_image(config.output_dir / "rounds" / "step_000007" / "confidence" / "00.png"))
+    assert set(weights) <= {0, 255}
+
+
+@pytest.mark.parametrize(
+    "change", [{"batch_size": 2}, {"refine": {"poses": True, "exposure": True}}, {"loss": {"depth": 0.1}}]
+)
+@pytest.mark.parametrize("saved", [7, 17])
+def test_a_run_that_dies_resumes_to_the_bit(toy_scene, config, oracle, change, saved):
+    config = merge(config, change, source="test")
+    whole = Trainer(replace(config, output_dir=config.output_dir.with_name("whole")), toy_scene, fixer=oracle).train()
+
+    class Death(Exception):
+        pass
+
+    def die(event):
+        if isinstance(event, Stepped) and event.step == 18:
+            raise Death
+
+    halves = replace(config, save_steps=(saved,))
+    with pytest.raises(Death):
+        Trainer(halves, toy_scene, [die], oracle).train()
+    resumed = Trainer(replace(halves, resume=True), toy_scene, fixer=oracle)
+    assert (resumed.first, resumed.rounds.pseudo is not None) == (saved, saved > 7)
+    assert same(resumed.train(), whole)
+    assert [row["step"] for row in rounds(config)] == ROUNDS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["Painting", "Probe", "Painted", "Stepped", "Saved"])
+def test_a_run_killed_in_any_phase_resumes_to_the_bit(tmp_path, phase):
+    """SIGKILL while views are painted, tried or trained on, or right after a checkpoint."""
+    program = tmp_path / "run.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import os, signal, sys
+            from dataclasses import replace
+            from pathlib import Path
+            import torch
+            torch.set_num_threads(1)
+            from difix3d.training import TrainConfig, Trainer
+            from difix3d.training.rounds import Rounds
+
+            folder, phase, resume = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume"
+
+            def fixer(degraded):
+                for item in degraded:
+                    yield (item.rgb * 0.9 + 0.05).clamp(0, 1)
+
+            def kill():
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            def listen(event):
+                if type(event).__name__ == phase and event.step in (25, 26) and not resume:
+                    kill()
+
+            if phase == "Probe" and not resume:
+                original = Rounds._probe
+                def probe(self, held_out, step, pseudo):
+                    if step == 25 and pseudo is not None:
+                        kill()
+                    return original(self, held_out, step, pseudo)
+                Rounds._probe = probe
+
+            config = TrainConfig(scene="synthetic:3", data_dir=folder.parent / "data", fixer="none", resolution=48,
+                                 output_dir=folder, max_steps=30, eval_steps=(), save_steps=(12, 26), device="cpu",
+                                 resume=resume)
+            Trainer(config, listeners=[listen], fixer=fixer).train()
+            """
+        )
+    )
+
+    def run(name, phase, resume=False):
+        words = [sys.executable, str(program), str(tmp_path / name), phase, "resume" if resume else "new"]
+        return subprocess.run(words, check=False, timeout=300).returncode
+
+    def result(name):
+        return load_checkpoint(tmp_path / name / "checkpoints" / "step_0000030.safetensors")[1]
+
+    assert run("whole", "never") == 0
+    assert run("killed", phase) == -signal.SIGKILL
+    assert run("killed", phase, resume=True) == 0
+    whole, killed = result("whole"), result("killed")
+    assert whole.keys() == killed.keys()
+    assert any(name.startswith("pseudo.") for name in whole)
+    assert all(torch.equal(value, killed[name]) for name, value in whole.items())
+
+
+def test_all_at_once_goes_straight_to_the_targets(toy_scene, config, oracle):
+    config = with_distill(config, mode="once")
+    trainer = Trainer(config, toy_scene, fixer=oracle)
+    trainer.train()
+    assert [row["step"] for row in rounds(config)] == [7]
+    assert torch.allclose(torch.tensor(rounds(config)[0]["cameras"]), toy_scene.cameras.c2w[toy_scene.test])
+
+
+def test_an_empty_schedule_is_plain_training(toy_scene, config, oracle):
+    plain = Trainer(replace(config, output_dir=config.output_dir.with_name("plain")), toy_scene).train()
+    assert same(Trainer(with_distill(config, mode="off"), toy_scene, fixer=oracle).train(), plain)
+    assert not (config.output_dir / "rounds.json").exists()
+
+
+def test_a_round_before_every_step(toy_scene, config, oracle):
+    config = with_distill(replace(config, max_steps=4), start=0, every=1)
+    Trainer(config, toy_scene, fixer=oracle).train()
+    assert [row["step"] for row in rounds(config)] == [0, 1, 2, 3]
+
+
+def test_one_captured_view(toy_scene, config, oracle):
+    scene = replace(toy_scene, train=toy_scene.train[:1])
+    Trainer(config, scene, fixer=oracle).train()
+    assert {row["decision"] for row in rounds(config)} == {"unchecked"}
+
+
+def test_targets_that_are_captured_cameras(toy_scene, config, oracle):
+    captured = toy_scene.cameras[toy_scene.train]
+    trainer = Trainer(config, toy_scene, fixer=oracle, targets=captured)
+    trainer.train()
+    assert torch.allclose(torch.tensor(rounds(config)[-1]["cameras"]), captured.c2w, atol=1e-6)
+
+
+def test_without_held_out_photos_the_captured_cameras_are_perturbed(toy_scene, config, oracle):
+    scene = replace(toy_scene, test=toy_scene.test[:0])
+    config = with_distill(config, perturbed=4, step=0.05)
+    Trainer(config, scene, fixer=oracle).train()
+    assert all(len(row["cameras"]) == 4 for row in rounds(config))
+    with pytest.raises(UserError, match="no targets.*--distill.targets eval needs held-out photos"):
+        choose_targets("eval", scene)
+
+
+def test_targets_from_a_camera_path(toy_scene, config, oracle, tmp_path):
+    cameras = toy_scene.cameras[[2, 6]]
+    write_path(CameraPath(cameras, 24.0), tmp_path / "path.json", toy_scene)
+    config = with_distill(config, targets=str(tmp_path / "path.json"), mode="once")
+    Trainer(config, toy_scene, fixer=oracle).train()
+    assert torch.allclose(torch.tensor(rounds(config)[0]["cameras"]), cameras.c2w, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fixer", "message"),
+    [
+        (lambda degraded: iter([]), "The fixer ended after 0 images"),
+        (
+            lambda degraded: (item.rgb[:5] for item in degraded),
+            r"novel camera 0 is \(5, 48, 3\).*render is \(40, 48, 3\)",
+        ),
+        (lambda degraded: (item.rgb * float("nan") for item in degraded), "values that are no numbers.*--fixer"),
+    ],
+)
+def test_a_broken_fixer_is_named(toy_scene, config, fixer, message):
+    with pytest.raises(UserError, match=message):
+        Trainer(config, toy_scene, fixer=fixer).train()
+
+
+def test_weights_that_cannot_be_had_name_the_ways_out(toy_scene, config, tmp_path):
+    with pytest.raises(UserError, match=r"cannot be loaded.*--fixer FOLDER.*--fixer none"):
+        Trainer(replace(config, fixer=str(tmp_path / "nothing")), toy_scene)
+    assert not config.output_dir.exists()
+    assert DistillConfig().mode == "progressive"
+
+
+def test_difix_in_training(toy_scene, config, shared):
+    """The whole way with real (tiny) weights."""
+    folder = shared / "golden" / "tiny_difix_ref"
+    config = with_distill(replace(config, fixer=str(folder), max_steps=8), every=4)
+    start = time.perf_counter()
+    Trainer(config, toy_scene).train()
+    assert rounds(config)
+    assert time.perf_counter() - start < 60
