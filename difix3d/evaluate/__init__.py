@@ -1,0 +1,36 @@
+"""How good a model is: its pictures beside photos, metrics, and tables of them.
+
+:func:`evaluate` is what training calls for a quick look. ``difix3d evaluate`` draws all variants of a run
+(:func:`draw`), measures their pictures (:class:`Measures`) and keeps the result (:class:`RunEvaluation`) in the run's
+folder, where :func:`read_evaluation` finds it; :func:`table` puts those of many runs together.
+"""
+
+from difix3d.evaluate.results import (
+    METRICS,
+    Metric,
+    RunEvaluation,
+    SetScore,
+    Variant,
+    read_evaluation,
+    write_evaluation,
+)
+from difix3d.evaluate.scores import Evaluation, ImageScore, difference, evaluate
+from difix3d.evaluate.tables import Cell, Row, Table, table
+
+__all__ = [
+    "METRICS",
+    "Cell",
+    "Evaluation",
+    "ImageScore",
+    "Metric",
+    "Row",
+    "RunEvaluation",
+    "SetScore",
+    "Table",
+    "Variant",
+    "difference",
+    "evaluate",
+    "read_evaluation",
+    "table",
+    "write_evaluation",
+]

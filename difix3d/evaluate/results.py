@@ -1,0 +1,195 @@
+"""What an evaluation found, and its file: ``evaluation.json`` in the run's folder.
+
+::
+
+    {"format": "difix3d evaluation", "version": 1, "scene", "split", "step", "seed", "device", "fixer", "mask",
+     "variants": [{"name": "Difix3D+", "pictures": folder below the run's, "gaussians", "against": name or null,
+                   "images": [{"name", "psnr", "ssim", "lpips_vgg", ..., "seconds"}],
+                   "sets": {"fid": {"value", "count", "std", "warning"}, ...},
+                   "means": {"psnr", ...}}],
+     "left_out": {"fid": "why it is not there, and how to provide it", ...}}
+
+A number that is not defined (no pixel counts; the PSNR of equal pictures) is ``null``. ``means`` is for readers of the
+file: it follows from the rest.
+"""
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from difix3d.errors import UserError
+from difix3d.scene.splits import read_json
+
+FORMAT, VERSION, FILE = "difix3d evaluation", 1, "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    Attributes:
+        title: of its column.
+        digits: behind the point.
+        better: +1 if more is better, -1 if less is, 0 if neither.
+        factor: what it is multiplied by to be shown.
+    """
+
+    title: str
+    digits: int
+    better: int
+    factor: float = 1.0
+
+
+METRICS = {
+    "psnr": Metric("PSNR", 2, 1),
+    "ssim": Metric("SSIM", 3, 1),
+    "lpips_vgg": Metric("LPIPS (VGG)", 3, -1),
+    "lpips_alex": Metric("LPIPS (Alex)", 3, -1),
+    "fid": Metric("FID", 1, -1),
+    "kid": Metric("KID", 4, -1),
+    "tsed": Metric("TSED", 3, 1),
+    "warp": Metric("warp error", 4, -1),
+    "right": Metric("change where right (dB)", 2, 1),
+    "wrong": Metric("change where wrong (dB)", 2, 1),
+    "seconds": Metric("ms per frame", 1, -1, 1e3),
+}
+"""All there is, in the order of columns. ``right`` and ``wrong``: change of PSNR against the picture before the fix, on
+the half of its pixels that had been nearer to the photo, and on the other half."""
+
+
+@dataclass(frozen=True)
+class SetScore:
+    """A metric of a whole set of pictures.
+
+    Attributes:
+        value: the metric; NaN if it is not defined.
+        count: pictures, or pairs of them, that it comes from.
+        std: its spread, where known.
+        warning: a sentence to print beside it.
+    """
+
+    value: float
+    count: int
+    std: float | None = None
+    warning: str | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table: a way to get pictures, and how good they are.
+
+    Attributes:
+        name: of the row, "Difix3D+".
+        pictures: folder of ``NAME.png``, from the run's folder on.
+        images: for each picture its ``name``, and the metrics (keys of :data:`METRICS`); NaN where not defined.
+        sets: metrics of the whole set.
+        gaussians: in the model, if known.
+        against: name of the variant whose pictures were fixed to get these.
+    """
+
+    name: str
+    pictures: str
+    images: tuple[dict[str, Any], ...]
+    sets: dict[str, SetScore]
+    gaussians: int | None = None
+    against: str | None = None
+
+    def values(self, metric: str) -> dict[str, float]:
+        """The metric by picture, where it is defined; of a set metric the one value, under an empty name."""
+        if metric in self.sets:
+            values = {"": self.sets[metric].value}
+        else:
+            values = {image["name"]: image[metric] for image in self.images if metric in image}
+        return {name: value for name, value in values.items() if math.isfinite(value)}
+
+    def mean(self, metric: str) -> float:
+        """Over the pictures where it is defined; NaN if there are none."""
+        values = list(self.values(metric).values())
+        return sum(values) / len(values) if values else math.nan
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those there are, in the order of :data:`METRICS`."""
+        found = {key for image in self.images for key in image} | self.sets.keys()
+        return [key for key in METRICS if key in found]
+
+
+@dataclass(frozen=True)
+class RunEvaluation:
+    """All variants of a run.
+
+    Attributes:
+        scene: its name.
+        split: "test" or "train": which photos.
+        step, seed: of the run.
+        device: "cpu" or "cuda".
+        fixer: what the fixer was called; "none" without.
+        mask: "photo" (the photos' own masks) or "visible" (only what training cameras see).
+        left_out: rows and metrics that were asked for and could not be had, and why.
+    """
+
+    scene: str
+    split: str
+    step: int
+    seed: int
+    device: str
+    fixer: str
+    mask: str
+    variants: tuple[Variant, ...]
+    left_out: dict[str, str]
+
+
+def write_evaluation(run: Path, evaluation: RunEvaluation) -> Path:
+    """Writes ``evaluation.json`` into a run's folder."""
+    variants = [
+        asdict(variant) | {"means": {metric: variant.mean(metric) for metric in variant.metrics}}
+        for variant in evaluation.variants
+    ]
+    content = {"format": FORMAT, "version": VERSION, **asdict(evaluation), "variants": variants}
+    path, partial = run / FILE, run / f".{FILE}.partial"
+    partial.write_text(json.dumps(_finite(content), indent=1, allow_nan=False), encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def read_evaluation(run: Path) -> RunEvaluation:
+    """What ``difix3d evaluate`` left in a run's folder.
+
+    Raises:
+        UserError: nothing, or something else.
+    """
+    path = run / FILE
+    if not path.is_file():
+        raise UserError(f"{run} has not been evaluated", f"There is no {FILE}", f"Run: difix3d evaluate {run}")
+    content = read_json(path)
+    if (content.pop("format", None), content.pop("version", None)) != (FORMAT, VERSION):
+        raise UserError(
+            f"{path} is not of this version", f"{FORMAT!r}, version {VERSION}", f"Run: difix3d evaluate {run}"
+        )
+    try:
+        return RunEvaluation(**content | {"variants": tuple(_variant(**variant) for variant in content["variants"])})
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error})", "", f"Run: difix3d evaluate {run}") from error
+
+
+def _variant(images: list[dict[str, Any]], sets: dict[str, dict[str, Any]], means: Any, **rest: Any) -> Variant:
+    del means
+    rows = tuple({key: math.nan if value is None else value for key, value in image.items()} for image in images)
+    scores = {key: SetScore(**score | {"value": _number(score["value"])}) for key, score in sets.items()}
+    return Variant(images=rows, sets=scores, **rest)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

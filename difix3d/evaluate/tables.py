@@ -1,0 +1,267 @@
+"""Tables of evaluations, as papers print them: scene by variant, means over photos, seeds and scenes."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.table import Table as RichTable
+
+from difix3d.evaluate.results import METRICS, RunEvaluation
+from difix3d.metrics import confidence_interval
+
+ORDER = ("3DGS", "3DGS + Difix", "Difix3D", "Difix3D+", "Difix3D+ (paper)")
+"""Rows of the paper's ablation; others follow as they come."""
+
+ALL = "all scenes"
+FEW = 3
+"""Values under which a bootstrap says nothing."""
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A mean and how far it can be believed.
+
+    Attributes:
+        mean: of the metric.
+        count: values in it: photos, or scenes, or seeds for the metric of a set.
+        interval: bootstrap 95 % confidence interval; ``None`` for one or two values.
+        gain, gain_interval: mean difference to the scene's first row, paired (over what both have).
+    """
+
+    mean: float
+    count: int
+    interval: Interval | None = None
+    gain: float | None = None
+    gain_interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A variant on a scene, or on :data:`ALL`; ``runs`` went into it."""
+
+    scene: str
+    variant: str
+    runs: int
+    cells: dict[str, Cell]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by scene and variant, with the keys of :data:`METRICS` that any of them has; notes belong under it."""
+
+    metrics: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+
+    def rich(self) -> RichTable:
+        """For a terminal: means, their 95 % intervals, and gains over the first row."""
+        shown = RichTable(show_lines=True)
+        shown.add_column("scene")
+        shown.add_column("")
+        for metric in self.metrics:
+            shown.add_column(_arrow(metric), justify="right", no_wrap=True)
+        for row in self.rows:
+            shown.add_row(row.scene, row.variant, *(_console(metric, row.cells.get(metric)) for metric in self.metrics))
+        return shown
+
+    def csv(self) -> str:
+        """One line for each scene, variant and metric; not rounded."""
+        head = ("scene", "variant", "runs", "metric", "mean", "low", "high", "gain", "gain_low", "gain_high", "count")
+        lines = [
+            (
+                *(row.scene, row.variant, row.runs, metric, cell.mean),
+                *(cell.interval or ("", "")),
+                "" if cell.gain is None else cell.gain,
+                *(cell.gain_interval or ("", "")),
+                cell.count,
+            )
+            for row in self.rows
+            for metric, cell in row.cells.items()
+        ]
+        return to_csv([head, *lines])
+
+    def markdown(self) -> str:
+        """Means with their 95 % intervals, the best of a scene in bold."""
+        lines = [_line(["scene", "", *map(_arrow, self.metrics)]), _line(["---", "---", *["---:"] * len(self.metrics)])]
+        for row in self.rows:
+            cells = [self._marked(row, metric, "**{}**") + _interval(metric, row) for metric in self.metrics]
+            lines.append(_line([row.scene, row.variant, *cells]))
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
+
+    def latex(self) -> str:
+        """Means, the best of a scene in bold; needs ``booktabs``."""
+        head = ["", "", *(_tex(METRICS[metric].title) + _TEX_ARROWS[METRICS[metric].better] for metric in self.metrics)]
+        lines = [f"\\begin{{tabular}}{{ll{'r' * len(self.metrics)}}}", r"\toprule", " & ".join(head) + r" \\"]
+        before = None
+        for row in self.rows:
+            if row.scene != before:
+                lines.append(r"\midrule")
+            cells = [self._marked(row, metric, r"\textbf{{{}}}") for metric in self.metrics]
+            scene = _tex(row.scene) if row.scene != before else ""
+            lines.append(" & ".join([scene, _tex(row.variant), *cells]) + r" \\")
+            before = row.scene
+        notes = [f"% {note}" for note in self.notes]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
+
+    def _marked(self, row: Row, metric: str, bold: str) -> str:
+        cell = row.cells.get(metric)
+        if cell is None:
+            return "--"
+        rivals = [r.cells[metric].mean for r in self.rows if r.scene == row.scene and metric in r.cells]
+        best = METRICS[metric].better * cell.mean == max(METRICS[metric].better * mean for mean in rivals)
+        text = number(metric, cell.mean)
+        return bold.format(text) if best and len(rivals) > 1 else text
+
+
+def table(evaluations: Sequence[RunEvaluation]) -> Table:
+    """Puts evaluations together.
+
+    On a scene, a metric is the mean over the photos, and over runs (seeds) for each photo first; intervals and gains
+    are over photos. On all scenes it is the mean over the scenes' means. Variants come in the paper's order; the first
+    row of a scene is what gains are measured against.
+
+    Args:
+        evaluations: of runs on the same or different scenes; those of one scene are of the same photos.
+    """
+    variants = {variant.name: None for evaluation in evaluations for variant in evaluation.variants}
+    ordered = [name for name in ORDER if name in variants] + [name for name in variants if name not in ORDER]
+    scenes = list(dict.fromkeys(evaluation.scene for evaluation in evaluations))
+    rows: list[Row] = []
+    for scene in scenes:
+        own = [evaluation for evaluation in evaluations if evaluation.scene == scene]
+        rows += _rows(
+            scene, {name: _values(own, name) for name in ordered}, {name: _runs(own, name) for name in ordered}
+        )
+    if len(scenes) > 1:
+        rows += _all_scenes(rows, ordered)
+    found = {metric for row in rows for metric in row.cells}
+    return Table(tuple(key for key in METRICS if key in found), tuple(rows), tuple(_notes(evaluations, rows)))
+
+
+def _rows(scene: str, values: dict[str, dict[str, dict[str, float]]], runs: dict[str, int]) -> list[Row]:
+    """One for each variant that has values: by metric, by what they are values of."""
+    found = {name: metrics for name, metrics in values.items() if metrics}
+    first = next(iter(found), None)
+    return [
+        Row(
+            scene,
+            name,
+            runs[name],
+            {
+                metric: _cell(items, {} if first in (None, name) else found[str(first)].get(metric, {}))
+                for metric, items in metrics.items()
+            },
+        )
+        for name, metrics in found.items()
+    ]
+
+
+def _all_scenes(rows: list[Row], ordered: Iterable[str]) -> list[Row]:
+    values: dict[str, dict[str, dict[str, float]]] = {name: {} for name in ordered}
+    runs = dict.fromkeys(values, 0)
+    for row in rows:
+        runs[row.variant] += row.runs
+        for metric, cell in row.cells.items():
+            values[row.variant].setdefault(metric, {})[row.scene] = cell.mean
+    return _rows(ALL, values, runs)
+
+
+def _values(evaluations: list[RunEvaluation], name: str) -> dict[str, dict[str, float]]:
+    """By metric the values of a variant: by photo, mean over the runs; those of sets by seed."""
+    gathered: dict[str, dict[str, list[float]]] = {}
+    for evaluation in evaluations:
+        for variant in evaluation.variants:
+            for metric in variant.metrics if variant.name == name else ():
+                for image, value in variant.values(metric).items():
+                    key = image or f"seed {evaluation.seed}"
+                    gathered.setdefault(metric, {}).setdefault(key, []).append(value)
+    return {
+        metric: {key: sum(items) / len(items) for key, items in values.items()} for metric, values in gathered.items()
+    }
+
+
+def _cell(values: dict[str, float], base: dict[str, float]) -> Cell:
+    data = list(values.values())
+    gains = [value - base[key] for key, value in values.items() if key in base]
+    return Cell(
+        mean=sum(data) / len(data),
+        count=len(data),
+        interval=confidence_interval(data) if len(data) >= FEW else None,
+        gain=sum(gains) / len(gains) if gains else None,
+        gain_interval=confidence_interval(gains) if len(gains) >= FEW else None,
+    )
+
+
+def _notes(evaluations: Sequence[RunEvaluation], rows: list[Row]) -> Iterable[str]:
+    counts = {row.scene: next(iter(row.cells.values())).count for row in rows if row.cells}
+    for scene, count in counts.items():
+        kind = "scenes" if scene == ALL else "photos"
+        yield f"{scene}: mean of {count} {kind}; in brackets the bootstrap 95 % interval of the mean"
+    partial = {row.variant: row.cells for row in rows if row.scene == ALL}
+    scenes = len(counts) - 1
+    for name, cells in partial.items():
+        have = max((cell.count for cell in cells.values()), default=0)
+        if have < scenes:
+            yield f"{name}: only on {have} of {scenes} scenes, so that its mean is not comparable"
+    seen = set()
+    for evaluation in evaluations:
+        lines = [f"{evaluation.scene}: {what} left out: {why}" for what, why in evaluation.left_out.items()]
+        lines += [score.warning for variant in evaluation.variants for score in variant.sets.values() if score.warning]
+        for line in lines:
+            if line not in seen:
+                seen.add(line)
+                yield line
+
+
+def number(metric: str, value: float, sign: bool = False) -> str:
+    """A value of a metric as it is shown."""
+    kind = METRICS[metric]
+    return f"{value * kind.factor:{'+' if sign else ''}.{kind.digits}f}"
+
+
+def to_csv(rows: Iterable[Iterable[object]]) -> str:
+    """Lines of comma-separated values."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+_TEX_ARROWS = {1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
+
+
+def _arrow(metric: str) -> str:
+    return METRICS[metric].title + {1: " ↑", -1: " ↓", 0: ""}[METRICS[metric].better]
+
+
+def _tex(text: str) -> str:
+    return "".join("\\" + letter if letter in "_&%#$" else letter for letter in text)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _interval(metric: str, row: Row) -> str:
+    cell = row.cells.get(metric)
+    return "" if cell is None or cell.interval is None else f" [{_range(metric, cell.interval)}]"
+
+
+def _range(metric: str, interval: Interval, sign: bool = False) -> str:
+    return ", ".join(number(metric, value, sign) for value in interval)
+
+
+def _console(metric: str, cell: Cell | None) -> str:
+    if cell is None:
+        return "-"
+    text = f"[bold]{number(metric, cell.mean)}[/bold]"
+    if cell.interval is not None:
+        text += rf"[dim] \[{_range(metric, cell.interval)}][/dim]"
+    if cell.gain is not None:
+        better = METRICS[metric].better * cell.gain >= 0
+        text += f"\n[{'green' if better else 'red'}]{number(metric, cell.gain, True)}[/]"
+        if cell.gain_interval is not None:
+            text += rf"[dim] \[{_range(metric, cell.gain_interval, True)}][/dim]"
+    return text
