@@ -132,9 +132,8 @@ def table(evaluations: Sequence[RunEvaluation]) -> Table:
     rows: list[Row] = []
     for scene in scenes:
         own = [evaluation for evaluation in evaluations if evaluation.scene == scene]
-        rows += _rows(
-            scene, {name: _values(own, name) for name in ordered}, {name: _runs(own, name) for name in ordered}
-        )
+        runs = {name: sum(v.name == name for evaluation in own for v in evaluation.variants) for name in ordered}
+        rows += _rows(scene, {name: _values(own, name) for name in ordered}, runs)
     if len(scenes) > 1:
         rows += _all_scenes(rows, ordered)
     found = {metric for row in rows for metric in row.cells}
