@@ -19,7 +19,10 @@ from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.images import to_uint8, write_image
+from difix3d.postrender import PostRender
+from difix3d.scene import Views
 from difix3d.scene.paths import PATHS, CameraPath, fit, natural_path, path_cameras, write_path
+from difix3d.training.fixer import load_fixer
 from difix3d.training.load import Run, load_run
 from difix3d.types import Cameras, Scene
 from difix3d.video import video_writer
@@ -38,6 +41,7 @@ class RenderConfig:
       difix3d render outputs/demo/2025-01-31_120000
       difix3d render outputs/demo/first --path spiral --frames 240 --fps 30 --resolution 1280
       difix3d render outputs/demo/first --path camera_path.json --output flight --no-images
+      difix3d render outputs/demo/first --plus
     """
 
     run: tyro.conf.Positional[Path]
@@ -57,6 +61,13 @@ class RenderConfig:
     """Height in pixels; alone, the width follows. Default is the size of the training images, or what the file says."""
     resolution: int | None = None
     """Long side in pixels, instead of --width and --height."""
+    plus: bool = False
+    """Clean each frame with Difix, which looks at the nearest training photo (the "+" of Difix3D+)."""
+    trust: bool = True
+    """With --plus: keep rendered pixels that the photos agree with. --no-trust takes every fixed pixel, as the paper
+    does."""
+    fixer: str | None = None
+    """With --plus: Difix weights, a hub id, a folder or a .pkl checkpoint; default is what the run was trained with."""
     step: int | None = None
     """Render the checkpoint of this step; default is the newest."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
@@ -81,15 +92,16 @@ def render(args: Sequence[str] | None = None) -> None:
     if config.path == "auto":
         config = replace(config, path=natural_path(run.scene))
     path = choose_path(config, run.scene)
-    name = config.path if config.path in PATHS else Path(config.path).stem
+    name = (config.path if config.path in PATHS else Path(config.path).stem) + ("_plus" if config.plus else "")
     output = config.output or config.run / "renders" / name
     images, video = output / "frames" if config.images else None, output / f"{name}.mp4" if config.video else None
     make(output)
     if config.path in PATHS:
         write_path(path, output / f"{name}.json", run.scene)
 
+    made = fixed_frames(run, path.cameras, config) if config.plus else frames(run, path.cameras)
     start, count = time.perf_counter(), len(path.cameras)
-    write(progress(frames(run, path.cameras), count), images, video, path.fps)
+    write(progress(made, count), images, video, path.fps)
     each = (time.perf_counter() - start) / count
     width, height = path.cameras.width[0], path.cameras.height[0]
     console.print(f"rendered {count} frames of {width} x {height} at step {run.step:,}, {each * 1e3:.1f} ms per frame")
@@ -156,6 +168,17 @@ def frames(run: Run, cameras: Cameras) -> Iterator[Float[Tensor, "H W 3"]]:
     """What each camera sees, one after the other."""
     for i in range(len(cameras)):
         yield run.render(cameras[i], depth=False).rgb[0]
+
+
+def fixed_frames(run: Run, cameras: Cameras, config: RenderConfig) -> Iterator[Float[Tensor, "H W 3"]]:
+    """The same through the fixer; its weights are loaded before the first frame is asked for."""
+    name, device = config.fixer or run.config.fixer, run.gaussians.device
+    fixer = load_fixer(name, device)
+    if fixer is None:
+        raise UserError("--plus needs Difix, and the run was trained with --fixer none", "", "Pass --fixer WEIGHTS")
+    views = Views(run.scene, device)
+    model = PostRender(run.render, fixer, run.scene, views.__getitem__, trust=config.trust, device=device)
+    return model.stream(cameras[i] for i in range(len(cameras)))
 
 
 def write(frames: Iterable[Float[Tensor, "H W 3"]], images: Path | None, video: Path | None, fps: float) -> None:

@@ -55,10 +55,13 @@ def batches(degraded: Iterable[Degraded], size: int) -> Iterator[list[Degraded]]
     """Neighbours in groups of at most ``size``, each of one image size and one number of references."""
     group: list[Degraded] = []
     for item in degraded:
-        if group and (len(group) == size or _kind(item) != _kind(group[0])):
+        if group and _kind(item) != _kind(group[0]):
             yield group
             group = []
         group.append(item)
+        if len(group) == size:
+            yield group
+            group = []
     if group:
         yield group
 

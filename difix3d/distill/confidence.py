@@ -20,10 +20,10 @@ SIDE = 320
 WINDOW = 9
 """Pixels of such an image within which only the mean and the spread of the colours are compared, not their places: the
 rendered depth is not exact, and a sharp image a little beside its place must not seem worse than a blurred one."""
-CONTRADICTION = 0.08
+CONTRADICTION = 0.12
 """A fix that is further from the photos than the render was, by this (0..1, mean of the channels), loses 63 % of its
 weight."""
-CHANGE = 0.5
+CHANGE = 1.0
 """The same for a change of the image where no photo can judge."""
 CREDIT = 0.5
 """A fix that keeps less than this of its weight, on average over what photos see of it, is not believed anywhere."""

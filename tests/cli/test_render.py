@@ -168,3 +168,22 @@ def test_a_file_of_nerfstudio(run, tmp_path):
     picture = read_image(tmp_path / "out" / "frames" / "00000.png")
     expected = to_uint8(load_run(run).render(scene.cameras[0]).rgb[0])
     assert np.abs(picture.astype(int) - expected).max() <= 1
+
+
+def test_plus_renders_through_difix(run, shared):
+    options = ["--path", "interp", "--frames", 3, "--no-video"]
+    plus = [*options, "--plus", "--fixer", shared / "golden" / "tiny_difix_ref"]
+    call(run, *options)
+    call(run, *plus)
+    call(run, *plus, "--no-trust", "-o", run / "all")
+    plain = read_image(run / "renders" / "interp" / "frames" / "00001.png")
+    trusting = read_image(run / "renders" / "interp_plus" / "frames" / "00001.png")
+    paper = read_image(run / "all" / "frames" / "00001.png")
+    change = [np.abs(image.astype(int) - plain).mean() for image in (trusting, paper)]
+    assert 0 < change[0] < change[1]
+
+
+def test_plus_needs_a_fixer(tmp_path, toy_scene):
+    run = write_run(tmp_path, toy_scene, fixer="none")
+    with pytest.raises(UserError, match=r"--plus needs Difix.*--fixer none.*Pass --fixer"):
+        call(run, "--plus")

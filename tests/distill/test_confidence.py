@@ -58,7 +58,7 @@ def test_a_repair_of_a_broken_render_is_believed(case, render):
 
 
 def test_where_no_photo_sees_the_fix_loses_weight_with_its_change(case, render):
-    item, photos = case
+    item, _ = case
     unseen = gather(item, item.rgb.flip(-1), [], render)
     assert not unseen.judged.any()
     weights = confidence(unseen, SIZE)

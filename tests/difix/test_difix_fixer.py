@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from difix3d.difix import DifixFixer, load_difix
+from difix3d.difix.fixer import batches
+from difix3d.types import Degraded, View
+
+
+@pytest.fixture(scope="module")
+def pipe(shared):
+    return load_difix(shared / "golden" / "tiny_difix_ref", "cpu").optimize(compile=False)
+
+
+def item(camera, size=(40, 48), references=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.rand(*size, 3, generator=generator)
+    photos = tuple(View(camera, image.flip(i % 2), f"photo {i}", i) for i in range(references))
+    return Degraded(camera, image, torch.ones(size), torch.ones(size), photos)
+
+
+def test_batches_equal_single_images_and_the_pipeline(toy_scene, pipe):
+    camera = toy_scene.cameras[0]
+    items = [item(camera, seed=seed) for seed in range(5)]
+    singly, together = (list(DifixFixer(pipe, batch=size)(iter(items))) for size in (1, 4))
+    for one, other, degraded in zip(singly, together, items, strict=True):
+        assert one.shape == (40, 48, 3)
+        assert torch.allclose(one, other, atol=1e-4)
+        image, photo = (x.permute(2, 0, 1)[None] for x in (degraded.rgb, degraded.references[0].image))
+        assert torch.equal(one, pipe.fix(image, photo[None])[0].permute(1, 2, 0))
+
+
+def test_groups_have_one_size_and_one_number_of_references(toy_scene):
+    camera = toy_scene.cameras[0]
+    small, large, bare = item(camera), item(camera, (64, 64)), item(camera, references=0)
+    groups = list(batches([small, small, large, bare, small, small, small], 2))
+    assert [len(group) for group in groups] == [2, 1, 1, 2, 1]
+
+
+def test_references_of_another_size_are_fitted(toy_scene, pipe):
+    camera = toy_scene.cameras[0]
+    small, large = item(camera), item(camera, (64, 80))
+    mixed = Degraded(camera, small.rgb, small.alpha, small.depth, large.references)
+    assert next(DifixFixer(pipe)([mixed])).shape == (40, 48, 3)
+
+
+def test_the_stream_is_lazy_and_an_abandoned_one_cleans_up(toy_scene, pipe):
+    asked = []
+
+    def renders():
+        for seed in range(4):
+            asked.append(seed)
+            yield item(toy_scene.cameras[0], seed=seed)
+
+    stream = DifixFixer(pipe, offload=True)(renders())
+    next(stream)
+    assert len(asked) < 4
+    stream.close()
+    assert pipe.device.type == "cpu"
+
+
+@pytest.mark.gpu
+def test_the_model_is_on_the_gpu_only_while_it_fixes(toy_scene, shared):
+    pipe = load_difix(shared / "golden" / "tiny_difix_ref", "cpu").optimize(compile=False)
+    stream = DifixFixer(pipe, "cuda", offload=True)([item(toy_scene.cameras[0])])
+    next(stream)
+    assert pipe.device.type == "cuda"
+    assert list(stream) == []
+    assert pipe.device.type == "cpu"

@@ -1,0 +1,99 @@
+import threading
+import time
+
+import pytest
+import torch
+
+from difix3d.postrender import PostRender, ahead
+from difix3d.scene import Views
+
+
+@pytest.fixture
+def model(toy_scene, truth):
+    """PostRender of the toy scene with a given fixer."""
+
+    def make(fixer, **options):
+        return PostRender(truth, fixer, toy_scene, Views(toy_scene).__getitem__, **options)
+
+    return make
+
+
+def darken(degraded):
+    for item in degraded:
+        yield item.rgb * 0.5
+
+
+def test_a_frame_is_what_the_fixer_makes_of_it(toy_scene, truth, model):
+    camera = toy_scene.cameras[2]
+    plain, fixed = truth(camera), model(darken, trust=False)(camera)
+    assert torch.allclose(fixed.rgb, plain.rgb.clamp(0, 1) * 0.5)
+    assert torch.equal(fixed.alpha, plain.alpha)
+    assert torch.equal(fixed.depth, plain.depth)
+
+
+def test_a_trusting_pass_keeps_what_photos_agree_with(toy_scene, truth, model):
+    camera = toy_scene.cameras[2]
+    plain = truth(camera).rgb.clamp(0, 1)
+    trusting, paper = (model(darken, trust=trust)(camera).rgb for trust in (True, False))
+    assert (trusting - plain).abs().mean() < 0.3 * (paper - plain).abs().mean()
+
+
+def test_the_stream_gives_the_same_frames_in_order(toy_scene, model):
+    seen = []
+
+    def fixer(degraded):
+        for item in degraded:
+            seen.append(item.references[0].index)
+            yield item.rgb.flip(-1)
+
+    post = model(fixer)
+    cameras = [toy_scene.cameras[i] for i in range(12)]
+    frames = list(post.stream(cameras))
+    assert [int(i) for i in seen][:1] == [0]
+    assert set(seen) <= set(toy_scene.train.tolist())
+    for frame, camera in zip(frames, cameras, strict=True):
+        assert torch.equal(frame, post(camera).rgb[0])
+
+
+def test_several_references(toy_scene, model):
+    counts = []
+
+    def fixer(degraded):
+        for item in degraded:
+            counts.append(len({photo.index for photo in item.references}))
+            yield item.rgb
+
+    model(fixer, references=3)(toy_scene.cameras[2])
+    assert counts == [3]
+
+
+def test_ahead_keeps_the_order_and_works_in_advance():
+    made = []
+
+    def items():
+        for i in range(6):
+            made.append(i)
+            yield i
+
+    stream = ahead(items(), 3)
+    assert next(stream) == 0
+    deadline = time.monotonic() + 5
+    while len(made) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert made == [0, 1, 2, 3]
+    assert list(stream) == [1, 2, 3, 4, 5]
+
+
+def test_ahead_raises_what_its_thread_raised_and_leaves_no_thread_behind():
+    def items():
+        yield 1
+        raise ValueError("broken")
+
+    stream = ahead(items(), 2)
+    assert next(stream) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(stream)
+    half = ahead(iter(range(100)), 2)
+    next(half)
+    half.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
