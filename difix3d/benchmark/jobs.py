@@ -1,0 +1,250 @@
+"""One scene, one method, one seed: what is to be done, what has been done, and doing the rest."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from difix3d.benchmark.config import Benchmark
+from difix3d.benchmark.scenes import source, split_file
+from difix3d.errors import UserError
+from difix3d.evaluate.results import FILE as EVALUATION
+from difix3d.gaussians import newest_checkpoint
+from difix3d.training.config import PRESETS, TrainConfig
+from difix3d.training.configfile import merge, read_yaml
+
+SETTINGS = "job.yaml"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run of a benchmark.
+
+    Attributes:
+        folder: of the run, absolute; ``job.yaml`` (its settings) and ``log.txt`` are in it, too.
+        max_steps: at which it is trained.
+        settings: differences from the preset.
+        evaluate: options of ``difix3d evaluate``; ``None`` if the run is only trained.
+    """
+
+    scene: str
+    method: str
+    seed: int
+    folder: Path
+    max_steps: int
+    settings: dict[str, Any] = field(hash=False)
+    evaluate: dict[str, Any] | None = field(hash=False)
+
+    def __str__(self) -> str:
+        return f"{self.scene} / {self.method} / seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log.txt"
+
+    @property
+    def step(self) -> int | None:
+        """Of the newest checkpoint; ``None`` before the first."""
+        path = newest_checkpoint(self.folder / "checkpoints")
+        return None if path is None else int(path.stem.removeprefix("step_"))
+
+    @property
+    def trained(self) -> bool:
+        return (self.step or 0) >= self.max_steps
+
+    @property
+    def done(self) -> bool:
+        return self.trained if self.evaluate is None else (self.folder / EVALUATION).is_file()
+
+    @property
+    def state(self) -> str:
+        """In words, for people."""
+        if self.done:
+            return "done"
+        if self.trained:
+            return "trained"
+        return "new" if self.step is None else f"at step {self.step:,} of {self.max_steps:,}"
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """What is left to do, as arguments of ``difix3d``."""
+        train = ["train", "--config", str(self.folder / SETTINGS), "--output-dir", str(self.folder)]
+        if self.step is not None:
+            train.append("--resume")
+        left = [] if self.trained or self.done else [train]
+        return (
+            left
+            if self.evaluate is None or self.done
+            else [*left, ["evaluate", str(self.folder), *flags(self.evaluate)]]
+        )
+
+    def check(self) -> None:
+        """Refuses to go on with a run that was begun with other settings."""
+        path = self.folder / SETTINGS
+        if not path.exists() or (self.step is None and not self.done):
+            return
+        before = read_yaml(path)
+        changed = [key for key in sorted({*before, *self.settings}) if before.get(key) != self.settings.get(key)]
+        if changed:
+            key = changed[0]
+            raise UserError(
+                f"{self.folder} was begun with other settings: "
+                f"{key} was {before.get(key, 'not set')}, now it is {self.settings.get(key, 'not set')}",
+                "The runs of a benchmark are all made alike",
+                "Use the old settings, another --output-dir, or delete the folder",
+            )
+
+
+def make_jobs(benchmark: Benchmark, data_dir: Path, output_dir: Path, changes: dict[str, Any]) -> list[Job]:
+    """All runs of a benchmark, scene by scene; those that are only trained first, since others need them.
+
+    What is set later wins: for all runs, for the scene, ``changes``, for the method.
+
+    Raises:
+        UserError: a setting that does not exist, with where it comes from; or runs begun with other settings.
+    """
+    jobs = []
+    for scene, own in benchmark.scenes.items():
+        lists = split_file(benchmark, scene, output_dir)
+        place = {"scene": source(benchmark, scene), "data_dir": str(data_dir.resolve())}
+        common = {"preset": "standard", **place, "split": f"file:{lists}" if lists else benchmark.split}
+        settings = joined(common, benchmark.train, own, changes)
+        evaluate = benchmark.evaluate
+        if benchmark.surface:
+            surface = _job(
+                benchmark, scene, "surface", benchmark.seeds[0], output_dir, settings, benchmark.surface, None
+            )
+            evaluate = {**evaluate, "surface": str(surface.folder)}
+            jobs.append(surface)
+        jobs += [
+            _job(benchmark, scene, method, seed, output_dir, settings, difference, evaluate)
+            for method, difference in benchmark.methods.items()
+            for seed in benchmark.seeds
+        ]
+    for job in jobs:
+        job.check()
+    return sorted(jobs, key=lambda job: job.evaluate is not None)
+
+
+def _job(
+    benchmark: Benchmark,
+    scene: str,
+    method: str,
+    seed: int,
+    output_dir: Path,
+    settings: dict[str, Any],
+    difference: dict[str, Any],
+    evaluate: dict[str, Any] | None,
+) -> Job:
+    settings = joined(settings, difference, {"seed": seed})
+    if Path(settings.get("fixer", "none")).exists():
+        settings["fixer"] = str(Path(settings["fixer"]).resolve())
+    config = _config(settings, f"{benchmark.name} ({scene}, {method})")
+    folder = output_dir.resolve() / scene / method / f"seed_{seed}"
+    return Job(scene, method, seed, folder, config.max_steps, settings, evaluate)
+
+
+def joined(*layers: dict[str, Any]) -> dict[str, Any]:
+    """Nested mappings laid over each other; later ones win."""
+    result: dict[str, Any] = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = result.get(key)
+            result[key] = joined(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return result
+
+
+def flags(options: dict[str, Any]) -> list[str]:
+    """Options as they are typed: ``{"metrics": ["psnr", "fid"], "crop": True}`` is ``--metrics psnr fid --crop``."""
+    words = []
+    for name, value in options.items():
+        name = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{name}" if value else f"--no-{name}")
+        else:
+            words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return words
+
+
+def _config(settings: dict[str, Any], origin: str) -> TrainConfig:
+    preset = settings["preset"]
+    if preset not in PRESETS:  # `auto` would make results depend on the machine
+        raise UserError(f"{origin} sets preset to {preset!r}", f"it must be one of {', '.join(PRESETS)}")
+    return merge(merge(TrainConfig(), PRESETS[preset], source=f"preset {preset}"), settings, source=origin)
+
+
+def run_job(job: Job, environment: dict[str, str] | None = None) -> str | None:
+    """Does what is left of a job, in processes of its own, whose output goes to its log.
+
+    Args:
+        environment: variables to change for them.
+
+    Returns:
+        what went wrong, in a sentence; ``None`` if all is done.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with job.log.open("a", encoding="utf-8") as log:
+        if not _lock(log):
+            return f"another process is at work in {job.folder}"
+        (job.folder / SETTINGS).write_text(yaml.safe_dump(job.settings, sort_keys=False), encoding="utf-8")
+        for command in job.commands:
+            log.write(f"\n== {datetime.now():%Y-%m-%d %H:%M:%S} difix3d {' '.join(command)}\n")
+            log.flush()
+            error = _call(command, log, environment or {}) or _unfinished(job, command)
+            if error:
+                return error
+    return None
+
+
+def _call(command: Sequence[str], log: TextIOWrapper, environment: dict[str, str]) -> str | None:
+    result = subprocess.run(
+        [sys.executable, "-m", "difix3d.cli", *command],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    if result.returncode < 0:
+        return f"{command[0]} was killed by {signal.Signals(-result.returncode).name}"
+    if result.returncode:
+        return last_line(Path(log.name)) or f"{command[0]} ended with status {result.returncode}"
+    return None
+
+
+def _unfinished(job: Job, command: Sequence[str]) -> str | None:
+    """A training that was interrupted ends well, but is not finished."""
+    if command[0] == "train" and not job.trained:
+        return f"interrupted {job.state}"
+    return None if command[0] == "train" or job.done else f"there is no {EVALUATION} after the evaluation"
+
+
+def _lock(log: TextIOWrapper) -> bool:
+    """Holds the log, also for the processes that write to it, until the last of them has ended; false if it is held."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        return True
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def last_line(log: Path) -> str:
+    """What a job said last; empty if nothing."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+        lines = file.read().decode("utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

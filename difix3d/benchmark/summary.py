@@ -1,0 +1,43 @@
+"""The table of what is finished."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from difix3d.benchmark.config import Benchmark
+from difix3d.benchmark.jobs import Job
+from difix3d.evaluate import RunEvaluation, Table, read_evaluation, table
+
+
+def collect(jobs: Iterable[Job]) -> list[RunEvaluation]:
+    """The evaluations of finished jobs, under the benchmark's names of scenes and methods.
+
+    A variant keeps its name where the method is called the same (Difix3D+ of the method difix3d); of other methods it
+    has the method's name behind it (Difix3D+ [once]).
+    """
+    found = []
+    for job in jobs:
+        if job.done and job.evaluate is not None:
+            evaluation = read_evaluation(job.folder)
+            variants = tuple(replace(item, name=label(item.name, job.method)) for item in evaluation.variants)
+            found.append(replace(evaluation, scene=job.scene, variants=variants))
+    return found
+
+
+def label(variant: str, method: str) -> str:
+    """The name of a row."""
+    return variant if variant.lower().startswith(method.lower()) else f"{variant} [{method}]"
+
+
+def summarize(benchmark: Benchmark, jobs: Iterable[Job], output_dir: Path) -> Table | None:
+    """Writes ``table.csv``, ``table.md`` and ``table.tex`` of what is finished; ``None`` if nothing is."""
+    evaluations = collect(jobs)
+    if not evaluations:
+        return None
+    result = table(evaluations)
+    if benchmark.published:
+        result = replace(result, notes=(*result.notes, f"Published: {benchmark.published.strip()}"))
+    output_dir.mkdir(parents=True, exist_ok=True)
+    for kind, text in (("csv", result.csv()), ("md", result.markdown()), ("tex", result.latex())):
+        (output_dir / f"table.{kind}").write_text(text, encoding="utf-8")
+    return result

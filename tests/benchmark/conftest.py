@@ -1,0 +1,1 @@
+from toy_benchmark import commands  # noqa: F401
