@@ -14,7 +14,7 @@ FLOORS = [
     {"distill", "evaluate"},
     {"postrender"},
     {"training", "difix_training"},
-    {"viewer", "integrations", "logs"},
+    {"viewer", "integrations", "logs", "benchmark", "report"},
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -9,8 +9,10 @@ from difix3d.errors import UserError
 COMMANDS = {
     "train": "Train a Gaussian-splatting model on a scene.",
     "render": "Render a trained run along a camera path, to frames and a video.",
+    "evaluate": "Measure trained runs: metrics, tables, pictures, a report.",
     "download": "Download a public scene (Mip-NeRF 360).",
     "fix": "Clean images with Difix.",
+    "benchmark": "Train and evaluate methods on a whole data set, and fill a table.",
 }
 """Each command is the function of its name in the module of its name, taking the arguments that follow the name."""
 

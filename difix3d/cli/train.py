@@ -12,10 +12,10 @@ import tyro
 from difix3d.errors import UserError
 from difix3d.gaussians import newest_checkpoint
 from difix3d.logs import ProgressLog, TensorBoardLog
+from difix3d.report import write_report
 from difix3d.training import Trainer
 from difix3d.training.config import PRESETS, TrainConfig
 from difix3d.training.configfile import merge, read_yaml
-from difix3d.training.report import write_report
 from difix3d.training.run import RunFolder
 
 

@@ -6,7 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
+from difix3d.errors import UserError
 from difix3d.images import to_uint8, write_image
 from difix3d.metrics import psnr, ssim
 from difix3d.types import Cameras, Render, View
@@ -51,12 +54,8 @@ def evaluate(
     """
     scores = []
     for view in views:
-        start = time.perf_counter()
-        rgb = render(view.camera).rgb[0]
-        if rgb.is_cuda:
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
-        image, photo = (torch.from_numpy(to_uint8(pixels)) for pixels in (rgb, view.image))
+        image, seconds = shoot(render, view)
+        photo = torch.from_numpy(to_uint8(view.image))
         mask = None if view.mask is None else view.mask.cpu()
         scores.append(ImageScore(view.name, psnr(image, photo, mask), ssim(image, photo, mask), seconds))
         if folder is not None:
@@ -66,7 +65,43 @@ def evaluate(
     return Evaluation(split, tuple(scores))
 
 
-def difference(image: torch.Tensor, photo: torch.Tensor) -> torch.Tensor:
+@torch.no_grad()
+def shoot(
+    render: Callable[[Cameras], Render], view: View, who: str = "the model"
+) -> tuple[UInt8[Tensor, "H W 3"], float]:
+    """The picture of a view's camera, and the seconds that it took.
+
+    Raises:
+        UserError: it has pixels that are no numbers, or is not of the photo's size; names ``who`` made it.
+    """
+    start = time.perf_counter()
+    rgb = render(view.camera).rgb[0]
+    if rgb.is_cuda:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - start
+    check_size(rgb.shape[1], rgb.shape[0], view, f"The picture that {who} made of {view.name}")
+    wrong = int((~rgb.isfinite()).any(-1).sum())
+    if wrong:
+        raise UserError(
+            f"{wrong:,} of {rgb.shape[0] * rgb.shape[1]:,} pixels that {who} rendered of {view.name} are no numbers",
+            "A metric of them would mean nothing",
+            "The model or the fixer is damaged: choose an earlier checkpoint or other weights, or train again",
+        )
+    return torch.from_numpy(to_uint8(rgb)), seconds
+
+
+def check_size(width: int, height: int, view: View, what: str) -> None:
+    """Refuses a picture that is not of its photo's size; nothing is resized silently."""
+    expected = view.image.shape[1], view.image.shape[0]
+    if (width, height) != expected:
+        raise UserError(
+            f"{what} is {width} x {height} pixels, its photo {expected[0]} x {expected[1]}",
+            "Pixels are compared one by one",
+            "Make the pictures at the size that the run was trained at (its --resolution)",
+        )
+
+
+def difference(image: Tensor, photo: Tensor) -> Tensor:
     """The mean absolute difference over the channels as a grey image, three times as bright so that small ones show."""
     grey = (image.int() - photo.int()).abs().float().mean(-1, keepdim=True) * 3
     return grey.clamp(0, 255).to(torch.uint8).expand(-1, -1, 3)

@@ -57,14 +57,15 @@ class Table:
     notes: tuple[str, ...]
 
     def rich(self) -> RichTable:
-        """For a terminal: means, their 95 % intervals, and gains over the first row."""
+        """For a terminal: means, their 95 % intervals, and gains over the first row with theirs."""
+        metrics = [metric for metric in self.metrics if metric not in ("right", "wrong")]
         shown = RichTable(show_lines=True)
         shown.add_column("scene")
         shown.add_column("")
-        for metric in self.metrics:
-            shown.add_column(_arrow(metric), justify="right", no_wrap=True)
+        for metric in metrics:
+            shown.add_column(_arrow(metric), justify="right")
         for row in self.rows:
-            shown.add_row(row.scene, row.variant, *(_console(metric, row.cells.get(metric)) for metric in self.metrics))
+            shown.add_row(row.scene, row.variant, *(_console(metric, row.cells.get(metric)) for metric in metrics))
         return shown
 
     def csv(self) -> str:
@@ -257,10 +258,10 @@ def _console(metric: str, cell: Cell | None) -> str:
         return "-"
     text = f"[bold]{number(metric, cell.mean)}[/bold]"
     if cell.interval is not None:
-        text += rf"[dim] \[{_range(metric, cell.interval)}][/dim]"
+        text += "\n" + rf"[dim]\[{_range(metric, cell.interval)}][/dim]"
     if cell.gain is not None:
         better = METRICS[metric].better * cell.gain >= 0
         text += f"\n[{'green' if better else 'red'}]{number(metric, cell.gain, True)}[/]"
         if cell.gain_interval is not None:
-            text += rf"[dim] \[{_range(metric, cell.gain_interval, True)}][/dim]"
+            text += "\n" + rf"[dim]\[{_range(metric, cell.gain_interval, True)}][/dim]"
     return text

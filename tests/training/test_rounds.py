@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from dataclasses import replace
 
@@ -12,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 
+from difix3d.cli.train import train
 from difix3d.distill import DistillConfig
 from difix3d.errors import UserError
 from difix3d.gaussians import load_checkpoint
 from difix3d.images import read_image
 from difix3d.logs import ProgressLog, TensorBoardLog
+from difix3d.report import write_report
 from difix3d.scene.paths import CameraPath, write_path
 from difix3d.training import Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.events import Painted, Stepped
-from difix3d.training.report import write_report
 from difix3d.training.rounds import choose_targets
 
 ROUNDS = [7, 10, 13, 16, 19, 22, 25, 28]
@@ -91,8 +91,8 @@ def test_a_run_with_an_oracle_leaves_everything_in_its_folder(toy_scene, config,
         )
     metrics = json.loads((config.output_dir / "metrics.json").read_text())
     assert [(row["step"], row["plus"]) for row in metrics] == [(30, False), (30, True)]
-    page = write_report(trainer.run).read_text()
-    assert all(text in page for text in ("Difix3D+", "rounds/step_000025/sheet.png", "step_000030_plus/compare"))
+    page = write_report(trainer.run).read_text(encoding="utf-8")
+    assert all(text in page for text in ("Difix3D+", "Round 7, before step 25", "better on"))
 
 
 def test_harm_is_rolled_back_to_the_bit(toy_scene, config, oracle):
@@ -140,62 +140,65 @@ def test_a_run_that_dies_resumes_to_the_bit(toy_scene, config, oracle, change, s
     assert [row["step"] for row in rounds(config)] == ROUNDS
 
 
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from difix3d.training import TrainConfig, Trainer
+from difix3d.training.rounds import Rounds
+
+folder, phase, resume = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume"
+
+def fixer(degraded):
+    for item in degraded:
+        yield (item.rgb * 0.9 + 0.05).clamp(0, 1)
+
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def listen(event):
+    if type(event).__name__ == phase and event.step in (25, 26) and not resume:
+        kill()
+
+if phase == "Probe" and not resume:
+    original = Rounds._probe
+    def probe(self, held_out, step, pseudo):
+        if step == 25 and pseudo is not None:
+            kill()
+        return original(self, held_out, step, pseudo)
+    Rounds._probe = probe
+
+config = TrainConfig(scene="synthetic:3", data_dir=folder.parent / "data", fixer="none", resolution=48, plus=False,
+                     output_dir=folder, max_steps=30, eval_steps=(), save_steps=(12, 26), device="cpu", resume=resume)
+Trainer(config, listeners=[listen], fixer=fixer).train()
+"""
+
+
+def run_program(folder, name, phase, resume=False):
+    (folder / "run.py").write_text(PROGRAM)
+    words = [sys.executable, str(folder / "run.py"), str(folder / name), phase, "resume" if resume else "new"]
+    return subprocess.run(words, check=False, timeout=300).returncode
+
+
+def last_state(folder):
+    return load_checkpoint(folder / "checkpoints" / "step_0000030.safetensors")[1]
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed")
+    assert run_program(folder, "whole", "never") == 0
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("phase", ["Painting", "Probe", "Painted", "Stepped", "Saved"])
-def test_a_run_killed_in_any_phase_resumes_to_the_bit(tmp_path, phase):
+def test_a_run_killed_in_any_phase_resumes_to_the_bit(unbroken, phase):
     """SIGKILL while views are painted, tried or trained on, or right after a checkpoint."""
-    program = tmp_path / "run.py"
-    program.write_text(
-        textwrap.dedent(
-            """
-            import os, signal, sys
-            from dataclasses import replace
-            from pathlib import Path
-            import torch
-            torch.set_num_threads(1)
-            from difix3d.training import TrainConfig, Trainer
-            from difix3d.training.rounds import Rounds
-
-            folder, phase, resume = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume"
-
-            def fixer(degraded):
-                for item in degraded:
-                    yield (item.rgb * 0.9 + 0.05).clamp(0, 1)
-
-            def kill():
-                os.kill(os.getpid(), signal.SIGKILL)
-
-            def listen(event):
-                if type(event).__name__ == phase and event.step in (25, 26) and not resume:
-                    kill()
-
-            if phase == "Probe" and not resume:
-                original = Rounds._probe
-                def probe(self, held_out, step, pseudo):
-                    if step == 25 and pseudo is not None:
-                        kill()
-                    return original(self, held_out, step, pseudo)
-                Rounds._probe = probe
-
-            config = TrainConfig(scene="synthetic:3", data_dir=folder.parent / "data", fixer="none", resolution=48,
-                                 output_dir=folder, max_steps=30, eval_steps=(), save_steps=(12, 26), device="cpu",
-                                 resume=resume)
-            Trainer(config, listeners=[listen], fixer=fixer).train()
-            """
-        )
-    )
-
-    def run(name, phase, resume=False):
-        words = [sys.executable, str(program), str(tmp_path / name), phase, "resume" if resume else "new"]
-        return subprocess.run(words, check=False, timeout=300).returncode
-
-    def result(name):
-        return load_checkpoint(tmp_path / name / "checkpoints" / "step_0000030.safetensors")[1]
-
-    assert run("whole", "never") == 0
-    assert run("killed", phase) == -signal.SIGKILL
-    assert run("killed", phase, resume=True) == 0
-    whole, killed = result("whole"), result("killed")
+    assert run_program(unbroken, phase, phase) == -signal.SIGKILL
+    assert run_program(unbroken, phase, phase, resume=True) == 0
+    whole, killed = last_state(unbroken / "whole"), last_state(unbroken / phase)
     assert whole.keys() == killed.keys()
     assert any(name.startswith("pseudo.") for name in whole)
     assert all(torch.equal(value, killed[name]) for name, value in whole.items())
@@ -282,3 +285,21 @@ def test_difix_in_training(toy_scene, config, shared):
     Trainer(config, toy_scene).train()
     assert rounds(config)
     assert time.perf_counter() - start < 60
+
+
+@pytest.mark.slow
+def test_the_command_compares_with_plain_training(tmp_path, shared, capfd):
+    """One command: plain 3DGS, Difix3D and Difix3D+ beside each other, in a report."""
+    folder = tmp_path / "run"
+    args = ["--scene", "synthetic:3", "--data-dir", str(tmp_path / "data"), "--resolution", "64", "--max-steps", "24"]
+    args += ["--fixer", str(shared / "golden" / "tiny_difix_ref"), "--compare", "--output-dir", str(folder)]
+    train([*args, "--eval-steps", "--save-steps", "--device", "cpu"])
+    rows = json.loads((folder / "metrics.json").read_text())
+    assert [(row["step"], row["plus"]) for row in rows] == [(24, False), (24, True)]
+    assert len(json.loads((folder / "plain" / "metrics.json").read_text())) == 1
+    assert not (folder / "plain" / "rounds.json").exists()
+    page = (folder / "report.html").read_text()
+    assert all(name in page for name in ("3DGS", "Difix3D", "Difix3D+"))
+    assert "report: " in capfd.readouterr().err
+    train(["--resume", "--output-dir", str(folder)])  # both are finished: nothing is trained again
+    assert json.loads((folder / "metrics.json").read_text()) == rows

@@ -1,0 +1,239 @@
+"""``difix3d evaluate``: from trained runs to the table that papers print, and a report to look at."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from rich.console import Console
+from rich.progress import track
+
+from difix3d.distill.references import coarse, rendered_depth
+from difix3d.errors import UserError
+from difix3d.evaluate import (
+    Pictures,
+    RunEvaluation,
+    Table,
+    adopt,
+    consistency,
+    draw,
+    measure,
+    table,
+    write_evaluation,
+)
+from difix3d.evaluate.tables import to_csv
+from difix3d.metrics import visibility
+from difix3d.report import write_report
+from difix3d.scene import Views
+from difix3d.scene.paths import natural_path, path_cameras
+from difix3d.training.load import Run, load_run
+from difix3d.training.run import RunFolder
+from difix3d.training.variants import TITLES, Name, choose_fixer, choose_rows, load_models
+from difix3d.types import Cameras, View
+
+Metrics = Literal["psnr", "ssim", "lpips-vgg", "lpips-alex", "fid", "kid", "tsed", "warp"]
+SURFACE = 320
+"""Long side, in pixels, of the depth maps of training cameras that tell what they see."""
+WIDE = 200
+"""Columns of the table in a pipe or a file."""
+
+console = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Measures trained runs on their held-out photos: metrics with confidence intervals, tables, a report.
+
+    Each run gets evaluation.json, .csv (and evaluation_images.csv), .md, .tex, report.html and, in evaluation/,
+    the pictures. Rows are those of the paper's ablation, as far as the run has them: plain 3DGS (a run without a fixer,
+    or the one that --compare trained beside it), Difix on its renders, Difix3D, and Difix3D+ (Difix once more on every
+    frame; keeping what photos agree with, or, as in the paper, not).
+
+    Examples:
+      difix3d evaluate outputs/garden/2025-01-31_120000
+      difix3d evaluate outputs/*/first --metrics psnr ssim lpips-alex --output tables
+      difix3d evaluate outputs/demo/first --metrics psnr ssim tsed warp --frames 60
+      difix3d evaluate outputs/demo/first --pictures theirs=../other/renders
+    """
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of the runs. Runs of one scene are averaged variant by variant (seeds), scenes over their means."""
+    fixer: str | None = None
+    """Difix weights: a hub id, a folder, a .pkl checkpoint, or `none`; default is what each run was trained with."""
+    variants: tuple[Name, ...] | None = None
+    """Rows; default is all that a run has."""
+    metrics: tuple[Metrics, ...] = ("psnr", "ssim", "lpips-vgg", "fid", "kid")
+    """`tsed` and `warp` (consistency of adjacent frames) are of a camera path, the others of the photos."""
+    split: Literal["auto", "test", "train"] = "auto"
+    """Which photos: `auto` takes the held-out ones, or the training photos where none are held out."""
+    step: int | None = None
+    """Evaluate the checkpoint of this step; default is the newest."""
+    masked: Literal["photo", "visible"] = "photo"
+    """Pixels that count. `photo`: all but what the photos' masks leave out. `visible`: of them, only what training
+    cameras see (Nerfbusters' protocol), by the depth of --surface."""
+    surface: Path | None = None
+    """`visible`: a run trained on all photos of the scene (--split none), whose depth says where the surfaces are;
+    default is the model of the first row."""
+    pictures: tuple[str, ...] = ()
+    """Rows of other programs: NAME=FOLDER with a picture for each photo, called like it or in its order."""
+    path: str = "auto"
+    """`tsed`, `warp`: the camera path, as in difix3d render."""
+    frames: int = 30
+    """`tsed`, `warp`: frames along the path."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """Folder for the table of all runs: evaluation.csv, .md and .tex."""
+    scene: str | None = None
+    """Where the run's scene lies now, if it has moved since."""
+    data_dir: Path | None = None
+    """Where downloaded and generated scenes lie, if not where they were."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """`auto`: CUDA if there is a GPU."""
+
+    def load(self, run: Path, step: int | None = None) -> Run:
+        """A run's model and scene."""
+        return load_run(run, step=step, scene=self.scene, data_dir=self.data_dir, device=self.device)
+
+
+def evaluate(args: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    config = tyro.cli(EvaluateConfig, args=args, prog="difix3d evaluate")
+    check(config)
+    found = []
+    for path in config.runs:
+        found.append(evaluate_run(config, path))
+        console.print(f"{path}: evaluation.json, report.html", soft_wrap=True)
+    total = table(found)
+    if config.output is not None:
+        write_table(total, config.output)
+    out = Console(highlight=False, width=None if console.is_terminal else WIDE)
+    out.print(total.rich())
+    for note in total.notes:
+        out.print(f"- {note}", style="dim", markup=False, soft_wrap=True)
+
+
+def check(config: EvaluateConfig) -> None:
+    """Refuses options that contradict each other."""
+    if len(config.runs) > 1 and (config.pictures or config.surface or config.scene):
+        raise UserError(
+            f"--pictures, --surface and --scene belong to one run, and {len(config.runs)} are given",
+            cure="Evaluate that run alone; evaluated again with the others, it needs no options that it does not have",
+        )
+    for item in config.pictures:
+        name, _, folder = item.partition("=")
+        if not name or name in TITLES.values() or not Path(folder).is_dir():
+            raise UserError(
+                f"--pictures is {item!r}", "NAME=FOLDER is expected, with a new name and a folder that exists"
+            )
+    if config.frames < 2:
+        raise UserError(f"--frames is {config.frames}", "Adjacent frames are compared: two or more")
+
+
+def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
+    """Draws, measures and reports all variants of one run."""
+    models, left_out = load_models(path, config.load, config.step)
+    run = next(iter(models.values()))
+    device, scene = run.gaussians.device, run.scene
+    fixer, why = choose_fixer(config.fixer, run)
+    rows, reasons = choose_rows(models, fixer, config.variants, why)
+    left_out |= reasons
+    split = ("test" if len(scene.test) else "train") if config.split == "auto" else config.split
+    indices = getattr(scene, split)
+    if len(indices) == 0:
+        raise UserError(f"The scene of {path} has no {split} photos", "", "Choose another --split")
+    if not (rows or config.pictures):
+        raise UserError(f"{path} has none of the rows {', '.join(config.variants or ())}", " ".join(left_out.values()))
+    views = Views(scene, device, memory_limit_bytes=int(run.config.memory_limit * 1e9))
+    cameras = frames(config, run) if {"tsed", "warp"} & set(config.metrics) else []
+    metrics = [metric.replace("-", "_") for metric in config.metrics]
+
+    variants = []
+    for row in rows:
+        pictures = Pictures(row.title, path, f"evaluation/{row.name}", gaussians=row.gaussians, against=row.against)
+        draw(row.render, progress(views.stream(indices.tolist()), len(indices), f"render {row.title}"), pictures)
+        pictures.sets.update(consistency(metrics, row.render, run.render, cameras, row.title))
+        variants.append(pictures)
+    for item in config.pictures:
+        name_, _, folder = item.partition("=")
+        variants.append(Pictures(name_, path, f"evaluation/pictures {len(variants)}"))
+        adopt(Path(folder), views.stream(indices.tolist()), variants[-1])
+
+    photos: Iterable[View] = views.stream(indices.tolist())
+    if config.masked == "visible":
+        photos = only_visible(photos, surface(config, run), scene.cameras[scene.train].to(device))
+    measured, reasons = measure(metrics, variants, progress(photos, len(indices), "measure"), device)
+    evaluation = RunEvaluation(
+        scene=scene.name,
+        split=split,
+        step=run.step,
+        seed=run.config.seed,
+        device=device.type,
+        fixer=config.fixer or run.config.fixer,
+        mask=config.masked,
+        variants=measured,
+        left_out=left_out | reasons,
+    )
+    write_evaluation(path, evaluation)
+    write_table(table([evaluation]), path)
+    write_images(evaluation, path / "evaluation_images.csv")
+    plain = path / "plain"
+    write_report(RunFolder(path, scene), RunFolder(plain, scene) if plain.is_dir() else None, evaluation)
+    return evaluation
+
+
+def frames(config: EvaluateConfig, run: Run) -> list[Cameras]:
+    """The cameras of the path."""
+    path = natural_path(run.scene) if config.path == "auto" else config.path
+    cameras = path_cameras(path, run.scene, config.frames).cameras.to(run.gaussians.device)
+    return [cameras[i] for i in range(len(cameras))]
+
+
+def surface(config: EvaluateConfig, run: Run) -> Run:
+    """The model whose depth says what training cameras see."""
+    if config.surface is None:
+        return run
+    other = config.load(config.surface)
+    if not np.allclose(other.scene.from_input, run.scene.from_input, rtol=1e-4, atol=1e-4):
+        raise UserError(
+            f"{config.surface} has another world than the run",
+            "The surface has to come from the same photos with the same cameras",
+            "Train it on the same scene with --split none",
+        )
+    return other
+
+
+def only_visible(views: Iterable[View], run: Run, train: Cameras) -> Iterator[View]:
+    """The views, masked down to what training cameras see."""
+    small = [coarse(train[i], SURFACE) for i in range(len(train))]
+    cameras = Cameras(
+        *(torch.cat([getattr(camera, key) for camera in small]) for key in ("c2w", "K", "width", "height"))
+    )
+    depths = [rendered_depth(run.render(camera)) for camera in small]
+    for view in views:
+        seen = visibility(rendered_depth(run.render(view.camera)), view.camera, cameras, depths)
+        yield replace(view, mask=seen if view.mask is None else seen & view.mask)
+
+
+def write_table(total: Table, folder: Path) -> None:
+    """Writes ``evaluation.csv``, ``.md`` and ``.tex``."""
+    texts: dict[str, Callable[[], str]] = {"csv": total.csv, "md": total.markdown, "tex": total.latex}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix, text in texts.items():
+            (folder / f"evaluation.{suffix}").write_text(text(), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error})", cure="Choose another --output") from error
+
+
+def write_images(evaluation: RunEvaluation, path: Path) -> None:
+    """One line for each variant and picture."""
+    keys = list(dict.fromkeys(key for variant in evaluation.variants for image in variant.images for key in image))
+    lines = [(v.name, *(image.get(key, "") for key in keys)) for v in evaluation.variants for image in v.images]
+    path.write_text(to_csv([("variant", *keys), *lines]), encoding="utf-8")
+
+
+def progress(items: Iterable[Any], count: int, title: str) -> Iterable[Any]:
+    """A bar on a terminal, nothing in a pipe."""
+    return track(items, title, count, console=console, disable=not console.is_terminal, transient=True)

@@ -1,0 +1,233 @@
+"""The report of a run, put together from its folder."""
+
+import os
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from difix3d.evaluate import METRICS, Pictures, RunEvaluation, Table, measure, table
+from difix3d.evaluate.tables import Cell, number
+from difix3d.images import read_image
+from difix3d.report.cameras import camera_map
+from difix3d.report.charts import DECISIONS, curves, gains
+from difix3d.report.images import data_uri
+from difix3d.report.markup import Safe, escape, grid, tag
+from difix3d.report.views import cards
+from difix3d.scene import Views
+from difix3d.training.configfile import read_yaml
+from difix3d.training.run import RunFolder
+
+SHEET = 1000
+"""Pixels of the sheet of a round, on the long side."""
+
+SPLIT = ("right", "wrong")
+
+
+def write_report(run: RunFolder, plain: RunFolder | None = None, evaluation: RunEvaluation | None = None) -> Path:
+    """Writes ``report.html``, which needs no other file and no network.
+
+    Args:
+        run: its ``metrics.json``, ``rounds.json`` and pictures are read.
+        plain: the run of plain 3DGS beside it, if there is one.
+        evaluation: its variants; by default those that training evaluated at its end.
+    """
+    evaluation = evaluation or from_training(run, plain)
+    rounds = run.rows("rounds.json")
+    parts = [*_head(evaluation), *_curves(run, plain, rounds), *_harm(evaluation)]
+    parts += [tag("h2", "Views"), cards(run.path, evaluation, Views(run.scene))]
+    parts += [tag("h2", "Cameras"), tag("p", "From above. A wedge opens where its camera looks.", class_="soft")]
+    parts += [camera_map(run.scene, rounds), *_rounds(run, rounds)]
+    title = f"{run.scene.name}: report"
+    asset = files("difix3d.report")
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{(asset / 'style.css').read_text(encoding='utf-8')}</style>"
+        f"<main>{''.join(parts)}</main><script>{(asset / 'script.js').read_text(encoding='utf-8')}</script></html>"
+    )
+    path, partial = run.path / "report.html", run.path / ".report.html.partial"
+    partial.write_text(page, encoding="utf-8")
+    os.replace(partial, path)
+    return path
+
+
+def from_training(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
+    """What training evaluated at its end, as an evaluation: plain 3DGS, Difix3D, Difix3D+ as far as they are there."""
+    distilled = "Difix3D" if run.rows("rounds.json") else "3DGS"
+    sources = [(plain, False, "3DGS")] if plain is not None else []
+    sources += [(run, False, distilled), (run, True, "Difix3D+" if distilled == "Difix3D" else "3DGS + Difix")]
+    variants: list[Pictures] = []
+    for source, plus, name in sources:
+        rows = [row for row in source.rows("metrics.json") if row["plus"] == plus]
+        if rows:
+            last = rows[-1]
+            folder = Path(os.path.relpath(source.path, run.path)) / "eval" / f"step_{last['step']:06d}"
+            variants.append(
+                Pictures(
+                    name,
+                    run.path,
+                    f"{folder.as_posix()}{'_plus' if plus else ''}/renders",
+                    seconds={image["name"]: image["seconds"] for image in last["images"]},
+                    gaussians=last["gaussians"],
+                    against=variants[-1].name if variants else None,
+                )
+            )
+    last = run.rows("metrics.json")[-1]
+    views, names = Views(run.scene), [photo.name for photo in run.scene.photos]
+    shown = views.stream([names.index(image["name"]) for image in last["images"]])
+    measured, _ = measure(("psnr", "ssim"), variants, shown)
+    config = read_yaml(run.path / "config.yaml")
+    facts = {key: config[key] for key in ("seed", "device", "fixer")}
+    return RunEvaluation(
+        scene=run.scene.name,
+        split=last["split"],
+        step=last["step"],
+        mask="photo",
+        variants=measured,
+        left_out={},
+        **facts,
+    )
+
+
+def _head(evaluation: RunEvaluation) -> Iterable[Safe]:
+    count = len(evaluation.variants[0].images)
+    photos = "held-out" if evaluation.split == "test" else "training"
+    yield tag("h1", evaluation.scene)
+    facts = (f"{count} {photos} photo{'s' * (count > 1)}", f"step {evaluation.step:,}", f"seed {evaluation.seed}")
+    yield tag("p", " · ".join([*facts, evaluation.device, f"fixer {evaluation.fixer}"]), class_="soft")
+    result = table([evaluation])
+    yield _verdict(evaluation, result)
+    yield tag("div", _table(result), class_="scroll")
+    yield from (tag("p", note, class_="soft") for note in result.notes)
+
+
+def _verdict(evaluation: RunEvaluation, result: Table) -> Safe:
+    """One sentence: what was gained, and how sure that is."""
+    first, last = evaluation.variants[0], evaluation.variants[-1]
+    cell = result.rows[-1].cells["psnr"]
+    if first is last or cell.gain is None:
+        return tag("p", f"{last.name}: {last.mean('psnr'):.2f} dB.")
+    a, b = first.values("psnr"), last.values("psnr")
+    better = sum(b[name] > a[name] for name in b if name in a)
+    sure = "" if cell.gain_interval is None else " [{:+.2f}, {:+.2f}]".format(*cell.gain_interval)
+    text = f"{cell.gain:+.2f} dB{sure}"
+    return tag(
+        "p",
+        f"{last.name} against {first.name}: ",
+        tag("b", text, class_="good" if cell.gain >= 0 else "bad"),
+        f", better on {better} of {len(b)} photos.",
+    )
+
+
+def _table(result: Table) -> Safe:
+    metrics = [metric for metric in result.metrics if metric not in SPLIT]
+    head = ["", *(METRICS[metric].title + {1: " ↑", -1: " ↓", 0: ""}[METRICS[metric].better] for metric in metrics)]
+    rows = [[row.variant, *(_cell(metric, row.cells.get(metric)) for metric in metrics)] for row in result.rows]
+    return grid(head, rows)
+
+
+def _cell(metric: str, cell: Cell | None) -> Safe:
+    if cell is None:
+        return Safe("")
+    parts: list[Safe] = [tag("b", number(metric, cell.mean))]
+    if cell.interval is not None:
+        parts.append(tag("small", "[{}, {}]".format(*(number(metric, value) for value in cell.interval))))
+    if cell.gain is not None:
+        better = METRICS[metric].better * cell.gain >= 0
+        parts.append(tag("small", number(metric, cell.gain, True), class_="good" if better else "bad"))
+    return Safe("".join(parts))
+
+
+def _curves(run: RunFolder, plain: RunFolder | None, rounds: list[dict[str, Any]]) -> Iterable[Safe]:
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for source, plus, name in (
+        (run, False, "this run"),
+        (run, True, "this run, fixed once more (+)"),
+        (plain, False, "plain 3DGS"),
+    ):
+        points = (
+            [(row["step"], row["psnr"]) for row in source.rows("metrics.json") if row["plus"] == plus] if source else []
+        )
+        if points:
+            lines[name] = points
+    if not lines:
+        return
+    yield tag("h2", "Over training")
+    if rounds:
+        decisions = dict.fromkeys(row["decision"] for row in rounds)
+        dots = [tag("span", tag("i", style=f"background:{DECISIONS.get(name, '#888')}"), name) for name in decisions]
+        yield tag("p", "Dashed lines are rounds, in the colour of what the gate decided: ", *dots, class_="legend")
+    yield tag("div", curves(lines, rounds, "PSNR in dB"), gains(rounds), class_="row")
+
+
+def _harm(evaluation: RunEvaluation) -> Iterable[Safe]:
+    """Did fixing harm what was right?"""
+    fixed = [variant for variant in evaluation.variants if variant.against and variant.values("right")]
+    if not fixed:
+        return
+    yield tag("h2", "Did fixing harm what was right?")
+    yield tag(
+        "p",
+        "Each picture is split in half by the error it had before: pixels that were right, and pixels that were wrong. "
+        "Change of PSNR on each half, mean over the photos. Two models that differ only by chance would show a small "
+        "loss on the first and a small gain on the second.",
+        class_="soft",
+    )
+    rows = []
+    for variant in fixed:
+        right, wrong = variant.values("right"), variant.values("wrong")
+        worse = sum(value < 0 for value in right.values())
+        changes = [_signed(variant.mean(metric)) for metric in SPLIT]
+        rows.append([f"{variant.name} after {variant.against}", *changes, f"{worse} of {len(right)}", f"{len(wrong)}"])
+    yield grid(["", "where right (dB)", "where wrong (dB)", "photos where right got worse", "photos"], rows)
+
+
+def _signed(value: float) -> Safe:
+    return tag("b", f"{value:+.2f}", class_="good" if value >= 0 else "bad")
+
+
+def _rounds(run: RunFolder, rounds: list[dict[str, Any]]) -> Iterable[Safe]:
+    if not rounds:
+        return
+    yield tag("h2", "Rounds")
+    head = (
+        "step",
+        "novel views",
+        "believed",
+        "left out",
+        "PSNR without",
+        "with",
+        "gain (dB)",
+        "decision",
+        "weight",
+        "s",
+    )
+    yield tag("div", grid(head, [_round(row) for row in rounds]), class_="scroll")
+    for number_, row in enumerate(rounds, 1):
+        path = run.path / "rounds" / f"step_{row['step']:06d}" / "sheet.png"
+        if path.is_file():
+            title = f"Round {number_}, before step {row['step']:,}: {row['decision']}"
+            picture = tag("img", src=data_uri(read_image(path), SHEET), alt=title, loading="lazy")
+            yield tag("details", tag("summary", title), picture)
+
+
+def _round(row: dict[str, Any]) -> list[Any]:
+    tried = row["gain"] is not None
+    color = DECISIONS.get(row["decision"], "#888")
+    return [
+        f"{row['step']:,}",
+        len(row["cameras"]),
+        f"{_mean(row['confidence']):.0%}",
+        len(row["held_out"]),
+        f"{_mean(row['psnr_without']):.2f}" if tried else "",
+        f"{_mean(row['trials'][-1]['psnr']):.2f}" if tried else "",
+        _signed(row["gain"]) if tried else "",
+        Safe(tag("i", class_="dot", style=f"background:{color}") + escape(row["decision"])),
+        f"{row['weight']:.3g}",
+        f"{sum(row['seconds'].values()):.1f}",
+    ]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
