@@ -73,10 +73,7 @@ def test_what_went_wrong(tmp_path, commands):
     commands.fail = {str(job.folder): "no memory"}
     assert run_job(job) == "no memory"
     assert len(commands) == 1
-    commands.fail = {}
-    other.folder.mkdir(parents=True)
-    (other.folder / "checkpoints").touch()  # a training that ends well without having got to its end
-    commands.fail = {"train": None}
+    commands.fail = {"train": None}  # a training that ends well without having got to its end
     assert run_job(other) == "interrupted new"
 
 
@@ -93,8 +90,10 @@ def test_the_last_line_of_a_failed_process(tmp_path):
 def test_two_processes_do_not_work_on_one_job(tmp_path, commands):
     _, (job, *_) = toys(tmp_path)
     job.folder.mkdir(parents=True)
-    code = "import fcntl, sys, time; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); time.sleep(60)"
-    with subprocess.Popen([sys.executable, "-c", code, job.log], stdout=subprocess.PIPE) as other:
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, job.log], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
         other.stdout.readline()
         assert "another process is at work" in run_job(job)
         other.kill()
@@ -125,7 +124,7 @@ def test_surfaces_are_trained_first_and_taken_by_the_others(tmp_path, commands):
 def test_the_table_of_what_is_finished(tmp_path):
     benchmark, jobs = toys(tmp_path)
     assert summarize(benchmark, jobs, tmp_path) is None
-    for job, psnr in zip(jobs[:6], (20, 22, 25, 27, 10, 12), strict=True):
+    for job, psnr in zip(jobs[:6], (20.0, 22.0, 25.0, 27.0, 10.0, 12.0), strict=True):
         job.folder.mkdir(parents=True)
         write_evaluation_of(job.folder, psnr)
     table = summarize(benchmark, jobs, tmp_path)
@@ -144,7 +143,14 @@ def test_names_of_rows():
     assert label("Difix3D+", "difix3d") == "Difix3D+"
     assert label("3DGS + Difix", "3dgs") == "3DGS + Difix"
     assert label("Difix3D+", "once") == "Difix3D+ [once]"
-    assert flags({"metrics": ["a", "b"], "data_dir": 1, "crop": True}) == ["--metrics", "a", "b", "--data-dir", "1", "--crop"]
+    assert flags({"metrics": ["a", "b"], "data_dir": 1, "crop": True}) == [
+        "--metrics",
+        "a",
+        "b",
+        "--data-dir",
+        "1",
+        "--crop",
+    ]
 
 
 @pytest.mark.slow

@@ -37,7 +37,9 @@ def commands(monkeypatch):
     from difix3d.benchmark import jobs
 
     class Commands(list):
-        fail: dict[str, str] = {}
+        def __init__(self):
+            super().__init__()
+            self.fail = {}
 
     called = Commands()
 
