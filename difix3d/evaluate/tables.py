@@ -196,7 +196,9 @@ def _cell(values: dict[str, float], base: dict[str, float]) -> Cell:
 
 
 def _notes(evaluations: Sequence[RunEvaluation], rows: list[Row]) -> Iterable[str]:
-    counts = {row.scene: next(iter(row.cells.values())).count for row in rows if row.cells}
+    counts: dict[str, int] = {}
+    for row in rows:
+        counts[row.scene] = max([counts.get(row.scene, 0), *(cell.count for cell in row.cells.values())])
     for scene, count in counts.items():
         kind = "scenes" if scene == ALL else "photos"
         yield f"{scene}: mean of {count} {kind}; in brackets the bootstrap 95 % interval of the mean"

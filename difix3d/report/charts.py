@@ -78,12 +78,17 @@ def curves(lines: Mapping[str, Points], rounds: Sequence[dict[str, Any]], unit: 
     return figure(parts, dict(zip(lines, COLORS, strict=False)), f"{unit} by step")
 
 
-def gains(rounds: Sequence[dict[str, Any]]) -> Safe:
-    """What each round gained on the photos left out of it, as bars in the colour of the decision."""
+def gains(rounds: Sequence[dict[str, Any]], last: int) -> Safe:
+    """What each round gained on the photos left out of it, as bars in the colour of the decision.
+
+    Args:
+        rounds: rows of ``rounds.json``.
+        last: step of the run.
+    """
     tried = [row for row in rounds if row["gain"] is not None]
     if not tried:
         return Safe("")
-    axes = Axes([row["step"] for row in rounds], [0.0, *(row["gain"] for row in tried)])
+    axes = Axes([last, *(row["step"] for row in rounds)], [0.0, *(row["gain"] for row in tried)])
     zero, parts = axes.y(0.0), axes.draw("gain in dB")
     parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=zero, y2=zero, class_="zero"))
     for row in tried:

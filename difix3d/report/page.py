@@ -34,7 +34,7 @@ def write_report(run: RunFolder, plain: RunFolder | None = None, evaluation: Run
     """
     evaluation = evaluation or from_training(run, plain)
     rounds = run.rows("rounds.json")
-    parts = [*_head(evaluation), *_curves(run, plain, rounds), *_harm(evaluation)]
+    parts = [*_head(evaluation), *_curves(run, plain, rounds, evaluation.step), *_harm(evaluation)]
     parts += [tag("h2", "Views"), cards(run.path, evaluation, Views(run.scene))]
     parts += [tag("h2", "Cameras"), tag("p", "From above. A wedge opens where its camera looks.", class_="soft")]
     parts += [camera_map(run.scene, rounds), *_rounds(run, rounds)]
@@ -110,13 +110,15 @@ def _verdict(evaluation: RunEvaluation, result: Table) -> Safe:
         return tag("p", f"{last.name}: {last.mean('psnr'):.2f} dB.")
     a, b = first.values("psnr"), last.values("psnr")
     better = sum(b[name] > a[name] for name in b if name in a)
-    sure = "" if cell.gain_interval is None else " [{:+.2f}, {:+.2f}]".format(*cell.gain_interval)
-    text = f"{cell.gain:+.2f} dB{sure}"
+    low, high = cell.gain_interval or (cell.gain, cell.gain)
+    sure = low > 0 or high < 0
+    text = f"{cell.gain:+.2f} dB" + (f" [{low:+.2f}, {high:+.2f}]" if cell.gain_interval else "")
     return tag(
         "p",
         f"{last.name} against {first.name}: ",
-        tag("b", text, class_="good" if cell.gain >= 0 else "bad"),
-        f", better on {better} of {len(b)} photos.",
+        tag("b", text, class_=("good" if cell.gain > 0 else "bad") if sure else None),
+        "" if sure else ", which may be chance",
+        f"; better on {better} of {len(b)} photos.",
     )
 
 
@@ -139,7 +141,7 @@ def _cell(metric: str, cell: Cell | None) -> Safe:
     return Safe("".join(parts))
 
 
-def _curves(run: RunFolder, plain: RunFolder | None, rounds: list[dict[str, Any]]) -> Iterable[Safe]:
+def _curves(run: RunFolder, plain: RunFolder | None, rounds: list[dict[str, Any]], last: int) -> Iterable[Safe]:
     lines: dict[str, list[tuple[float, float]]] = {}
     for source, plus, name in (
         (run, False, "this run"),
@@ -158,7 +160,7 @@ def _curves(run: RunFolder, plain: RunFolder | None, rounds: list[dict[str, Any]
         decisions = dict.fromkeys(row["decision"] for row in rounds)
         dots = [tag("span", tag("i", style=f"background:{DECISIONS.get(name, '#888')}"), name) for name in decisions]
         yield tag("p", "Dashed lines are rounds, in the colour of what the gate decided: ", *dots, class_="legend")
-    yield tag("div", curves(lines, rounds, "PSNR in dB"), gains(rounds), class_="row")
+    yield tag("div", curves(lines, rounds, "PSNR in dB"), gains(rounds, last), class_="row")
 
 
 def _harm(evaluation: RunEvaluation) -> Iterable[Safe]:

@@ -36,7 +36,8 @@ def cards(root: Path, evaluation: RunEvaluation, views: Views) -> Safe:
     variants = evaluation.variants
     names = [PHOTO, *(variant.name for variant in variants)]
     left, right = (names[0] if len(names) == 2 else names[1]), names[-1]
-    index = {photo.name: i for i, photo in enumerate(views.scene.photos)}
+    scene = views.scene
+    index = {photo.name: i for i, photo in enumerate(scene.photos)}
     order = sorted(variants[-1].images, key=lambda image: image["psnr"])
     shown = choose(len(order))
     parts = []
@@ -45,12 +46,17 @@ def cards(root: Path, evaluation: RunEvaluation, views: Views) -> Safe:
         badge = ("worst", "best")[position >= ENDS] if rank < 2 * ENDS < len(shown) else ""
         photo = to_uint8(views[index[image["name"]]].image)
         parts.append(_card(root, variants, image["name"], photo, (left, right), rank, badge))
+    narrowest = 380 if scene.cameras.width[0] >= scene.cameras.height[0] else 250
     text = f"{len(shown)} of {len(order)} views. " if len(shown) < len(order) else ""
     legend = tag(
         "span", "error 0", tag("i", class_="ramp", style=f"background:{ramp_css()}"), f"{ERROR_SCALE:.0%} or more"
     )
     note = tag("p", text, "Drag the line, or use the arrow keys; a double click centres it.", class_="soft")
-    return Safe(note + _tools(names, left, right, legend) + tag("div", *parts, class_="cards"))
+    return Safe(
+        note
+        + _tools(names, left, right, legend)
+        + tag("div", *parts, class_="cards", style=f"--narrowest:{narrowest}px")
+    )
 
 
 def choose(count: int) -> list[int]:
@@ -120,7 +126,7 @@ def _thumb(image: np.ndarray, caption: Safe) -> Safe:
 
 
 def _caption(name: str, scores: dict[str, Any]) -> Safe:
-    numbers = [number(key, scores[key]) for key in ("psnr", "ssim", "lpips_vgg") if key in scores]
+    numbers = [number(key, scores[key]) for key in ("psnr", "ssim", "lpips_vgg", "lpips_alex") if key in scores]
     return Safe(f"error of {escape(name)}<br>{' · '.join(numbers)}")
 
 
