@@ -20,12 +20,12 @@ SIDE = 320
 WINDOW = 9
 """Pixels of such an image within which only the mean and the spread of the colours are compared, not their places: the
 rendered depth is not exact, and a sharp image a little beside its place must not seem worse than a blurred one."""
-CONTRADICTION = 0.12
+CONTRADICTION = 0.08
 """A fix that is further from the photos than the render was, by this (0..1, mean of the channels), loses 63 % of its
 weight."""
 CHANGE = 1.0
 """The same for a change of the image where no photo can judge."""
-CREDIT = 0.5
+CREDIT = 0.6
 """A fix that keeps less than this of its weight, on average over what photos see of it, is not believed anywhere."""
 PRIOR = 0.1
 """Share of a picture that photos must see of a fix for its own credit to count as much as that of its round."""

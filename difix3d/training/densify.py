@@ -51,11 +51,23 @@ class Densifier:
         if self.config.kind == "default" and step < self.stop:
             self.strategy.step_pre_backward(splats.params, splats.optimizers, self.state, step, render.info)
 
-    def after_backward(self, splats: SplatOptimizer, render: Render, step: int, *, packed: bool) -> None:
-        """Call it after the optimisers' step."""
+    def after_backward(
+        self, splats: SplatOptimizer, render: Render, step: int, *, packed: bool, weight: float = 1.0
+    ) -> None:
+        """Call it after the optimisers' step.
+
+        Args:
+            weight: of the views' loss; their gradients count in full, so that Gaussians are added where only views of
+                little weight need them.
+        """
         if self.config.kind == "mcmc":
             self._apply(splats, render, step, lr=splats.means_rate(step))
         elif self.config.kind == "default" and step < self.stop:
+            if 0 < weight < 1:
+                means2d = render.info["means2d"]
+                means2d.grad /= weight
+                if self.absgrad:
+                    means2d.absgrad /= weight
             full = len(splats.params["means"]) >= self.config.cap
             self.strategy.grow_grad2d = math.inf if full else self.config.grad
             self._apply(splats, render, step, packed=packed)

@@ -170,7 +170,7 @@ class Trainer:
         self.splats.step(step)
         self.corrections.step()
         if densify:
-            self.densifier.after_backward(self.splats, out, step, packed=config.packed)
+            self.densifier.after_backward(self.splats, out, step, packed=config.packed, weight=views[0].weight)
         with torch.no_grad():
             mse = torch.stack([(x - view.image).square().mean() for x, view in zip(rgb, views, strict=True)]).mean()
         return {name: value.detach() for name, value in losses.items()}, mse
