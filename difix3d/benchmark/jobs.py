@@ -94,10 +94,9 @@ class Job:
         before = read_yaml(path)
         changed = [key for key in sorted({*before, *self.settings}) if before.get(key) != self.settings.get(key)]
         if changed:
-            key = changed[0]
+            differences = [f"{key} was {before.get(key)}, now it is {self.settings.get(key)}" for key in changed]
             raise UserError(
-                f"{self.folder} was begun with other settings: "
-                f"{key} was {before.get(key, 'not set')}, now it is {self.settings.get(key, 'not set')}",
+                f"{self.folder} was begun with other settings: {'; '.join(differences)}",
                 "The runs of a benchmark are all made alike",
                 "Use the old settings, another --output-dir, or delete the folder",
             )

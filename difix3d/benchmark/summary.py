@@ -21,7 +21,13 @@ def collect(jobs: Iterable[Job]) -> list[RunEvaluation]:
             evaluation = read_evaluation(job.folder)
             variants = tuple(replace(item, name=label(item.name, job.method)) for item in evaluation.variants)
             found.append(replace(evaluation, scene=job.scene, variants=variants))
-    return found
+    rows = {(evaluation.scene, variant.name) for evaluation in found for variant in evaluation.variants}
+    return [replace(item, left_out=_still_out(item, rows)) for item in found]
+
+
+def _still_out(evaluation: RunEvaluation, rows: set[tuple[str, str]]) -> dict[str, str]:
+    """What one run lacks another may have: plain 3DGS."""
+    return {what: why for what, why in evaluation.left_out.items() if (evaluation.scene, what) not in rows}
 
 
 def label(variant: str, method: str) -> str:

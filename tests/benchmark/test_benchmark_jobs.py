@@ -1,12 +1,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from small_run import write_run
 from toy_benchmark import write_benchmark, write_evaluation_of
 
-from difix3d.benchmark import make_jobs, read_benchmark, run_job, summarize
+from difix3d.benchmark import collect, make_jobs, read_benchmark, run_job, summarize
 from difix3d.benchmark.jobs import flags, joined, last_line
 from difix3d.benchmark.summary import label
 from difix3d.errors import UserError
@@ -137,6 +138,18 @@ def test_the_table_of_what_is_finished(tmp_path):
     assert "3DGS [other]" in (tmp_path / "table.md").read_text()
     assert (tmp_path / "table.csv").exists()
     assert (tmp_path / "table.tex").exists()
+
+
+def test_a_row_that_another_run_has_is_not_left_out(tmp_path):
+    from difix3d.evaluate import read_evaluation, write_evaluation
+
+    _, jobs = toys(tmp_path)
+    for job in (jobs[0], jobs[2]):
+        job.folder.mkdir(parents=True)
+        write_evaluation_of(job.folder)
+    reasons = {"3DGS": "no plain run beside it", "fid": "no weights"}
+    write_evaluation(jobs[2].folder, replace(read_evaluation(jobs[2].folder), left_out=reasons))
+    assert [evaluation.left_out for evaluation in collect(jobs)] == [{}, {"fid": "no weights"}]
 
 
 def test_names_of_rows():
