@@ -66,7 +66,8 @@ class EvaluateConfig:
     variants: tuple[Name, ...] | None = None
     """Rows; default is all that a run has."""
     metrics: tuple[Metrics, ...] = ("psnr", "ssim", "lpips-vgg", "fid", "kid")
-    """`tsed` and `warp` (consistency of adjacent frames) are of a camera path, the others of the photos."""
+    """What to measure; `psnr` always is. `tsed` and `warp` (consistency of adjacent frames) are of a camera path, the
+    others of the photos."""
     split: Literal["auto", "test", "train"] = "auto"
     """Which photos: `auto` takes the held-out ones, or the training photos where none are held out."""
     step: int | None = None
@@ -147,7 +148,7 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
         raise UserError(f"{path} has none of the rows {', '.join(config.variants or ())}", " ".join(left_out.values()))
     views = Views(scene, device, memory_limit_bytes=int(run.config.memory_limit * 1e9))
     cameras = frames(config, run) if {"tsed", "warp"} & set(config.metrics) else []
-    metrics = [metric.replace("-", "_") for metric in config.metrics]
+    metrics = ["psnr", *(metric.replace("-", "_") for metric in config.metrics)]  # the report is sorted by it
 
     variants = []
     for row in rows:

@@ -208,6 +208,9 @@ def _notes(evaluations: Sequence[RunEvaluation], rows: list[Row]) -> Iterable[st
         have = max((cell.count for cell in cells.values()), default=0)
         if have < scenes:
             yield f"{name}: only on {have} of {scenes} scenes, so that its mean is not comparable"
+    for scene in dict.fromkeys(evaluation.scene for evaluation in evaluations):
+        own = [evaluation for evaluation in evaluations if evaluation.scene == scene]
+        yield from _protocol(scene, own)
     seen = set()
     for evaluation in evaluations:
         lines = [f"{evaluation.scene}: {what} left out: {why}" for what, why in evaluation.left_out.items()]
@@ -216,6 +219,19 @@ def _notes(evaluations: Sequence[RunEvaluation], rows: list[Row]) -> Iterable[st
             if line not in seen:
                 seen.add(line)
                 yield line
+
+
+def _protocol(scene: str, own: Sequence[RunEvaluation]) -> Iterable[str]:
+    """What a reader has to know about the photos and pixels that count."""
+    splits, masks, steps = ({getattr(item, key) for item in own} for key in ("split", "mask", "step"))
+    if len(splits) > 1 or len(masks) > 1:
+        yield f"{scene}: runs on different photos or pixels are mixed ({', '.join(sorted(splits | masks))})"
+    if len(steps) > 1:
+        yield f"{scene}: runs of {' and '.join(f'{step:,}' for step in sorted(steps))} steps are mixed"
+    if "train" in splits:
+        yield f"{scene}: these photos were trained on, and the fixer looks at them: no measure of novel views"
+    if "visible" in masks:
+        yield f"{scene}: only pixels count that training cameras see"
 
 
 def number(metric: str, value: float, sign: bool = False) -> str:

@@ -1,7 +1,9 @@
 """The report of a run, put together from its folder."""
 
+import math
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,7 @@ def from_training(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
     sources = [(plain, False, "3DGS")] if plain is not None else []
     sources += [(run, False, distilled), (run, True, "Difix3D+" if distilled == "Difix3D" else "3DGS + Difix")]
     variants: list[Pictures] = []
+    scores: list[list[dict[str, Any]]] = []
     for source, plus, name in sources:
         rows = [row for row in source.rows("metrics.json") if row["plus"] == plus]
         if rows:
@@ -68,15 +71,19 @@ def from_training(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
                     name,
                     run.path,
                     f"{folder.as_posix()}{'_plus' if plus else ''}/renders",
-                    seconds={image["name"]: image["seconds"] for image in last["images"]},
                     gaussians=last["gaussians"],
                     against=variants[-1].name if variants else None,
                 )
             )
+            scores.append(last["images"])
     last = run.rows("metrics.json")[-1]
     views, names = Views(run.scene), [photo.name for photo in run.scene.photos]
     shown = views.stream([names.index(image["name"]) for image in last["images"]])
-    measured, _ = measure(("psnr", "ssim"), variants, shown)
+    split, _ = measure((), variants, shown)  # what is right and wrong; the rest was measured while training
+    measured = tuple(
+        replace(variant, images=tuple(known | new for known, new in zip(images, variant.images, strict=True)))
+        for variant, images in zip(split, scores, strict=True)
+    )
     config = read_yaml(run.path / "config.yaml")
     facts = {key: config[key] for key in ("seed", "device", "fixer")}
     return RunEvaluation(
@@ -105,8 +112,8 @@ def _head(evaluation: RunEvaluation) -> Iterable[Safe]:
 def _verdict(evaluation: RunEvaluation, result: Table) -> Safe:
     """One sentence: what was gained, and how sure that is."""
     first, last = evaluation.variants[0], evaluation.variants[-1]
-    cell = result.rows[-1].cells["psnr"]
-    if first is last or cell.gain is None:
+    cell = next((row.cells.get("psnr") for row in result.rows if row.variant == last.name), None)
+    if first is last or cell is None or cell.gain is None:
         return tag("p", f"{last.name}: {last.mean('psnr'):.2f} dB.")
     a, b = first.values("psnr"), last.values("psnr")
     better = sum(b[name] > a[name] for name in b if name in a)
@@ -148,9 +155,8 @@ def _curves(run: RunFolder, plain: RunFolder | None, rounds: list[dict[str, Any]
         (run, True, "this run, fixed once more (+)"),
         (plain, False, "plain 3DGS"),
     ):
-        points = (
-            [(row["step"], row["psnr"]) for row in source.rows("metrics.json") if row["plus"] == plus] if source else []
-        )
+        rows = source.rows("metrics.json") if source else []
+        points = [(row["step"], row["psnr"]) for row in rows if row["plus"] == plus and math.isfinite(row["psnr"])]
         if points:
             lines[name] = points
     if not lines:

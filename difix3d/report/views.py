@@ -38,7 +38,7 @@ def cards(root: Path, evaluation: RunEvaluation, views: Views) -> Safe:
     left, right = (names[0] if len(names) == 2 else names[1]), names[-1]
     scene = views.scene
     index = {photo.name: i for i, photo in enumerate(scene.photos)}
-    order = sorted(variants[-1].images, key=lambda image: image["psnr"])
+    order = sorted(variants[-1].images, key=lambda image: np.nan_to_num(image["psnr"], nan=-np.inf, posinf=np.inf))
     shown = choose(len(order))
     parts = []
     for rank, position in enumerate(first_and_last(len(shown))):
@@ -113,8 +113,12 @@ def _card(
             f" ({last - first:+.2f})" if len(variants) > 1 else "",
         ),
     )
-    facts = {"data_psnr": f"{last:.4f}", "data_gain": f"{last - first:.4f}", "data_rank": rank}
+    facts = {"data_psnr": _sortable(last), "data_gain": _sortable(last - first), "data_rank": rank}
     return tag("article", head, top, tag("div", *strip, class_="strip"), class_="card", **facts)
+
+
+def _sortable(value: float) -> str:
+    return f"{np.nan_to_num(value, nan=-999, posinf=999, neginf=-999):.4f}"
 
 
 def _class(key: str, sides: tuple[str, str]) -> str | None:

@@ -1,0 +1,142 @@
+"""The file of an evaluation, and tables of several."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from difix3d.errors import UserError
+from difix3d.evaluate import RunEvaluation, SetScore, Variant, read_evaluation, table, write_evaluation
+
+
+def variant(name, psnr, fid=None, **rest):
+    images = tuple({"name": f"{i}.jpg", "psnr": value, "ssim": value / 40} for i, value in enumerate(psnr))
+    sets = {} if fid is None else {"fid": SetScore(fid, len(images), None, f"FID of {len(images)} pictures: few")}
+    return Variant(name, f"evaluation/{name}", images, sets, **rest)
+
+
+def evaluation(*variants, scene="fox", seed=0, **rest):
+    facts = {"split": "test", "step": 100, "device": "cpu", "fixer": "none", "mask": "photo", "left_out": {}}
+    return RunEvaluation(scene=scene, seed=seed, variants=variants, **facts | rest)
+
+
+@pytest.fixture
+def one():
+    plain = variant("3DGS", [20.0, 22.0, 24.0, 26.0], fid=100.0, gaussians=10)
+    fixed = variant("Difix3D", [21.0, 23.5, 25.0, 26.5], fid=80.0, against="3DGS")
+    return evaluation(fixed, plain, left_out={"kid": "no weights"})
+
+
+def cells(result, metric):
+    return {(row.scene, row.variant): row.cells[metric] for row in result.rows if metric in row.cells}
+
+
+def test_written_and_read_again(one, tmp_path):
+    path = write_evaluation(tmp_path, one)
+    assert read_evaluation(tmp_path) == one
+    content = json.loads(path.read_text())
+    assert content["variants"][1]["means"] == {"psnr": 23.0, "ssim": 23.0 / 40, "fid": 100.0}
+    assert [file.name for file in tmp_path.iterdir()] == ["evaluation.json"]
+
+
+def test_what_is_not_defined_is_null_and_does_not_count(tmp_path):
+    write_evaluation(tmp_path, evaluation(variant("3DGS", [math.nan, 20.0, math.inf], fid=math.nan)))
+    text = (tmp_path / "evaluation.json").read_text()
+    assert "NaN" not in text
+    assert "Infinity" not in text
+    again = read_evaluation(tmp_path).variants[0]
+    assert again.mean("psnr") == 20.0
+    assert math.isnan(again.mean("fid"))
+    assert "fid" not in table([read_evaluation(tmp_path)]).metrics
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "has not been evaluated.*difix3d evaluate"),
+        ("{", "broken at line 1"),
+        ("{}", "not of this version"),
+        ('{"format": "difix3d evaluation", "version": 1, "variants": [{}]}', r"evaluation\.json is damaged"),
+        ('{"format": "difix3d evaluation", "version": 1, "variants": []}', "is damaged.*scene"),
+    ],
+)
+def test_files_that_are_no_evaluation(tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "evaluation.json").write_text(content)
+    with pytest.raises(UserError, match=words):
+        read_evaluation(tmp_path)
+
+
+def test_gains_are_paired_and_rows_in_the_papers_order(one):
+    result = table([one])
+    assert [(row.scene, row.variant) for row in result.rows] == [("fox", "3DGS"), ("fox", "Difix3D")]
+    assert result.metrics == ("psnr", "ssim", "fid")
+    plain, fixed = cells(result, "psnr").values()
+    assert (plain.mean, plain.gain, plain.count) == (23.0, None, 4)
+    assert (fixed.mean, fixed.gain) == (24.0, 1.0)
+    assert 20 < plain.interval[0] < 23 < plain.interval[1] < 26
+    assert 0.5 <= fixed.gain_interval[0] < 1 < fixed.gain_interval[1] <= 1.5  # far narrower than the means' own
+    assert cells(result, "fid")["fox", "Difix3D"].gain == -20.0
+    assert cells(result, "fid")["fox", "Difix3D"].interval is None
+    notes = " ".join(result.notes)
+    assert "mean of 4 photos" in notes
+    assert "kid left out: no weights" in notes
+    assert notes.count("FID of 4 pictures: few") == 1
+
+
+def test_seeds_are_averaged_by_photo_and_scenes_by_their_means(one):
+    other = evaluation(variant("3DGS", [10.0, 12.0, 14.0]), variant("Difix3D", [13.0, 15.0, 17.0]), scene="castle")
+    second = replace(one, seed=1, variants=(variant("3DGS", [22.0, 24.0, 26.0, 28.0], fid=90.0), one.variants[0]))
+    result = table([one, second, other])
+    psnr = cells(result, "psnr")
+    assert (psnr["fox", "3DGS"].mean, psnr["fox", "3DGS"].count) == (24.0, 4)
+    assert cells(result, "fid")["fox", "3DGS"].mean == 95.0
+    assert psnr["all scenes", "3DGS"].mean == (24.0 + 12.0) / 2
+    assert psnr["all scenes", "Difix3D"].gain == (0.0 + 3.0) / 2
+    assert psnr["all scenes", "3DGS"].interval is None  # two values tell nothing
+    assert [row.runs for row in result.rows] == [2, 2, 1, 1, 3, 3]
+
+
+def test_runs_apart_make_one_table(one):
+    """A plain run and a distilled one, each evaluated on its own."""
+    apart = [replace(one, variants=(item,)) for item in one.variants]
+    assert table(apart).rows == table([one]).rows
+
+
+def test_what_does_not_fit_together_is_said(one):
+    other = evaluation(variant("3DGS", [10.0, 12.0]), scene="castle", split="train", step=7000)
+    notes = " ".join(table([one, replace(one, mask="visible", step=50), other]).notes)
+    assert "Difix3D: only on 1 of 2 scenes" in notes
+    assert "fox: runs on different photos or pixels are mixed (photo, test, visible)" in notes
+    assert "fox: runs of 50 and 100 steps are mixed" in notes
+    assert "castle: these photos were trained on" in notes
+    assert "fox: only pixels count that training cameras see" in notes
+
+
+def test_the_formats_hold_the_same_numbers(one):
+    result = table([one])
+    rows = {(row["variant"], row["metric"]): row for row in csv.DictReader(io.StringIO(result.csv()))}
+    assert float(rows["Difix3D", "psnr"]["mean"]) == 24.0
+    assert float(rows["Difix3D", "psnr"]["gain"]) == 1.0
+    assert rows["3DGS", "psnr"]["gain"] == ""
+    markdown = result.markdown().splitlines()
+    assert markdown[0] == "| scene |  | PSNR ↑ | SSIM ↑ | FID ↓ |"
+    assert markdown[3].startswith("| fox | Difix3D | **24.00** [")
+    assert "| 100.0 |" in markdown[2]
+    latex = table([replace(one, scene="my_fox")]).latex()
+    assert r"my\_fox & 3DGS & 23.00 & 0.575 & 100.0 \\" in latex
+    assert r" & Difix3D & \textbf{24.00} & \textbf{0.600} & \textbf{80.0} \\" in latex
+    assert latex.count("midrule") == 1
+
+
+def test_the_console_shows_means_intervals_and_gains(one):
+    from rich.console import Console
+
+    console = Console(width=120, file=io.StringIO())
+    console.print(table([one]).rich())
+    text = console.file.getvalue()
+    assert all(word in text for word in ("PSNR ↑", "24.00", "+1.00", "-20.0"))
+    assert text.count("[") == 2 * 3  # intervals of two means and of one gain, for two metrics of photos
