@@ -1,7 +1,5 @@
 """Rasterisers: Gaussians and cameras in, images out. One function, which chooses by the device of the Gaussians."""
 
-from typing import Protocol
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -9,25 +7,6 @@ from torch import Tensor
 from difix3d.types import Cameras, Gaussians, Render
 
 MAX_SH_DEGREE = 3
-
-
-class Rasterizer(Protocol):
-    """What :func:`rasterize` and its stand-ins are to the rest of the program."""
-
-    def __call__(
-        self,
-        gaussians: Gaussians,
-        cameras: Cameras,
-        *,
-        sh_degree: int | None = None,
-        background: Float[Tensor, "3"] | None = None,
-        antialiased: bool = False,
-        depth: bool = True,
-        absgrad: bool = False,
-        packed: bool = False,
-        near: float = 0.01,
-        far: float = 1e10,
-    ) -> Render: ...
 
 
 def rasterize(
