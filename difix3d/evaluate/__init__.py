@@ -5,7 +5,7 @@
 folder, where :func:`read_evaluation` finds it; :func:`table` puts those of many runs together.
 """
 
-from difix3d.evaluate.measure import Pictures, adopt, consistency, draw, measure
+from difix3d.evaluate.measures import Pictures, adopt, consistency, draw, measure
 from difix3d.evaluate.results import (
     METRICS,
     Metric,

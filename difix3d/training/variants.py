@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from difix3d.errors import UserError
-from difix3d.evaluate.measure import RenderFn
+from difix3d.evaluate.measures import RenderFn
 from difix3d.postrender import PostRender
 from difix3d.scene import Views
 from difix3d.training.fixer import load_fixer

@@ -110,7 +110,7 @@ def measure(
         for pictures in variants:
             image, before = images[pictures.name], images.get(pictures.against or "")
             row = {metric: function(image, photo, mask) for metric, function in compare.items()}
-            if before is not None:
+            if before is not None and (mask is None or mask.any()):
                 split = error_split(before, image, photo, mask)
                 row |= {
                     "right": split.right_after - split.right_before,
