@@ -76,15 +76,15 @@ class Job:
     @property
     def commands(self) -> list[list[str]]:
         """What is left to do, as arguments of ``difix3d``."""
+        if self.done:
+            return []
         train = ["train", "--config", str(self.folder / SETTINGS), "--output-dir", str(self.folder)]
         if self.step is not None:
             train.append("--resume")
-        left = [] if self.trained or self.done else [train]
-        return (
-            left
-            if self.evaluate is None or self.done
-            else [*left, ["evaluate", str(self.folder), *flags(self.evaluate)]]
-        )
+        left = [] if self.trained else [train]
+        if self.evaluate is not None:
+            left.append(["evaluate", str(self.folder), *flags(self.evaluate)])
+        return left
 
     def check(self) -> None:
         """Refuses to go on with a run that was begun with other settings."""
@@ -110,45 +110,28 @@ def make_jobs(benchmark: Benchmark, data_dir: Path, output_dir: Path, changes: d
     Raises:
         UserError: a setting that does not exist, with where it comes from; or runs begun with other settings.
     """
-    jobs = []
+    jobs, evaluate = [], benchmark.evaluate
     for scene, own in benchmark.scenes.items():
-        lists = split_file(benchmark, scene, output_dir)
         place = {"scene": source(benchmark, scene), "data_dir": str(data_dir.resolve())}
-        common = {"preset": "standard", **place, "split": f"file:{lists}" if lists else benchmark.split}
-        settings = joined(common, benchmark.train, own, changes)
-        evaluate = benchmark.evaluate
+        lists, folder = split_file(benchmark, scene, output_dir), output_dir.resolve() / scene
+        split = f"file:{lists}" if lists else benchmark.split
+        common = joined({"preset": "standard", **place, "split": split}, benchmark.train, own, changes)
+        runs: list[tuple[str, dict, int, dict | None]] = []
         if benchmark.surface:
-            surface = _job(
-                benchmark, scene, "surface", benchmark.seeds[0], output_dir, settings, benchmark.surface, None
-            )
-            evaluate = {**evaluate, "surface": str(surface.folder)}
-            jobs.append(surface)
-        jobs += [
-            _job(benchmark, scene, method, seed, output_dir, settings, difference, evaluate)
-            for method, difference in benchmark.methods.items()
-            for seed in benchmark.seeds
+            runs.append(("surface", benchmark.surface, 0, None))
+            evaluate = {**benchmark.evaluate, "surface": str(folder / "surface" / "seed_0")}
+        runs += [
+            (method, item, seed, evaluate) for method, item in benchmark.methods.items() for seed in benchmark.seeds
         ]
+        for method, difference, seed, options in runs:
+            settings = joined(common, difference, {"seed": seed})
+            if Path(settings.get("fixer", "none")).exists():
+                settings["fixer"] = str(Path(settings["fixer"]).resolve())
+            config = _config(settings, f"{benchmark.name} ({scene}, {method})")
+            jobs.append(Job(scene, method, seed, folder / method / f"seed_{seed}", config.max_steps, settings, options))
     for job in jobs:
         job.check()
     return sorted(jobs, key=lambda job: job.evaluate is not None)
-
-
-def _job(
-    benchmark: Benchmark,
-    scene: str,
-    method: str,
-    seed: int,
-    output_dir: Path,
-    settings: dict[str, Any],
-    difference: dict[str, Any],
-    evaluate: dict[str, Any] | None,
-) -> Job:
-    settings = joined(settings, difference, {"seed": seed})
-    if Path(settings.get("fixer", "none")).exists():
-        settings["fixer"] = str(Path(settings["fixer"]).resolve())
-    config = _config(settings, f"{benchmark.name} ({scene}, {method})")
-    folder = output_dir.resolve() / scene / method / f"seed_{seed}"
-    return Job(scene, method, seed, folder, config.max_steps, settings, evaluate)
 
 
 def joined(*layers: dict[str, Any]) -> dict[str, Any]:

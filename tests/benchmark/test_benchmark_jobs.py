@@ -167,7 +167,7 @@ def test_names_of_rows():
 
 
 @pytest.mark.slow
-def test_a_real_job_to_its_end(tmp_path, toy_scene):
+def test_real_jobs_to_their_end(tmp_path, toy_scene):
     write_run(tmp_path / "data", toy_scene)
     text = """
 name: toy
@@ -175,15 +175,17 @@ scenes: [scene]
 split: cluster
 train: {max_steps: 5, device: cpu, init: {seen_by: 0, points: 200}}
 methods: {3dgs: {fixer: none}}
-evaluate: {metrics: [psnr]}
+evaluate: {metrics: [psnr], masked: visible}
+surface: {fixer: none, split: none}
 """
     from difix3d.benchmark import prepare
 
     benchmark = read_benchmark(write_benchmark(tmp_path, text), tmp_path / "data")
-    (job,) = make_jobs(benchmark, tmp_path / "data", tmp_path / "out", {})
+    surface, job = make_jobs(benchmark, tmp_path / "data", tmp_path / "out", {})
     prepare(benchmark, tmp_path / "data", tmp_path / "out")
+    assert run_job(surface) is None, surface.log.read_text()
     assert run_job(job) is None, job.log.read_text()
-    (row,) = summarize(benchmark, [job], tmp_path / "out").rows
+    (row,) = summarize(benchmark, [surface, job], tmp_path / "out").rows
     assert (row.scene, row.variant) == ("scene", "3DGS")
     lists = json.loads((tmp_path / "out" / "splits" / "scene.json").read_text())
     assert json.loads((job.folder / "scene.json").read_text())["test"] == lists["eval"]
