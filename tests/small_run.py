@@ -1,4 +1,4 @@
-"""A run as training leaves it in its folder, without the training."""
+"""A run as training leaves it in its folder, without the training; and its scene's folder alone."""
 
 import json
 from dataclasses import replace
@@ -7,8 +7,22 @@ from pathlib import Path
 import numpy as np
 
 
+def write_scene(folder: Path, scene) -> Path:
+    """Writes ``transforms.json`` and links to the photos; every 4th of twelve is to be held out (``every:4``)."""
+    images = folder / "images"
+    images.mkdir(parents=True)
+    frames = []
+    for photo, camera in zip(scene.photos, map(scene.cameras.__getitem__, range(len(scene.photos))), strict=True):
+        (images / photo.name).symlink_to(photo.path)
+        c2w, K = camera.c2w[0].double().numpy() @ np.diag([1.0, -1, -1, 1]), camera.K[0]
+        intrinsics = {"fl_x": float(K[0, 0]), "fl_y": float(K[1, 1]), "cx": float(K[0, 2]), "cy": float(K[1, 2])}
+        frames.append({"file_path": f"images/{photo.name}", "transform_matrix": c2w.tolist(), **intrinsics})
+    (folder / "transforms.json").write_text(json.dumps({"frames": frames}))
+    return folder
+
+
 def write_run(folder: Path, scene, *, steps=(5, 10), **changes) -> Path:
-    """Writes ``folder/scene`` (``transforms.json`` and links to the photos) and ``folder/run``; returns the latter.
+    """Writes ``folder/scene`` and ``folder/run``; returns the latter.
 
     The model is as the scene's points; that of the first step has only half of them.
     """
@@ -18,16 +32,7 @@ def write_run(folder: Path, scene, *, steps=(5, 10), **changes) -> Path:
     from difix3d.training import TrainConfig
     from difix3d.training.run import RunFolder
 
-    images = folder / "scene" / "images"
-    images.mkdir(parents=True)
-    frames = []
-    for photo, camera in zip(scene.photos, map(scene.cameras.__getitem__, range(len(scene.photos))), strict=True):
-        (images / photo.name).symlink_to(photo.path)
-        c2w, K = camera.c2w[0].double().numpy() @ np.diag([1.0, -1, -1, 1]), camera.K[0]
-        intrinsics = {"fl_x": float(K[0, 0]), "fl_y": float(K[1, 1]), "cx": float(K[0, 2]), "cy": float(K[1, 2])}
-        frames.append({"file_path": f"images/{photo.name}", "transform_matrix": c2w.tolist(), **intrinsics})
-    (folder / "scene" / "transforms.json").write_text(json.dumps({"frames": frames}))
-
+    write_scene(folder / "scene", scene)
     config = replace(TrainConfig(scene=str(folder / "scene"), output_dir=folder / "run", split="every:4"), **changes)
     loaded = load_scene(config.scene, split=config.split)
     scale = np.cbrt(np.linalg.det(loaded.from_input[:3, :3]))

@@ -18,11 +18,11 @@ class DifixFixer:
         pipe: the model; ``pipe.optimize()`` it for speed.
         device: where it runs.
         batch: renders at a time.
-        offload: keep the model in main memory, and on the device only while a stream is fixed.
+        offload: after a stream, put the model into main memory; by default where a GPU's memory is short.
     """
 
     def __init__(
-        self, pipe: DifixPipeline, device: torch.device | str = "cpu", *, batch: int = 1, offload: bool = False
+        self, pipe: DifixPipeline, device: torch.device | str = "cpu", *, batch: int = 1, offload: bool | None = None
     ):
         self.pipe = pipe
         self.device = torch.device(device)
@@ -35,7 +35,7 @@ class DifixFixer:
             for group in batches(degraded, self.batch):
                 yield from self._fix(group)
         finally:
-            if self.offload:
+            if short_of_memory(self.device) if self.offload is None else self.offload:
                 self.pipe.to("cpu")
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
@@ -49,6 +49,14 @@ class DifixFixer:
             if item.references
         ]
         return self.pipe.fix(images, torch.stack(sets) if sets else None).permute(0, 2, 3, 1)
+
+
+def short_of_memory(device: torch.device) -> bool:
+    """Whether less than a third of a GPU's memory is free: training needs it more."""
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return free < total / 3
 
 
 def batches(degraded: Iterable[Degraded], size: int) -> Iterator[list[Degraded]]:

@@ -26,7 +26,9 @@ weight."""
 CHANGE = 1.0
 """The same for a change of the image where no photo can judge."""
 CREDIT = 0.6
-"""A fix that keeps less than this of its weight, on average over what photos see of it, is not believed anywhere."""
+"""A round whose fixes keep less than this of their weight, on average over what photos see of them, is not believed."""
+OWN_CREDIT = 0.4
+"""The same for a single fix of a round that is."""
 PRIOR = 0.1
 """Share of a picture that photos must see of a fix for its own credit to count as much as that of its round."""
 FLOOR = 0.25
@@ -115,10 +117,8 @@ def confidence(evidence: Evidence, size: tuple[int, int], earned: float) -> Floa
         size: (height, width) of the result.
         earned: the :func:`credit` of the whole round.
     """
-    agreement = _agreement(evidence)
-    prior = PRIOR * agreement.numel()
-    own = (agreement[evidence.judged].sum() + prior * earned) / (evidence.judged.sum() + prior)
-    if own < CREDIT:
+    agreement, own = _agreement(evidence), _own_credit(evidence, earned)
+    if earned < CREDIT or own < OWN_CREDIT:
         return torch.zeros(size, device=agreement.device)
     unseen = own * torch.exp(-evidence.change / CHANGE)
     weights = _enlarge(torch.where(evidence.judged, agreement, unseen), size)
@@ -128,12 +128,24 @@ def confidence(evidence: Evidence, size: tuple[int, int], earned: float) -> Floa
 def share_of_fix(evidence: Evidence, size: tuple[int, int]) -> Float[Tensor, "H W"]:
     """Share, 0..1, of the fixed image in a blend with the render: what was right stays.
 
+    Pixels that no photo sees take as much of the fix as it earned elsewhere; one that photos contradict is left out.
+
     Args:
         evidence: of this fix.
         size: (height, width) of the result.
     """
+    agreement, own = _agreement(evidence), _own_credit(evidence, earned=1.0)
+    if own < CREDIT:
+        return torch.zeros(size, device=agreement.device)
     right = torch.exp(-evidence.render_error / RIGHT)
-    return _enlarge(torch.where(evidence.judged, (1 - right) * _agreement(evidence), 1.0), size)
+    return _enlarge(torch.where(evidence.judged, (1 - right) * agreement, own), size)
+
+
+def _own_credit(evidence: Evidence, earned: float) -> Float[Tensor, ""]:
+    """Mean agreement of a fix where photos see it, drawn toward ``earned`` the less they see."""
+    agreement = _agreement(evidence)
+    prior = PRIOR * agreement.numel()
+    return (agreement[evidence.judged].sum() + prior * earned) / (evidence.judged.sum() + prior)
 
 
 def _agreement(evidence: Evidence) -> Map:

@@ -123,30 +123,36 @@ class Distiller:
                 yield degraded
 
         stream = self.fixer(renders())
-        painted, evidence = [], []
+        before, after, covered, evidence, looked_at = [], [], [], [], []
         for i in range(len(cameras)):
             with clock("fix"):
                 fixed = next(stream, None)
-            if fixed is None:
-                raise UserError(f"The fixer ended after {i} images", f"There are {len(cameras)} renders to fix")
+            if fixed is None or not pending:
+                fault = f"ended after {i} images" if fixed is None else f"gave a second image for render {i - 1}"
+                raise UserError(f"The fixer {fault}", f"There are {len(cameras)} renders, and one image for each")
             degraded, witnesses = pending.popleft()
             self._check(fixed, degraded, i)
-            painted.append((degraded, fixed))
             with clock("weigh"):
+                before.append(_bytes(degraded.rgb))
+                after.append(_bytes(fixed))
+                covered.append((degraded.alpha >= self.config.alpha).float())
                 if self.config.gate == "on":
                     evidence.append(gather(degraded, fixed, witnesses, render))
+            looked_at.append(degraded.references[0].index if degraded.references else -1)
             progress(i + 1, len(cameras))
+        next(stream, None)  # ends the stream, so that the fixer can put its model away
         seconds = clock.seconds
         seconds["fix"] -= seconds["render"]  # which runs inside of it
+        weights = weigh(covered, evidence) if evidence else covered
         pseudo = PseudoViews(
             cameras=cameras.to("cpu"),
-            images=tuple(_bytes(fixed) for _, fixed in painted),
-            confidence=tuple(_bytes(weights) for weights in self._weigh(painted, evidence)),
-            reference=torch.tensor([item.references[0].index if item.references else -1 for item, _ in painted]),
+            images=tuple(after),
+            confidence=tuple(_bytes(item) for item in weights),
+            reference=torch.tensor(looked_at),
             weight=self.config.weight,
             step=step,
         )
-        return Round(pseudo, tuple(_bytes(item.rgb) for item, _ in painted), seconds)
+        return Round(pseudo, tuple(before), seconds)
 
     def _render(self, camera: Cameras, render: RenderFn, references: References) -> tuple[Degraded, list[View]]:
         out = render(camera)
@@ -165,15 +171,14 @@ class Distiller:
                 "Try other weights (--fixer), or fp32 if they are in half precision",
             )
 
-    def _weigh(
-        self, painted: Sequence[tuple[Degraded, Tensor]], evidence: Sequence[Evidence]
-    ) -> Iterator[Float[Tensor, "H W"]]:
-        """The confidence of each view: where it is covered, and (with the gate) as far as the evidence goes."""
-        earned = credit(evidence) if evidence else 1.0
-        for i, (degraded, _) in enumerate(painted):
-            covered = (degraded.alpha >= self.config.alpha).float()
-            size = (covered.shape[0], covered.shape[1])
-            yield covered * confidence(evidence[i], size, earned) if evidence else covered
+
+def weigh(covered: Sequence[Float[Tensor, "_ _"]], evidence: Sequence[Evidence]) -> list[Float[Tensor, "_ _"]]:
+    """The confidence of each view of a round: where it is covered (1, else 0), as far as the evidence goes."""
+    earned = credit(evidence)
+    return [
+        mask * confidence(item, (mask.shape[0], mask.shape[1]), earned)
+        for mask, item in zip(covered, evidence, strict=True)
+    ]
 
 
 class Clock:

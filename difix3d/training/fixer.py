@@ -9,8 +9,6 @@ from difix3d.types import Fixer
 def load_fixer(name: str, device: torch.device) -> Fixer | None:
     """Difix by hub id, folder or checkpoint, ready to run; ``none`` is ``None``.
 
-    Where the device is a GPU the model waits in main memory while the Gaussians train.
-
     Raises:
         UserError: the weights cannot be had; it names the ways out, as nothing is ever trained silently without them.
     """
@@ -27,4 +25,4 @@ def load_fixer(name: str, device: torch.device) -> Fixer | None:
             "Pass --fixer FOLDER (downloaded elsewhere), --fixer with another hub id, or --fixer none for plain 3DGS",
         ) from error
     pipe.optimize(pipe.unet.dtype, compile=False)
-    return DifixFixer(pipe, device, offload=device.type == "cuda")
+    return DifixFixer(pipe, device)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from small_run import write_scene
 
 from difix3d.cli.train import train
 from difix3d.distill import DistillConfig
@@ -146,6 +147,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from difix3d.training import TrainConfig, Trainer
+from difix3d.training.config import InitConfig
 from difix3d.training.rounds import Rounds
 
 folder, phase, resume = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume"
@@ -169,8 +171,9 @@ if phase == "Probe" and not resume:
         return original(self, held_out, step, pseudo)
     Rounds._probe = probe
 
-config = TrainConfig(scene="synthetic:3", data_dir=folder.parent / "data", fixer="none", resolution=48, plus=False,
-                     output_dir=folder, max_steps=30, eval_steps=(), save_steps=(12, 26), device="cpu", resume=resume)
+config = TrainConfig(scene=str(folder.parent / "scene"), split="every:4", fixer="none", plus=False, output_dir=folder,
+                     max_steps=30, eval_steps=(), save_steps=(12, 26), device="cpu", resume=resume,
+                     init=InitConfig(points=300))
 Trainer(config, listeners=[listen], fixer=fixer).train()
 """
 
@@ -186,8 +189,9 @@ def last_state(folder):
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory):
+def unbroken(tmp_path_factory, toy_scene):
     folder = tmp_path_factory.mktemp("killed")
+    write_scene(folder / "scene", toy_scene)
     assert run_program(folder, "whole", "never") == 0
     return folder
 
@@ -259,6 +263,10 @@ def test_targets_from_a_camera_path(toy_scene, config, oracle, tmp_path):
     [
         (lambda degraded: iter([]), "The fixer ended after 0 images"),
         (
+            lambda degraded: (image for item in degraded for image in (item.rgb, item.rgb)),
+            "gave a second image for render 0",
+        ),
+        (
             lambda degraded: (item.rgb[:5] for item in degraded),
             r"novel camera 0 is \(5, 48, 3\).*render is \(40, 48, 3\)",
         ),
@@ -288,10 +296,11 @@ def test_difix_in_training(toy_scene, config, shared):
 
 
 @pytest.mark.slow
-def test_the_command_compares_with_plain_training(tmp_path, shared, capfd):
+def test_the_command_compares_with_plain_training(tmp_path, toy_scene, shared, capfd):
     """One command: plain 3DGS, Difix3D and Difix3D+ beside each other, in a report."""
     folder = tmp_path / "run"
-    args = ["--scene", "synthetic:3", "--data-dir", str(tmp_path / "data"), "--resolution", "64", "--max-steps", "24"]
+    scene = write_scene(tmp_path / "scene", toy_scene)
+    args = ["--scene", str(scene), "--split", "every:4", "--max-steps", "24", "--init.points", "300"]
     args += ["--fixer", str(shared / "golden" / "tiny_difix_ref"), "--compare", "--output-dir", str(folder)]
     train([*args, "--eval-steps", "--save-steps", "--device", "cpu"])
     rows = json.loads((folder / "metrics.json").read_text())
