@@ -124,7 +124,7 @@ def check(config: EvaluateConfig) -> None:
         )
     for item in config.pictures:
         name, _, folder = item.partition("=")
-        if not name or name in TITLES.values() or not Path(folder).is_dir():
+        if not (name and folder and Path(folder).is_dir()) or name in TITLES.values():
             raise UserError(
                 f"--pictures is {item!r}", "NAME=FOLDER is expected, with a new name and a folder that exists"
             )
@@ -139,7 +139,7 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
     device, scene = run.gaussians.device, run.scene
     fixer, why = choose_fixer(config.fixer, run)
     rows, reasons = choose_rows(models, fixer, config.variants, why)
-    left_out |= reasons
+    left_out = reasons | left_out
     split = ("test" if len(scene.test) else "train") if config.split == "auto" else config.split
     indices = getattr(scene, split)
     if len(indices) == 0:

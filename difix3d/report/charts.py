@@ -12,21 +12,22 @@ COLORS = ("#3564c4", "#c2571a", "#2f8f5b", "#8650b8", "#a8324a")
 DECISIONS = {"keep": "#2f8f5b", "lower": "#c98a00", "roll back": "#c0392b", "refuse": "#c0392b", "unchecked": "#8a8f98"}
 """What the gate can decide, and its colour."""
 
-Points = Sequence[tuple[float, float]]
+Number = int | float
+Points = Sequence[tuple[Number, Number]]
 
 
 class Axes:
     """From numbers to places on the picture."""
 
-    def __init__(self, xs: Sequence[float], ys: Sequence[float]):
+    def __init__(self, xs: Sequence[Number], ys: Sequence[Number]):
         self.x0, self.x1 = min(0.0, *xs), max(xs) or 1.0
         margin = 0.08 * (max(ys) - min(ys)) or 0.5
         self.y0, self.y1 = min(ys) - margin, max(ys) + margin
 
-    def x(self, value: float) -> float:
+    def x(self, value: Number) -> float:
         return round(LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT), 1)
 
-    def y(self, value: float) -> float:
+    def y(self, value: Number) -> float:
         return round(HEIGHT - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - TOP - BOTTOM), 1)
 
     def draw(self, unit: str) -> list[Safe]:
@@ -45,7 +46,7 @@ class Axes:
         return parts
 
 
-def ticks(low: float, high: float, count: int) -> list[float]:
+def ticks(low: Number, high: Number, count: int) -> list[Number]:
     """Round numbers between two others, about ``count`` of them."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))

@@ -12,7 +12,7 @@ from difix3d.evaluate import METRICS, Pictures, RunEvaluation, Table, measure, t
 from difix3d.evaluate.tables import Cell, number
 from difix3d.images import read_image
 from difix3d.report.cameras import camera_map
-from difix3d.report.charts import DECISIONS, curves, gains
+from difix3d.report.charts import DECISIONS, Points, curves, gains
 from difix3d.report.images import data_uri
 from difix3d.report.markup import Safe, escape, grid, tag
 from difix3d.report.views import cards
@@ -149,7 +149,7 @@ def _cell(metric: str, cell: Cell | None) -> Safe:
 
 
 def _curves(run: RunFolder, plain: RunFolder | None, rounds: list[dict[str, Any]], last: int) -> Iterable[Safe]:
-    lines: dict[str, list[tuple[float, float]]] = {}
+    lines: dict[str, Points] = {}
     for source, plus, name in (
         (run, False, "this run"),
         (run, True, "this run, fixed once more (+)"),

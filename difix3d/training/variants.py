@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from difix3d.errors import UserError
 from difix3d.evaluate.measures import RenderFn
 from difix3d.postrender import PostRender
@@ -61,14 +63,33 @@ def load_models(
         path: the run's folder.
         load: loads a run from its folder, at a step.
         step: of the checkpoints; the newest by default.
+
+    Raises:
+        UserError: what ``load`` raises, or a model is damaged.
     """
-    run = load(path, step)
+    run = _sound(load(path, step), path)
     if not any(row["step"] < run.step for row in RunFolder(path, run.scene).rows("rounds.json")):
         return {"3dgs": run}, {}
     if (path / "plain").is_dir():
-        return {"3dgs": load(path / "plain", step), "difix3d": run}, {}
+        return {"3dgs": _sound(load(path / "plain", step), path / "plain"), "difix3d": run}, {}
     why = f"{path} has no plain run beside it; train with --compare, or give a run of plain 3DGS as well"
     return {"difix3d": run}, {TITLES["3dgs"]: why}
+
+
+def _sound(run: Run, path: Path) -> Run:
+    """The run, if its model is one: rasterisers would draw black, or nothing, where there are no numbers."""
+    finite = [
+        value.flatten(1).isfinite().all(1) if value.ndim > 1 else value.isfinite()
+        for value in run.gaussians.as_dict().values()
+    ]
+    count = int((~torch.stack(finite).all(0)).sum())
+    if count:
+        raise UserError(
+            f"{count:,} of {len(run.gaussians):,} Gaussians of {path} at step {run.step:,} hold no numbers (NaN)",
+            "A metric of their pictures would mean nothing",
+            "Choose an earlier checkpoint by --step, or train again",
+        )
+    return run
 
 
 def choose_fixer(asked: str | None, run: Run) -> tuple[Fixer | None, str]:
