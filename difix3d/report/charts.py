@@ -8,7 +8,9 @@ from difix3d.report.markup import Safe, tag
 
 WIDTH, HEIGHT = 640, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 34
-COLORS = ("#3564c4", "#c2571a", "#2f8f5b", "#8650b8", "#a8324a")
+COLORS = ("#3564c4", "#8650b8", "#4b5563")
+"""Of the lines; none that a decision has."""
+
 DECISIONS = {"keep": "#2f8f5b", "lower": "#c98a00", "roll back": "#c0392b", "refuse": "#c0392b", "unchecked": "#8a8f98"}
 """What the gate can decide, and its colour."""
 

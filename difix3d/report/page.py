@@ -188,7 +188,8 @@ def _harm(evaluation: RunEvaluation) -> Iterable[Safe]:
         worse = sum(value < 0 for value in right.values())
         changes = [_signed(variant.mean(metric)) for metric in SPLIT]
         rows.append([f"{variant.name} after {variant.against}", *changes, f"{worse} of {len(right)}", f"{len(wrong)}"])
-    yield grid(["", "where right (dB)", "where wrong (dB)", "photos where right got worse", "photos"], rows)
+    head = ["", "where right (dB)", "where wrong (dB)", "photos where right got worse", "photos"]
+    yield tag("div", grid(head, rows), class_="scroll")
 
 
 def _signed(value: float) -> Safe:

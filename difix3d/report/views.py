@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from difix3d.evaluate import RunEvaluation, Variant
+from difix3d.evaluate import METRICS, RunEvaluation, Variant
 from difix3d.evaluate.tables import number
 from difix3d.images import read_image, to_uint8
 from difix3d.report.images import ERROR_SCALE, data_uri, error_map, ramp_css
@@ -23,6 +23,8 @@ ENDS = 2
 """Worst and best views that come first."""
 
 PHOTO = "photo"
+NUMBERS = ("psnr", "ssim", "lpips_vgg")
+"""Metrics below each error map."""
 
 
 def cards(root: Path, evaluation: RunEvaluation, views: Views) -> Safe:
@@ -51,7 +53,9 @@ def cards(root: Path, evaluation: RunEvaluation, views: Views) -> Safe:
     legend = tag(
         "span", "error 0", tag("i", class_="ramp", style=f"background:{ramp_css()}"), f"{ERROR_SCALE:.0%} or more"
     )
-    note = tag("p", text, "Drag the line, or use the arrow keys; a double click centres it.", class_="soft")
+    titles = ", ".join(METRICS[key].title for key in NUMBERS if key in order[0])
+    text += f"Drag the line, or use the arrow keys; a double click centres it. Below each error map: {titles}."
+    note = tag("p", text, class_="soft")
     return Safe(
         note
         + _tools(names, left, right, legend)
@@ -130,7 +134,7 @@ def _thumb(image: np.ndarray, caption: Safe) -> Safe:
 
 
 def _caption(name: str, scores: dict[str, Any]) -> Safe:
-    numbers = [number(key, scores[key]) for key in ("psnr", "ssim", "lpips_vgg", "lpips_alex") if key in scores]
+    numbers = [number(key, scores[key]) for key in NUMBERS if key in scores]
     return Safe(f"error of {escape(name)}<br>{' · '.join(numbers)}")
 
 
