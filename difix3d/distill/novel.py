@@ -14,6 +14,12 @@ from difix3d.types import Cameras
 
 CLEARANCE = 0.3
 """A perturbed camera stays this share of what the captured one sees nearest to it away from all it sees itself."""
+SIDE = 120
+"""Long side, in pixels, of the renders that tell where there is room."""
+REACH = 0.5
+"""It moves by at most this share of the distance to what it looks at: about 30 degrees around it."""
+COVERED = 0.6
+"""And sees the model in at least this share of its picture: a view of nothing teaches nothing."""
 
 
 def toward(captured: Cameras, targets: Cameras, rounds: int, step: float) -> Cameras:
@@ -36,7 +42,8 @@ def perturbed(captured: Cameras, count: int, distance: float, render: RenderFn, 
     """Captured cameras moved by ``distance`` in random directions, looking at what they looked at.
 
     They stay out of the geometry, by the rendered depth: neither behind a surface that the captured camera sees, nor
-    close in front of one; a camera that cannot move as far moves half as far, and so on.
+    close in front of one; and they do not lose the model from sight. A camera that cannot move as far moves half as
+    far, and so on.
 
     Args:
         captured: where they start; spread evenly over them.
@@ -54,19 +61,21 @@ def perturbed(captured: Cameras, count: int, distance: float, render: RenderFn, 
 
 
 def _move(camera: Cameras, offset: Float[Tensor, "3"], render: RenderFn) -> Float[Tensor, "4 4"]:
-    depth = _depth(camera, render)
+    depth = rendered_depth(render(coarse(camera, SIDE)))
     seen = depth[depth > 0]
     if len(seen) == 0:
         return camera.c2w[0]
     position, forward, up = camera.centers[0], camera.c2w[0, :3, 2], -camera.c2w[0, :3, 1]
-    target = position + float(seen.median()) * forward
+    distance = float(seen.median())
+    offset = offset * min(1.0, REACH * distance / max(float(offset.norm()), 1e-9))
     nearest_seen = float(seen.quantile(0.02))
     clearance = CLEARANCE * nearest_seen
     for _ in range(5):
-        pose = look_at(position + offset, target, up)
-        if _free_depth(camera, depth, position + offset, nearest_seen) > clearance:
-            ahead = _depth(replace(camera, c2w=pose[None]), render)
-            if (ahead > 0).any() and float(ahead[ahead > 0].quantile(0.02)) > clearance:
+        pose = look_at(position + offset, position + distance * forward, up)
+        if _free_depth(coarse(camera, SIDE), depth, position + offset, nearest_seen) > clearance:
+            there = render(coarse(replace(camera, c2w=pose[None]), SIDE))
+            ahead = rendered_depth(there)[there.alpha[0, ..., 0] >= 0.5]
+            if len(ahead) >= COVERED * depth.numel() and float(ahead.quantile(0.02)) > clearance:
                 return pose
         offset = offset / 2
     return camera.c2w[0]
@@ -83,7 +92,3 @@ def _free_depth(
     inside = 0 <= column < depth.shape[1] and 0 <= row < depth.shape[0]
     surface = float(depth[row, column]) if inside else 0.0
     return (surface or nearest_seen) - float(z)
-
-
-def _depth(camera: Cameras, render: RenderFn) -> Float[Tensor, "H W"]:
-    return rendered_depth(render(coarse(camera, 120)))
