@@ -117,10 +117,14 @@ def evaluate(args: Sequence[str] | None = None) -> None:
 
 def check(config: EvaluateConfig) -> None:
     """Refuses options that contradict each other."""
+    if not config.runs:
+        raise UserError(
+            "No run is given", "", "Name the folders that training wrote: difix3d evaluate outputs/SCENE/RUN"
+        )
     if len(config.runs) > 1 and (config.pictures or config.surface or config.scene):
         raise UserError(
             f"--pictures, --surface and --scene belong to one run, and {len(config.runs)} are given",
-            cure="Evaluate that run alone; evaluated again with the others, it needs no options that it does not have",
+            cure="Evaluate that run alone",
         )
     for item in config.pictures:
         name, _, folder = item.partition("=")

@@ -255,7 +255,8 @@ def _arrow(metric: str) -> str:
 
 
 def _tex(text: str) -> str:
-    return "".join("\\" + letter if letter in "_&%#$" else letter for letter in text)
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join("\\" + letter if letter in "_&%#${}" else special.get(letter, letter) for letter in text)
 
 
 def _line(cells: Iterable[str]) -> str:

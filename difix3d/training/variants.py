@@ -14,7 +14,7 @@ from difix3d.scene import Views
 from difix3d.training.fixer import load_fixer
 from difix3d.training.load import Run
 from difix3d.training.run import RunFolder
-from difix3d.types import Fixer
+from difix3d.types import Fixer, View
 
 Name = Literal["3dgs", "3dgs+difix", "difix3d", "difix3d+", "difix3d+paper"]
 TITLES: dict[Name, str] = {
@@ -70,10 +70,14 @@ def load_models(
     run = _sound(load(path, step), path)
     if not any(row["step"] < run.step for row in RunFolder(path, run.scene).rows("rounds.json")):
         return {"3dgs": run}, {}
-    if (path / "plain").is_dir():
-        return {"3dgs": _sound(load(path / "plain", step), path / "plain"), "difix3d": run}, {}
-    why = f"{path} has no plain run beside it; train with --compare, or give a run of plain 3DGS as well"
-    return {"difix3d": run}, {TITLES["3dgs"]: why}
+    plain = path / "plain"
+    if not plain.is_dir():
+        why = f"{path} has no plain run beside it; train with --compare, or give a run of plain 3DGS as well"
+        return {"difix3d": run}, {TITLES["3dgs"]: why}
+    try:
+        return {"3dgs": _sound(load(plain, run.step), plain), "difix3d": run}, {}  # only equal steps can be compared
+    except UserError as error:
+        return {"difix3d": run}, {TITLES["3dgs"]: str(error)}
 
 
 def _sound(run: Run, path: Path) -> Run:
@@ -120,13 +124,15 @@ def choose_rows(
         why: the reason if there is no fixer though there should be one.
     """
     renders: dict[Name, RenderFn] = {}
+    first = next(iter(models.values()))
+    photo = Views(first.scene, first.gaussians.device).__getitem__  # decoded once for all
     for name, model in models.items():
         renders[name] = model.render
         if fixer is not None and name == "3dgs":
-            renders["3dgs+difix"] = plus(model, fixer, trust=False)
+            renders["3dgs+difix"] = plus(model, fixer, photo, trust=False)
         elif fixer is not None:
-            renders["difix3d+"] = plus(model, fixer, trust=True)
-            renders["difix3d+paper"] = plus(model, fixer, trust=False)
+            renders["difix3d+"] = plus(model, fixer, photo, trust=True)
+            renders["difix3d+paper"] = plus(model, fixer, photo, trust=False)
     wanted = [name for name in TITLES if name in (renders if asked is None else asked)]
     rows = []
     for name in wanted:
@@ -142,9 +148,8 @@ def choose_rows(
     return rows, {TITLES[name]: no_fixer if "+" in name and fixer is None else "the run has none" for name in lost}
 
 
-def plus(run: Run, fixer: Fixer, *, trust: bool) -> RenderFn:
+def plus(run: Run, fixer: Fixer, photo: Callable[[int], View], *, trust: bool) -> RenderFn:
     """A model with the fixer behind it."""
     device = run.gaussians.device
-    photo = Views(run.scene, device).__getitem__
     references = run.config.distill.references
     return PostRender(run.render, fixer, run.scene, photo, trust=trust, references=references, device=device)

@@ -57,7 +57,9 @@ def distilled(run):
     }
     refused = row | {"step": 6, "decision": "refuse", "gain": None, "weight": 0.0, "psnr_without": [], "trials": []}
     (run / "rounds.json").write_text(json.dumps([row, refused]))
-    shutil.copytree(run, run / "plain", ignore=shutil.ignore_patterns("*0010*", "rounds.json"))
+    shutil.copytree(run, run / "plain", ignore=shutil.ignore_patterns("rounds.json"))
+    _, tensors, extra = load_checkpoint(run / "checkpoints" / "step_0000005.safetensors")
+    save_checkpoint(run / "plain" / "checkpoints", 10, tensors, extra, keep=0)
     return run
 
 
@@ -140,6 +142,14 @@ def test_the_papers_ablation(distilled, fixer):
     assert all(row.name in table for row in found.variants)
 
 
+def test_only_equal_steps_are_compared(distilled):
+    (distilled / "plain" / "checkpoints" / "step_0000010.safetensors").unlink()
+    call(distilled, *QUICK)
+    found = read_evaluation(distilled)
+    assert [row.name for row in found.variants] == ["Difix3D"]
+    assert "plain has no checkpoint of step 10. There are step_0000005" in found.left_out["3DGS"]
+
+
 def test_chosen_rows_and_what_is_left_out(distilled, fixer):
     call(distilled, "--metrics", "psnr", "--fixer", "none", "--variants", "difix3d", "difix3d+")
     found = read_evaluation(distilled)
@@ -150,7 +160,7 @@ def test_chosen_rows_and_what_is_left_out(distilled, fixer):
     assert "train with --compare" in read_evaluation(distilled).left_out["3DGS"]
     with pytest.raises(UserError, match=r"has none of the rows 3dgs\b.*--compare"):
         call(distilled, *QUICK, "--variants", "3dgs")
-    call(distilled, *QUICK, "--step", 5)  # after the first round
+    call(distilled, *QUICK, "--step", 5)  # after the first round, before the second
     assert [row.name for row in read_evaluation(distilled).variants] == ["Difix3D"]
 
 
@@ -240,6 +250,11 @@ def test_wrong_options(run, args, words):
     with pytest.raises(UserError, match=words):
         call(run, *args, *QUICK)
     assert sorted(run.rglob("*.json")) == before
+
+
+def test_no_run():
+    with pytest.raises(UserError, match="No run is given"):
+        call()
 
 
 def test_a_run_without_a_checkpoint(run):

@@ -126,8 +126,8 @@ def test_the_formats_hold_the_same_numbers(one):
     assert markdown[0] == "| scene |  | PSNR ↑ | SSIM ↑ | FID ↓ |"
     assert markdown[3].startswith("| fox | Difix3D | **24.00** [")
     assert "| 100.0 |" in markdown[2]
-    latex = table([replace(one, scene="my_fox")]).latex()
-    assert r"my\_fox & 3DGS & 23.00 & 0.575 & 100.0 \\" in latex
+    latex = table([replace(one, scene="my_fox^2")]).latex()
+    assert r"my\_fox\textasciicircum{}2 & 3DGS & 23.00 & 0.575 & 100.0 \\" in latex
     assert r" & Difix3D & \textbf{24.00} & \textbf{0.600} & \textbf{80.0} \\" in latex
     assert latex.count("midrule") == 1
 
