@@ -23,7 +23,7 @@ Item = TypeVar("Item")
 
 
 class PostRender:
-    """A model with a fixer behind it: a camera in, a fixed frame out.
+    """A model, as it is now, with a fixer behind it: a camera in, a fixed frame out.
 
     Args:
         render: the model, with depth.
@@ -89,7 +89,7 @@ class PostRender:
     ) -> Float[Tensor, "H W 3"]:
         if not self.trust:
             return fixed
-        evidence = gather(degraded, fixed, witnesses, self.render)
+        evidence = gather(degraded, fixed, witnesses, self._nearest)
         share = share_of_fix(evidence, (fixed.shape[0], fixed.shape[1]))[..., None]
         return degraded.rgb + share * (fixed - degraded.rgb)
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from difix3d.distill.references import RenderFn, coarse, rendered_depth
+from difix3d.distill.references import References, coarse
 from difix3d.geometry.warp import warp
 from difix3d.types import Degraded, View
 
@@ -56,14 +56,16 @@ class Evidence:
 
 
 @torch.no_grad()
-def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"], photos: Sequence[View], render: RenderFn) -> Evidence:
+def gather(
+    degraded: Degraded, fixed: Float[Tensor, "H W 3"], photos: Sequence[View], references: References
+) -> Evidence:
     """Carries the photos to the novel camera and compares.
 
     Args:
         degraded: the render with its depth.
         fixed: what the fixer made of it.
         photos: captured views; the nearest two or three are enough.
-        render: the model, for the depth of the photos' cameras.
+        references: knows the depth that the photos' cameras see.
     """
     camera = coarse(degraded.camera, SIDE)
     size = (int(camera.height[0]), int(camera.width[0]))
@@ -74,7 +76,7 @@ def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"], photos: Sequence[V
     for photo in photos:
         small = coarse(photo.camera, SIDE)
         image = _reduce(photo.image, (int(small.height[0]), int(small.width[0])))
-        warped, valid = warp(image, rendered_depth(render(small)), small, depth, camera)
+        warped, valid = warp(image, references.depth(photo.index, SIDE), small, depth, camera)
         expected = _moments(warped, valid)
         for i, other in enumerate((before, after)):
             distance = (_moments(other, valid) - expected).abs().sum(0).mean(0)

@@ -137,7 +137,7 @@ class Distiller:
                 after.append(_bytes(fixed))
                 covered.append((degraded.alpha >= self.config.alpha).float())
                 if self.config.gate == "on":
-                    evidence.append(gather(degraded, fixed, witnesses, render))
+                    evidence.append(gather(degraded, fixed, witnesses, references))
             looked_at.append(degraded.references[0].index if degraded.references else -1)
             progress(i + 1, len(cameras))
         next(stream, None)  # ends the stream, so that the fixer can put its model away

@@ -34,7 +34,7 @@ class References:
         self.cameras = cameras
         self.candidates = torch.tensor(list(candidates), dtype=torch.long)
         self.render = render
-        self._depths: dict[int, Float[Tensor, "H W"]] = {}
+        self._depths: dict[tuple[int, int], Float[Tensor, "H W"]] = {}
 
     def __call__(self, camera: Cameras, depth: Float[Tensor, "H W"], count: int) -> list[int]:
         """The ``count`` best captured cameras for a novel one with its rendered depth, the best first."""
@@ -47,6 +47,12 @@ class References:
         ranks = [(0.0, i) if overlap >= enough else (1 - overlap, i) for i, overlap in enumerate(overlaps)]
         return [near[i] for _, i in sorted(ranks)[:count]]
 
+    def depth(self, index: int, side: int) -> Float[Tensor, "H W"]:
+        """Depth map of a captured camera, :func:`coarse` to ``side`` pixels; rendered once."""
+        if (index, side) not in self._depths:
+            self._depths[index, side] = rendered_depth(self.render(coarse(self.cameras[index], side)))
+        return self._depths[index, side]
+
     def _overlaps(self, camera: Cameras, depth: Float[Tensor, "H W"], captured: list[int]) -> list[float]:
         """Share of the novel pixels that each captured camera sees as well."""
         stride = max(1, max(depth.shape) // COARSE)
@@ -55,10 +61,8 @@ class References:
         total = max(1, int(there.sum()))
         shares = []
         for index in captured:
-            small = coarse(self.cameras[index], COARSE)
-            if index not in self._depths:
-                self._depths[index] = rendered_depth(self.render(small))
-            seen, _ = seen_by(points, small, self._depths[index], tolerance=0.1)
+            small, seen_depth = coarse(self.cameras[index], COARSE), self.depth(index, COARSE)
+            seen, _ = seen_by(points, small, seen_depth, tolerance=0.1)
             shares.append(float((seen & there).sum()) / total)
         return shares
 
