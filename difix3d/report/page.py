@@ -15,7 +15,7 @@ from difix3d.report.cameras import camera_map
 from difix3d.report.charts import DECISIONS, Points, curves, gains
 from difix3d.report.images import data_uri
 from difix3d.report.markup import Safe, escape, grid, tag
-from difix3d.report.views import cards
+from difix3d.report.views import cards, main_variant
 from difix3d.scene import Views
 from difix3d.training.configfile import read_yaml
 from difix3d.training.run import RunFolder
@@ -111,7 +111,7 @@ def _head(evaluation: RunEvaluation) -> Iterable[Safe]:
 
 def _verdict(evaluation: RunEvaluation, result: Table) -> Safe:
     """One sentence: what was gained, and how sure that is."""
-    first, last = evaluation.variants[0], evaluation.variants[-1]
+    first, last = evaluation.variants[0], main_variant(evaluation)
     cell = next((row.cells.get("psnr") for row in result.rows if row.variant == last.name), None)
     if first is last or cell is None or cell.gain is None:
         return tag("p", f"{last.name}: {last.mean('psnr'):.2f} dB.")
@@ -143,8 +143,9 @@ def _cell(metric: str, cell: Cell | None) -> Safe:
     if cell.interval is not None:
         parts.append(tag("small", "[{}, {}]".format(*(number(metric, value) for value in cell.interval))))
     if cell.gain is not None:
-        better = METRICS[metric].better * cell.gain >= 0
-        parts.append(tag("small", number(metric, cell.gain, True), class_="good" if better else "bad"))
+        better = METRICS[metric].better * cell.gain
+        kind = "good" if better > 0 else "bad" if better < 0 else None
+        parts.append(tag("small", number(metric, cell.gain, True), class_=kind))
     return Safe("".join(parts))
 
 

@@ -23,6 +23,9 @@ ENDS = 2
 """Worst and best views that come first."""
 
 PHOTO = "photo"
+MAIN = ("Difix3D+", "Difix3D", "Difix3D+ (paper)", "3DGS + Difix")
+"""The row that is compared with the first one: the first of these that is there."""
+
 NUMBERS = ("psnr", "ssim", "lpips_vgg")
 """Metrics below each error map."""
 
@@ -37,17 +40,18 @@ def cards(root: Path, evaluation: RunEvaluation, views: Views) -> Safe:
     """
     variants = evaluation.variants
     names = [PHOTO, *(variant.name for variant in variants)]
-    left, right = (names[0] if len(names) == 2 else names[1]), names[-1]
+    main = main_variant(evaluation)
+    left, right = (PHOTO if main is variants[0] else names[1]), main.name
     scene = views.scene
     index = {photo.name: i for i, photo in enumerate(scene.photos)}
-    order = sorted(variants[-1].images, key=lambda image: np.nan_to_num(image["psnr"], nan=-np.inf, posinf=np.inf))
+    order = sorted(main.images, key=lambda image: np.nan_to_num(image["psnr"], nan=-np.inf, posinf=np.inf))
     shown = choose(len(order))
     parts = []
     for rank, position in enumerate(first_and_last(len(shown))):
         image = order[shown[position]]
         badge = ("worst", "best")[position >= ENDS] if rank < 2 * ENDS < len(shown) else ""
         photo = to_uint8(views[index[image["name"]]].image)
-        parts.append(_card(root, variants, image["name"], photo, (left, right), rank, badge))
+        parts.append(_card(root, variants, main, image["name"], photo, (left, right), rank, badge))
     narrowest = 380 if scene.cameras.width[0] >= scene.cameras.height[0] else 250
     text = f"{len(shown)} of {len(order)} views. " if len(shown) < len(order) else ""
     legend = tag(
@@ -61,6 +65,12 @@ def cards(root: Path, evaluation: RunEvaluation, views: Views) -> Safe:
         + _tools(names, left, right, legend)
         + tag("div", *parts, class_="cards", style=f"--narrowest:{narrowest}px")
     )
+
+
+def main_variant(evaluation: RunEvaluation) -> Variant:
+    """What the run is about: its best row by intention, not by result."""
+    by_name = {variant.name: variant for variant in evaluation.variants}
+    return next((by_name[name] for name in MAIN if name in by_name), evaluation.variants[0])
 
 
 def choose(count: int) -> list[int]:
@@ -82,6 +92,7 @@ def first_and_last(count: int) -> list[int]:
 def _card(
     root: Path,
     variants: Sequence[Variant],
+    main: Variant,
     name: str,
     photo: np.ndarray,
     sides: tuple[str, str],
@@ -90,7 +101,7 @@ def _card(
 ) -> Safe:
     images = {v.name: read_image(root / v.pictures / Path(name).with_suffix(".png")) for v in variants}
     scores = {v.name: next(image for image in v.images if image["name"] == name) for v in variants}
-    first, last = (scores[v.name]["psnr"] for v in (variants[0], variants[-1]))
+    first, last = (scores[v.name]["psnr"] for v in (variants[0], main))
     slider = [
         tag("img", src=data_uri(image, SIDE), alt=key, class_=_class(key, sides), loading="lazy")
         for key, image in {PHOTO: photo, **images}.items()
@@ -114,7 +125,7 @@ def _card(
             "span",
             f"{badge} · " if badge else "",
             f"{last:.2f} dB",
-            f" ({last - first:+.2f})" if len(variants) > 1 else "",
+            f" ({last - first:+.2f})" if main is not variants[0] else "",
         ),
     )
     facts = {"data_psnr": _sortable(last), "data_gain": _sortable(last - first), "data_rank": rank}
@@ -135,7 +146,7 @@ def _thumb(image: np.ndarray, caption: Safe) -> Safe:
 
 def _caption(name: str, scores: dict[str, Any]) -> Safe:
     numbers = [number(key, scores[key]) for key in NUMBERS if key in scores]
-    return Safe(f"error of {escape(name)}<br>{' · '.join(numbers)}")
+    return Safe(f"error of {escape(name)}<br>{' · '.join(f'<span>{text}</span>' for text in numbers)}")
 
 
 def _tools(names: list[str], left: str, right: str, legend: Safe) -> Safe:

@@ -19,7 +19,7 @@ from difix3d.report import write_report
 from difix3d.report.cameras import SIZE, camera_map
 from difix3d.report.charts import ticks
 from difix3d.report.images import colorize, error_map
-from difix3d.report.views import CARDS, choose, first_and_last
+from difix3d.report.views import CARDS, choose, first_and_last, main_variant
 from difix3d.scene import Views
 from difix3d.training.load import load_run
 from difix3d.training.run import RunFolder
@@ -303,3 +303,17 @@ def test_how_it_looks(make, tmp_path):
     first = slice(edges[0], edges[0] + 2 * int(np.argmin(red[line, edges[0] :])))
     assert np.flatnonzero(red[line, first]).max() < np.flatnonzero(green[line, first]).min()
     assert (shot[:5] > 240).all()  # light
+
+
+@pytest.mark.parametrize(
+    ("names", "main"),
+    [
+        (["3DGS", "3DGS + Difix", "Difix3D", "Difix3D+", "Difix3D+ (paper)", "theirs"], "Difix3D+"),
+        (["3DGS", "Difix3D"], "Difix3D"),
+        (["3DGS", "theirs"], "3DGS"),
+    ],
+)
+def test_what_a_run_is_about(make, names, main):
+    _, evaluation = make(distilled=False)
+    rows = tuple(replace(evaluation.variants[0], name=name) for name in names)
+    assert main_variant(replace(evaluation, variants=rows)).name == main
