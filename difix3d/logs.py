@@ -95,7 +95,7 @@ class ProgressLog:
 def painted(event: Painted) -> str:
     """A round in one line: how many views, what the gate found, and how long it took."""
     verdict = event.verdict
-    found = f" ({verdict.gain:+.2f} dB on {len(verdict.without)} photos left out)" if verdict.gain is not None else ""
+    found = f" ({verdict.gain:+.2f} dB on {len(verdict.without)} photo(s) left out)" if verdict.gain is not None else ""
     times = ", ".join(f"{phase} {seconds:.1f} s" for phase, seconds in event.seconds.items())
     return (
         f"step {event.step:,}: round {event.number} of {event.total}, {event.views} novel views: "
