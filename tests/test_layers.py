@@ -13,7 +13,8 @@ FLOORS = [
     {"scene", "gaussians", "render", "difix", "losses", "metrics"},
     {"distill", "evaluate"},
     {"postrender"},
-    {"training", "difix_training"},
+    {"training"},
+    {"difix_training"},
     {"viewer", "integrations", "logs", "benchmark", "report"},
     {"cli"},
 ]
