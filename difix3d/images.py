@@ -1,6 +1,7 @@
 """Images on disk: read, write, resize. 8 bits per channel, sRGB as stored, rows from the top, never rotated by EXIF."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,14 @@ def write_image(path: Path, image: Shaped[torch.Tensor, "H W C"] | Shaped[np.nda
     """
     array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
     array = array if array.dtype == np.uint8 else to_uint8(array)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).save(partial, **options)
         os.replace(partial, path)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"Cannot write {path} ({reason})", "", "Free some space or choose another folder") from None
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -101,3 +101,9 @@ def test_unreadable_files_are_named(tmp_path: Path, content: bytes | None):
         read_image(path)
     with pytest.raises(UserError, match="does not exist"):
         read_image(tmp_path / "missing.jpg")
+
+
+def test_a_folder_that_cannot_be_made_is_one_error(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="Cannot write"):
+        write_image(tmp_path / "file" / "a.png", np.zeros((2, 2, 3), np.uint8))

@@ -1,7 +1,9 @@
 """Metrics of single pictures that compare pixel by pixel."""
 
+import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
@@ -65,10 +67,14 @@ def error_split(
         mask: pixels that count.
         threshold: see :class:`ErrorSplit`; by default the median of the render's error, so that both sides have half
             of the pixels (but for ties, which are right).
+
+    Returns:
+        NaN throughout if the mask is empty.
     """
     mask = torch.ones_like(render[..., 0], dtype=torch.bool) if mask is None else mask
     error = (render.float() - photo.float()).abs().mean(-1) / 255
-    threshold = float(error[mask].quantile(0.5)) if threshold is None else threshold
+    if threshold is None:
+        threshold = float(np.median(error[mask].cpu().numpy())) if mask.any() else math.nan
     right, wrong = mask & (error <= threshold), mask & (error > threshold)
     return ErrorSplit(
         threshold=threshold,

@@ -78,3 +78,10 @@ def test_error_split_agrees_with_a_loop_over_pixels():
     squares = [(float(x) / 255) ** 2 for place in right for x in fixed[place].double() - photo[place].double()]
     assert len(right) == round(split.right_share * 63)
     assert split.right_after == pytest.approx(-10 * math.log10(sum(squares) / len(squares)), abs=1e-4)
+
+
+def test_error_split_of_nothing_is_no_number():
+    image = torch.zeros(4, 5, 3, dtype=torch.uint8)
+    split = error_split(image, image, image, torch.zeros(4, 5, dtype=torch.bool))
+    assert math.isnan(split.right_share)
+    assert math.isnan(split.wrong_after)
