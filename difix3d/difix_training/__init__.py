@@ -1,0 +1,1 @@
+"""Difix of your own: pairs from scenes, training, validation, publishing (docs/training_difix.md)."""

@@ -1,0 +1,148 @@
+"""What can be set when Difix is trained. Defaults are the paper's; see docs/training_difix.md."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from difix3d.difix.sizes import CELL
+from difix3d.errors import UserError
+
+
+@dataclass(frozen=True)
+class DifixLossConfig:
+    """Weights of the terms; 0 leaves a term out."""
+
+    l2: float = 1.0
+    """Mean squared difference, of colours in -1..1."""
+    lpips: float = 1.0
+    """LPIPS (VGG)."""
+    gram: float = 1.0
+    """Difference of Gram matrices of VGG-16 features: sharper textures."""
+    gram_start: int = 2000
+    """Step from which the Gram term counts."""
+
+
+@dataclass(frozen=True)
+class DifixOptimConfig:
+    """AdamW."""
+
+    lr: float = 2e-5
+    """Learning rate. From scratch (--init mini) take about 5e-4."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """What the learning rate does after its warm-up; cosine falls to zero at the last step."""
+    warmup: int = 500
+    """Steps over which the learning rate rises."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    """Largest norm of the gradient."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, such as 0.999; it is then what is validated and saved. 0 is off."""
+
+
+@dataclass(frozen=True)
+class MiniConfig:
+    """Shape of a network trained from scratch (--init mini)."""
+
+    unet_widths: tuple[int, ...] = (64, 64, 128, 128)
+    """Channels of the UNet's four stages: multiples of 32."""
+    vae_widths: tuple[int, ...] = (32, 32, 64, 64)
+    """Channels of the VAE's four stages: multiples of 32."""
+    layers: int = 1
+    """Residual blocks per stage."""
+    prompt_width: int = 32
+    """Channels of the prompt's embedding, a constant: there is no text encoder."""
+
+
+@dataclass(frozen=True)
+class TrainDifixConfig:
+    """Trains Difix on pairs of a bad render and the true photo; several GPUs by ``accelerate launch``.
+
+    Examples:
+        python scripts/train_difix.py --data pairs/pairs.json
+        python scripts/train_difix.py --data pairs.json --init nvidia/difix_ref --optim.lr 1e-5
+        accelerate launch --multi_gpu scripts/train_difix.py --data pairs.json --output-dir outputs/difix/a
+        python scripts/train_difix.py --resume --output-dir outputs/difix/a
+    """
+
+    data: Path = Path("pairs.json")
+    """The pairs: JSON {"train": {ID: {"image", "target_image", "ref_image", "prompt"}}, "test": {...}}."""
+    output_dir: Path = Path("outputs/difix")
+    """Where the run goes."""
+    config: Path | None = None
+    """YAML file with any of these options; the command line wins."""
+    resume: bool = False
+    """Go on with the run in --output-dir, as it was configured; --steps may be raised."""
+
+    init: str = "stabilityai/sd-turbo"
+    """Where to start: hub id or folder of SD-Turbo (fresh skips and LoRA) or of a Difix, a .pkl checkpoint, or "mini"
+    for a small network from scratch."""
+    base: str = "stabilityai/sd-turbo"
+    """What a .pkl checkpoint was trained from."""
+    lora_rank: int = 4
+    """Rank of the fresh LoRA on the VAE's decoder; 0 for none."""
+    trainable: Literal["auto", "adapters", "all"] = "auto"
+    """Besides the UNet: the VAE's LoRA and skips (adapters), or all of it. "auto" is adapters where there is a LoRA."""
+
+    resolution: tuple[int, int] = (576, 1024)
+    """Height and width of the crops in pixels: multiples of 8."""
+    zoom: float = 1.25
+    """Images are scaled to between 1 and this times what covers the crop, at random."""
+    flip: bool = True
+    """Mirror half of the pairs."""
+    references: int = 1
+    """Reference photos of each pair; 0 trains without."""
+    skip_bad: bool = False
+    """Leave out pairs that cannot be used, and count them; all images are decoded once to find them."""
+
+    steps: int = 10_000
+    batch_size: int = 1
+    """Pairs at a time in each process."""
+    accumulate: int = 1
+    """Batches of which the gradients are added up for one step."""
+    checkpointing: bool = True
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """"auto" is bf16 on a GPU and fp32 elsewhere. The weights themselves stay fp32."""
+    device: Literal["auto", "cpu"] = "auto"
+    """"auto" is what accelerate finds."""
+    workers: int = 8
+    """Threads in each process that read images."""
+    seed: int = 0
+
+    save_every: int = 1000
+    """Steps from one checkpoint to the next; the last step always makes one."""
+    keep_checkpoints: int = 2
+    """How many of the newest checkpoints stay; 0 keeps all."""
+    eval_every: int = 500
+    """Steps from one validation on the test pairs to the next; the last step always makes one, 0 none at all."""
+    eval_pairs: int = 64
+    """Test pairs that are validated on, evenly spread."""
+    eval_pictures: int = 4
+    """How many of them are written as pictures."""
+    tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+
+    push_to_hub: str | None = None
+    """Hub id (NAME/REPOSITORY) that the result is uploaded to at the end, with its model card."""
+    private: bool = True
+    """Make a new hub repository private."""
+
+    loss: DifixLossConfig = field(default_factory=DifixLossConfig)
+    optim: DifixOptimConfig = field(default_factory=DifixOptimConfig)
+    mini: MiniConfig = field(default_factory=MiniConfig)
+
+    def __post_init__(self) -> None:
+        height, width = self.resolution
+        if height % CELL or width % CELL or min(height, width) < 2 * CELL:
+            raise UserError(f"--resolution is {height} {width}", f"Both sides are multiples of {CELL}, 16 or more")
+        if self.zoom < 1:
+            raise UserError(f"--zoom is {self.zoom}", "It is 1 (no zoom) or more")
+        for name in ("steps", "batch_size", "accumulate", "workers"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}", "It is 1 or more")
+        widths = self.mini.unet_widths + self.mini.vae_widths
+        if len(self.mini.unet_widths) != 4 or len(self.mini.vae_widths) != 4 or any(w % 32 or w < 32 for w in widths):
+            raise UserError(
+                f"The mini network's widths are {self.mini.unet_widths} and {self.mini.vae_widths}",
+                "Both are four multiples of 32",
+            )
