@@ -12,6 +12,7 @@ COMMANDS = {
     "evaluate": "Measure trained runs: metrics, tables, pictures, a report.",
     "download": "Download a public scene (Mip-NeRF 360).",
     "fix": "Clean images with Difix.",
+    "curate": "Curate pairs (bad render, true photo) to train Difix on.",
     "benchmark": "Train and evaluate methods on a whole data set, and fill a table.",
 }
 """Each command is the function of its name in the module of its name, taking the arguments that follow the name."""

@@ -1,0 +1,131 @@
+"""``difix3d curate``: from scenes to pairs (bad render, true photo, reference photos) that Difix can be trained on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from difix3d.difix_training.curate import curate as make_parts
+from difix3d.difix_training.curate import missing_parts
+from difix3d.difix_training.curation import Curated, Recipe, assemble, read_curated, write_report, write_sheet
+from difix3d.errors import UserError
+
+
+@dataclass(frozen=True)
+class CurateConfig:
+    """Curates pairs from scenes: models that are bad on purpose are rendered where the true photo is known.
+
+    Writes dataset.json (the published format), split.json, a data card (card.json, card.csv) and sheet.png. Started
+    again, it goes on with what is missing. Scenes are shared out with `accelerate launch` or `torchrun`.
+
+    Examples:
+      python scripts/curate.py demo --resolution 160 --max-steps 200
+      python scripts/curate.py scenes/* --split extrapolation --output-dir data/pairs/mine
+      python scripts/curate.py synthetic:100 synthetic:101 synthetic:102 --strategies sparse perturb
+      accelerate launch --num-processes 8 scripts/curate.py path/to/scenes/* --skip-bad
+      python scripts/curate.py --output-dir data/pairs/mine --report
+    """
+
+    scenes: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Scenes: folders (COLMAP, transforms.json, photos), demo, synthetic:SEED, or names, as in `difix3d train`."""
+    output_dir: Path = Path("data/pairs")
+    """Folder of the data set."""
+    strategies: tuple[Literal["underfit", "cycle", "perturb", "sparse", "cross"], ...] = (
+        "underfit",
+        "cycle",
+        "perturb",
+        "sparse",
+        "cross",
+    )
+    """How models are made bad: trained too briefly, on renders of a shifted trajectory, damaged, on every n-th photo,
+    on one camera of a rig."""
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+    """What all pairs of a folder have in common."""
+    test_share: float = 0.1
+    """Share of the scenes (of a single scene: of its photos) that goes into the test split; 0 for none."""
+    test_scenes: tuple[str, ...] = ()
+    """Scenes of the test split by the names of their folders, instead."""
+    skip_bad: bool = False
+    """Leave out scenes that cannot be loaded, instead of stopping there."""
+    report: bool = False
+    """Also draw report.png, how PSNR (and LPIPS) are spread in each strategy; without scenes, of what there is."""
+    data_dir: Path = Path("data")
+    """Where downloaded and generated scenes lie."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """`auto`: CUDA if there is a GPU."""
+
+
+def curate(args: Sequence[str] | None = None) -> None:
+    """Runs the command."""
+    config = tyro.cli(CurateConfig, args=args, prog="difix3d curate")
+    console = Console(stderr=True, highlight=False)
+    if not config.scenes and not config.report:
+        raise UserError("No scene is named", "Pairs are made from scenes", "Try difix3d curate demo --resolution 160")
+    if not 0 <= config.test_share < 1:
+        raise UserError(f"--test-share is {config.test_share}", "A share lies in 0..1, without 1")
+    if config.scenes:
+        curated = run(config, console)
+        if curated is None:
+            return
+        show(curated)
+        console.print(f"look at {write_sheet(curated)}", markup=False, soft_wrap=True)
+    else:
+        curated = read_curated(config.output_dir)
+    if config.report:
+        console.print(f"look at {write_report(curated)}", markup=False, soft_wrap=True)
+
+
+def run(config: CurateConfig, console: Console) -> Curated | None:
+    """This process' scenes; then, if the other processes are done as well, the data set.
+
+    The last one to finish makes it, so that none has to wait for another.
+    """
+    from accelerate import PartialState
+
+    state = PartialState(cpu=config.device == "cpu")
+    make_parts(
+        config.scenes,
+        config.output_dir,
+        config.recipe,
+        strategies=config.strategies,
+        data_dir=config.data_dir,
+        device=config.device,
+        rank=state.process_index,
+        ranks=state.num_processes,
+        skip_bad=config.skip_bad,
+        console=console,
+    )
+    missing = missing_parts(config.scenes, config.output_dir, config.strategies)
+    if missing:
+        console.print(f"done; {len(missing)} parts are with other processes, first {missing[0]}", markup=False)
+        return None
+    return assemble(
+        config.output_dir,
+        test_share=config.test_share,
+        test_scenes=config.test_scenes,
+        seed=config.recipe.seed,
+    )
+
+
+def show(curated: Curated) -> None:
+    """A table of strategies."""
+    table = Table("strategy", "pairs", "hopeless", "perfect", "median PSNR")
+    for name, count in curated.counts.items():
+        values = [pair["psnr"] for pair in curated.card.values() if pair["strategy"] == name]
+        middle = f"{median(values):.1f} dB" if values else "-"
+        table.add_row(name, *(str(count[key]) for key in ("pairs", "hopeless", "perfect")), middle)
+    out = Console(highlight=False)
+    out.print(table)
+    for name, why in curated.left_out.items():
+        out.print(f"- nothing of {name}: {why}", markup=False, soft_wrap=True)
+    held_out = sum(pair["split"] == "test" for pair in curated.card.values())
+    out.print(
+        f"{curated.folder / 'dataset.json'}: {len(curated.card) - held_out} pairs to train on, {held_out} to test",
+        markup=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,176 @@
+"""Curates pairs from scenes: every scene by every strategy, each a part that appears whole or not at all."""
+
+import shutil
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from difix3d.difix_training.curation.collect import BAD, PART, clear, finished, write_part, write_text
+from difix3d.difix_training.curation.pairs import make_pairs
+from difix3d.difix_training.curation.recipe import Device, Recipe
+from difix3d.difix_training.curation.strategies import FEWEST, STRATEGIES, NotForThisScene
+from difix3d.difix_training.curation.workshop import Workshop
+from difix3d.errors import UserError
+from difix3d.scene import load_scene
+
+
+def curate(
+    scenes: Sequence[str],
+    folder: Path,
+    recipe: Recipe,
+    *,
+    strategies: Sequence[str] = tuple(STRATEGIES),
+    data_dir: Path = Path("data"),
+    device: Device = "auto",
+    rank: int = 0,
+    ranks: int = 1,
+    skip_bad: bool = False,
+    console: Console | None = None,
+) -> None:
+    """Makes the parts that are not there yet; started again, it goes on.
+
+    Args:
+        scenes: as ``load_scene`` takes them.
+        folder: of the data set.
+        recipe: settings of all parts.
+        strategies: names in :data:`STRATEGIES`.
+        data_dir: where downloaded and generated scenes lie.
+        device: ``auto``, ``cuda`` or ``cpu``.
+        rank, ranks: of this process, and how many there are: it does every ``ranks``-th scene from the ``rank``-th on.
+        skip_bad: leave out scenes that cannot be used, instead of stopping there.
+        console: for the progress.
+
+    Raises:
+        UserError: what is wrong with an option or, without ``skip_bad``, a scene; a finished part had another recipe.
+    """
+    recipe.check()
+    console = console or Console(stderr=True, highlight=False)
+    names = name_scenes(scenes)
+    chosen = [strategy for strategy in STRATEGIES if strategy in strategies]
+    with Bar(console) as bar:
+        for name, source in list(names.items())[rank::ranks]:
+            todo = [strategy for strategy in chosen if not finished(folder, recipe, name, source, strategy)]
+            if not todo:
+                bar.say(f"{name}: finished already")
+                continue
+            clear(folder, name)
+            try:
+                _curate_scene(source, name, folder, recipe, todo, data_dir, device, bar)
+            except BadScene as bad:
+                if not skip_bad:
+                    raise UserError(
+                        f"The scene {source} cannot be curated: {bad.error.fact}",
+                        bad.error.limit,
+                        f"{bad.error.cure or 'Correct it'}, or leave such scenes out by --skip-bad",
+                    ) from bad.error
+                write_text(folder / name / BAD, str(bad.error))
+                bar.say(f"{name}: left out: {bad.error}")
+
+
+class BadScene(Exception):
+    """A scene that cannot be loaded; other errors, like a full disk, are not its fault."""
+
+    def __init__(self, error: UserError):
+        self.error = error
+
+
+def _curate_scene(
+    source: str, name: str, folder: Path, recipe: Recipe, todo: list[str], data_dir: Path, device: Device, bar: "Bar"
+) -> None:
+    try:
+        resolution = recipe.training(device).resolution
+        scene = load_scene(source, data_dir=data_dir, split=recipe.split, resolution=resolution, seed=recipe.seed)
+        if len(scene.train) < FEWEST:
+            raise UserError(f"It has {len(scene.train)} photos", f"{FEWEST} are needed")
+    except UserError as error:
+        raise BadScene(error) from error
+    home = folder / name
+    home.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".work-", dir=home) as work:
+        shop = Workshop(scene, recipe, device, Path(work), bar.update)
+        for strategy in todo:
+            bar.begin(f"{name} {strategy}")
+            partial, filtered = Path(work) / strategy, Counter[str]()
+            partial.mkdir()
+            rng = np.random.default_rng([recipe.seed, zlib.crc32(f"{name}/{strategy}".encode())])
+            pairs, why = [], ""
+            try:
+                models = STRATEGIES[strategy](shop, rng)
+                pairs = list(make_pairs(shop, models, home, partial, strategy, filtered))
+            except NotForThisScene as error:
+                why = str(error)
+            facts = {"source": source, "recipe": asdict(recipe), "filtered": filtered, "left_out": why}
+            shutil.rmtree(home / strategy, ignore_errors=True)
+            write_part(partial, home / strategy, {**facts, "pairs": [pair.to_dict() for pair in pairs]})
+            bar.say(f"{name} {strategy}: {why or summary(len(pairs), filtered)}")
+
+
+def summary(pairs: int, filtered: Counter[str]) -> str:
+    """``12 pairs, 3 perfect``."""
+    return ", ".join([f"{pairs} pairs", *(f"{count} {kind} left out" for kind, count in sorted(filtered.items()))])
+
+
+def name_scenes(sources: Sequence[str]) -> dict[str, str]:
+    """What each source's folder in the data set is called: the last part of its name.
+
+    Raises:
+        UserError: two sources have one name.
+    """
+    names: dict[str, str] = {}
+    for source in sources:
+        path = Path(source)
+        name = (path.stem if path.suffix else path.resolve().name).replace(":", "-").replace(" ", "_")
+        if names.setdefault(name, source) != source:
+            raise UserError(
+                f"{names[name]} and {source} have the same name",
+                "Scenes are told apart by the last part of their paths",
+                "Rename one of them, or curate it into another --output-dir",
+            )
+    return names
+
+
+def missing_parts(scenes: Sequence[str], folder: Path, strategies: Sequence[str]) -> list[str]:
+    """What is not finished yet, as SCENE/STRATEGY: other processes may be at it."""
+    return [
+        f"{name}/{strategy}"
+        for name in name_scenes(scenes)
+        for strategy in strategies
+        if not (folder / name / BAD).is_file() and not (folder / name / strategy / PART).is_file()
+    ]
+
+
+class Bar:
+    """Progress on a terminal; in a pipe only the lines of what is finished."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task: TaskID | None = None
+        self._title = ""
+
+    def __enter__(self) -> "Bar":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, title: str) -> None:
+        self._title = title
+
+    def update(self, what: str, done: int, total: int) -> None:
+        if self._task is None:
+            self._task = self._progress.add_task("")
+        self._progress.update(self._task, description=f"{self._title}: {what}", completed=done, total=total)
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self.console.print(line, markup=False, soft_wrap=True)

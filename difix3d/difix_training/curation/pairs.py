@@ -1,0 +1,102 @@
+"""From a bad model to pairs on disk: render, photo, references, and what is known about them."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from difix3d.difix_training.curation.workshop import Model, Workshop
+from difix3d.distill.references import References, rendered_depth
+from difix3d.geometry.poses import pose_distance
+from difix3d.images import to_uint8, write_image
+from difix3d.metrics import LPIPS, psnr
+from difix3d.types import View
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A line of the data card.
+
+    Attributes:
+        photo: name of the true photo in its scene.
+        step: of the training that the render is from.
+        detail: what made the model bad.
+        psnr: of the render, in dB, on the pixels that count.
+        distance: to the nearest camera that the model was trained on: scene units plus radians.
+        image, target_image, ref_image: files, relative to the scene's folder.
+        lpips: VGG; ``None`` if it was not asked for.
+    """
+
+    photo: str
+    step: int
+    detail: str
+    psnr: float
+    distance: float
+    image: str
+    target_image: str
+    ref_image: tuple[str, ...]
+    lpips: float | None = None
+
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+
+def make_pairs(
+    shop: Workshop, models: Iterator[Model], scene_folder: Path, renders: Path, name: str, filtered: Counter[str]
+) -> Iterator[Pair]:
+    """Renders what the models are to show, and writes what is worth it.
+
+    Args:
+        shop: of the scene.
+        models: bad ones.
+        scene_folder: gets ``photos/``.
+        renders: folder that gets the renders; it is to be called ``name``, beside ``photos``, in the end.
+        name: of the strategy.
+        filtered: counts the ``hopeless`` and ``perfect`` renders, which are left out.
+    """
+    recipe, number = shop.recipe, 0
+    lpips = LPIPS("vgg").to(shop.views.device).score if recipe.lpips else None
+    for model in models:
+        references = References(shop.scene.cameras.to(shop.views.device), shop.photos, model.render)
+        for done, view in enumerate(shop.views.stream(model.show), 1):
+            out = model.render(view.camera)
+            render, photo = _bytes(out.rgb[0]), _bytes(view.image)
+            if view.mask is not None:  # what does not count is right already
+                mask = view.mask.cpu()
+                render = torch.where(mask[..., None], render, photo)
+            quality = psnr(render, photo, None if view.mask is None else mask)
+            shop.tell("rendering", done, len(model.show))
+            if not recipe.psnr_min <= quality <= recipe.psnr_max:
+                filtered["perfect" if quality > recipe.psnr_max else "hopeless"] += 1
+                continue
+            near = references(view.camera, rendered_depth(out), recipe.references + 1)
+            chosen = [index for index in near if index != view.index][: recipe.references]
+            write_image(renders / f"{number:05d}.png", render.numpy())
+            yield Pair(
+                photo=view.name,
+                step=model.step,
+                detail=model.detail,
+                psnr=round(quality, 3),
+                distance=round(
+                    float(pose_distance(view.camera.c2w, model.cameras.to(view.camera.c2w.device).c2w).min()), 4
+                ),
+                image=f"{name}/{number:05d}.png",
+                target_image=save_photo(view, scene_folder),
+                ref_image=tuple(save_photo(shop.views[index], scene_folder) for index in chosen),
+                lpips=None if lpips is None else round(lpips(render, photo), 4),
+            )
+            number += 1
+
+
+def save_photo(view: View, folder: Path) -> str:
+    """The photo as the camera sees it (undistorted, reduced), written once; its path in the scene's folder."""
+    path = Path("photos") / f"{view.index:05d}.png"
+    if not (folder / path).exists():
+        write_image(folder / path, view.image)
+    return path.as_posix()
+
+
+def _bytes(image: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(to_uint8(image))

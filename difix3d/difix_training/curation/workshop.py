@@ -1,0 +1,118 @@
+"""Models of one scene, trained as far as a strategy asks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from difix3d.difix_training.curation.recipe import Device, Recipe
+from difix3d.distill import RenderFn
+from difix3d.scene import Views
+from difix3d.training import TrainConfig, Trainer
+from difix3d.training.data import choose_device
+from difix3d.types import Cameras, Gaussians, Render, Scene
+
+Tell = Callable[[str, int, int], None]
+"""Is told what is being done, and how much of how much."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is bad on purpose, and the photos that it is to be compared with.
+
+    Attributes:
+        render: one camera in, a render out.
+        cameras: those that it was trained on.
+        show: photos (indices into the scene) whose cameras are to be rendered.
+        step: of its training.
+        detail: what was done to it, in a few words.
+    """
+
+    render: RenderFn
+    cameras: Cameras
+    show: list[int]
+    step: int
+    detail: str
+
+
+class Course:
+    """A training that goes on as far as it is asked to, and no further; snapshots have to be asked for in order.
+
+    It saves and evaluates nothing: the trainer's own loop would, and nobody looks at it.
+
+    Args:
+        config: of the training; its ``output_dir`` gets a few small files.
+        scene: its ``train`` are trained on.
+        tell: hears of the progress.
+    """
+
+    def __init__(self, config: TrainConfig, scene: Scene, tell: Tell):
+        self.trainer = Trainer(config, scene)
+        self.cameras = scene.cameras[scene.train]
+        self.near = self.trainer.near
+        self._tell = tell
+        self._done = 0
+
+    def at(self, step: int) -> Gaussians:
+        """The model after a step."""
+        if step < self._done:
+            raise ValueError(f"step {step} is over: the training is at {self._done}")
+        photos = self.trainer.photos(self.trainer.scene, self._done)
+        try:
+            for number in range(self._done, step):
+                self.trainer.step(next(photos), number)
+                self._tell("training", number + 1, step)
+        finally:
+            photos.close()
+        self._done = step
+        return self.trainer.gaussians.map(lambda tensor: tensor.detach().clone())
+
+    def render(self, gaussians: Gaussians) -> RenderFn:
+        """Renders Gaussians as this training does."""
+        return partial(_render, self.trainer, gaussians)
+
+
+@torch.no_grad()
+def _render(trainer: Trainer, gaussians: Gaussians, camera: Cameras) -> Render:
+    return trainer.render(gaussians, camera.to(trainer.device), background=trainer.background())
+
+
+class Workshop:
+    """A scene and its trainings; two strategies that ask for the same photos share one.
+
+    Args:
+        scene: only its ``train`` photos are used.
+        recipe: settings.
+        device: ``auto``, ``cuda`` or ``cpu``.
+        work: folder for what is thrown away afterwards.
+        tell: hears of the progress.
+    """
+
+    def __init__(self, scene: Scene, recipe: Recipe, device: Device, work: Path, tell: Tell):
+        self.scene, self.recipe, self.work, self.tell = scene, recipe, work, tell
+        self.config = recipe.training(device)
+        self.steps = self.config.max_steps
+        self.views = Views(scene, choose_device(device), memory_limit_bytes=1 << 30)
+        self.photos: list[int] = scene.train.tolist()
+        self._courses: dict[tuple[int, ...], Course] = {}
+
+    def course(self, photos: Sequence[int]) -> Course:
+        """The training on some of the scene's photos."""
+        key = tuple(sorted(photos))
+        if key not in self._courses:
+            chosen = replace(self.scene, train=np.array(key, np.int64), test=np.zeros(0, np.int64))
+            self._courses[key] = self.begin(chosen)
+        return self._courses[key]
+
+    def begin(self, scene: Scene) -> Course:
+        """A training of its own, on any scene."""
+        folder = self.work / f"run_{len(list(self.work.glob('run_*')))}"
+        return Course(replace(self.config, output_dir=folder), scene, self.tell)
+
+    def some(self, photos: Sequence[int], rng: np.random.Generator, models: int = 1) -> list[int]:
+        """Photos to show by one of so many models: all, or as many as the recipe allows, drawn at random."""
+        limit = max(1, self.recipe.max_pairs // models) if self.recipe.max_pairs else len(photos)
+        return sorted(rng.choice(np.array(photos), min(limit, len(photos)), replace=False).tolist())

@@ -1,0 +1,270 @@
+import json
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_run import write_scene
+
+from difix3d.errors import UserError
+
+
+@pytest.fixture
+def recipe():
+    from difix3d.difix_training.curation import Recipe
+
+    return Recipe(max_steps=8, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
+
+
+@pytest.fixture(scope="session")
+def capture(toy_scene, tmp_path_factory):
+    return str(write_scene(tmp_path_factory.mktemp("captures") / "toy", toy_scene))
+
+
+@pytest.fixture(scope="session")
+def curated(capture, tmp_path_factory):
+    """All strategies on the toy scene."""
+    from difix3d.difix_training.curate import curate
+    from difix3d.difix_training.curation import Recipe, assemble
+
+    folder = tmp_path_factory.mktemp("pairs")
+    recipe = Recipe(max_steps=8, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
+    curate([capture], folder, recipe, device="cpu")
+    return assemble(folder)
+
+
+def files(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_pairs_in_the_published_format(curated):
+    from difix3d.images import image_size
+
+    data = json.loads((curated.folder / "dataset.json").read_text())
+    pairs = data["train"] | data["test"]
+    assert pairs.keys() == curated.card.keys()
+    assert {name.split("_")[1] for name in pairs} == {"underfit", "cycle", "perturb", "sparse"}
+    for pair in pairs.values():
+        assert pair.keys() == {"image", "target_image", "ref_image", "prompt"}
+        assert pair["ref_image"] != pair["target_image"]
+        assert {image_size(curated.folder / pair[key]) for key in ("image", "target_image", "ref_image")} == {(48, 40)}
+    assert "no rig" in curated.left_out["toy/cross"]
+
+
+def test_the_data_set_reads_them(curated):
+    from difix3d.difix_training.dataset import read_pairs
+
+    pairs = read_pairs(curated.folder / "dataset.json")
+    assert len(pairs["train"]) + len(pairs["test"]) == len(curated.card)
+    assert all(pair.image.is_file() for pair in pairs["train"])
+
+
+def test_the_card_says_what_is_in_the_files(curated, toy_scene):
+    from difix3d.images import read_image
+    from difix3d.metrics import psnr
+
+    def read(path):
+        return torch.from_numpy(read_image(curated.folder / path))
+
+    rows = list(curated.card.values())
+    for row in rows:
+        assert row["psnr"] == pytest.approx(psnr(read(row["image"]), read(row["target_image"])), abs=1e-3)
+        photo = next(photo for photo in toy_scene.photos if photo.name == row["photo"])
+        assert torch.equal(read(row["target_image"]), torch.from_numpy(read_image(photo.path)))
+    distances = {row["strategy"]: row["distance"] for row in rows}
+    assert distances["underfit"] == 0
+    assert all(row["distance"] > 0 for row in rows if row["strategy"] in ("sparse", "cycle"))
+    assert {row["step"] for row in rows if row["strategy"] == "underfit"} == {2, 4, 6}
+    lines = (curated.folder / "card.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(rows)
+    assert lines[0].startswith("id,split,scene,strategy,step,psnr")
+
+
+def test_a_single_scene_is_split_by_its_photos(curated):
+    split = json.loads((curated.folder / "split.json").read_text())
+    assert split["by"] == "photo"
+    assert split["test"] == ["11.png"]
+    assert not set(split["test"]) & set(split["train"])
+
+
+def test_the_sheet_and_the_report(curated):
+    from difix3d.difix_training.curation import read_curated, write_report, write_sheet
+    from difix3d.images import image_size
+
+    again = read_curated(curated.folder)
+    assert again.card == json.loads(json.dumps(curated.card))
+    width, height = image_size(write_sheet(again))
+    assert width > 4 * 3 * 200  # four strategies; render, photo and reference
+    assert height > 5 * 160
+    assert image_size(write_report(again))[1] > 300
+
+
+def test_without_matplotlib_the_report_says_so(curated, monkeypatch):
+    import sys
+
+    from difix3d.difix_training.curation import write_report
+
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UserError, match=r"matplotlib is not installed.*bench"):
+        write_report(curated)
+
+
+def test_broken_off_and_started_again_it_ends_with_the_same_bytes(capture, recipe, tmp_path, monkeypatch):
+    from difix3d.difix_training import curate as module
+    from difix3d.difix_training.curation import assemble, read_curated
+
+    whole, broken, strategies = tmp_path / "whole", tmp_path / "broken", ("underfit", "sparse")
+    module.curate([capture], whole, recipe, strategies=strategies, device="cpu")
+    assemble(whole)
+
+    def breaks(shop, rng):
+        yield next(original(shop, rng))
+        raise KeyboardInterrupt
+
+    original = module.STRATEGIES["sparse"]
+    with monkeypatch.context() as patch:
+        patch.setitem(module.STRATEGIES, "sparse", breaks)
+        with pytest.raises(KeyboardInterrupt):
+            module.curate([capture], broken, recipe, strategies=strategies, device="cpu")
+    assert not list(broken.glob("*/.*"))
+    assert not (broken / "toy" / "sparse").exists()
+    assert module.missing_parts([capture], broken, strategies) == ["toy/sparse"]
+    with pytest.raises(UserError, match="no dataset.json"):
+        read_curated(broken)
+
+    (broken / "toy" / ".work-killed").mkdir()
+    before = (broken / "toy" / "underfit" / "part.json").stat().st_mtime_ns
+    module.curate([capture], broken, recipe, strategies=strategies, device="cpu")
+    assert (broken / "toy" / "underfit" / "part.json").stat().st_mtime_ns == before
+    assemble(broken)
+    assert files(broken) == files(whole)
+
+
+def test_a_full_disk_leaves_no_part(capture, recipe, tmp_path, monkeypatch):
+    from difix3d.difix_training.curate import curate
+    from difix3d.difix_training.curation import pairs
+
+    def full(path, image):
+        raise UserError(f"Cannot write {path} (No space left on device)")
+
+    monkeypatch.setattr(pairs, "write_image", full)
+    with pytest.raises(UserError, match="No space left"):
+        curate([capture], tmp_path, recipe, strategies=["sparse"], device="cpu", skip_bad=True)
+    assert files(tmp_path) == {}
+
+
+def test_scenes_are_shared_out_by_rank(recipe, tmp_path, toy_scene):
+    from difix3d.difix_training.curate import curate, missing_parts
+    from difix3d.difix_training.curation import assemble
+
+    scenes = [str(write_scene(tmp_path / name, toy_scene)) for name in ("one", "two", "three")]
+    out, only = tmp_path / "pairs", ["sparse"]
+    curate(scenes, out, recipe, strategies=only, device="cpu", rank=1, ranks=2)
+    assert missing_parts(scenes, out, only) == ["one/sparse", "three/sparse"]
+    curate(scenes, out, recipe, strategies=only, device="cpu", rank=0, ranks=2)
+    assert missing_parts(scenes, out, only) == []
+    assemble(out)
+    split = json.loads((out / "split.json").read_text())
+    assert split["by"] == "scene"
+    assert len(split["test"]) == 1
+    assert sorted(split["train"] + split["test"]) == ["one", "three", "two"]
+    assemble(out, test_scenes=["two"])
+    data = json.loads((out / "dataset.json").read_text())
+    assert {name.split("_")[0] for name in data["test"]} == {"two"}
+    with pytest.raises(UserError, match="--test-scenes names four"):
+        assemble(out, test_scenes=["four"])
+
+
+def test_other_options_for_the_same_folder_are_refused(capture, curated, toy_scene, tmp_path):
+    from difix3d.difix_training.curate import curate
+    from difix3d.difix_training.curation import Recipe
+
+    with pytest.raises(UserError, match=r"curated with --max-steps 8.*one recipe"):
+        curate([capture], curated.folder, Recipe(), device="cpu")
+    other = str(write_scene(tmp_path / "toy", toy_scene))
+    with pytest.raises(UserError, match="same name"):
+        curate([capture, other], curated.folder, Recipe(), device="cpu")
+    recipe = Recipe(max_steps=8, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
+    with pytest.raises(UserError, match="was made of"):
+        curate([other], curated.folder, recipe, device="cpu")
+
+
+def test_a_bad_scene_stops_or_is_left_out(capture, recipe, tmp_path):
+    from difix3d.difix_training.curate import curate, missing_parts
+    from difix3d.difix_training.curation import assemble
+
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    scenes, out, only = [str(empty), capture], tmp_path / "pairs", ["sparse"]
+    with pytest.raises(UserError, match=r"cannot be curated: .*0 photos.*--skip-bad"):
+        curate(scenes, out, recipe, strategies=only, device="cpu")
+    curate(scenes, out, recipe, strategies=only, device="cpu", skip_bad=True)
+    assert missing_parts(scenes, out, only) == []
+    assert "0 photos" in assemble(out).left_out["empty"]
+
+
+def test_hopeless_and_perfect_renders_are_counted(capture, recipe, tmp_path):
+    from difix3d.difix_training.curate import curate
+    from difix3d.difix_training.curation import assemble
+
+    curate([capture], tmp_path, replace(recipe, psnr_min=98.0), strategies=["sparse"], device="cpu")
+    with pytest.raises(UserError, match=r"no pair in .*: 6 renders were hopeless, 0 perfect"):
+        assemble(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"every": 1}, {"underfit": (1.0,)}, {"psnr_min": 50.0}, {"max_steps": 0}])
+def test_impossible_options(recipe, change):
+    with pytest.raises(UserError, match="--" + next(iter(change)).replace("_", "-")):
+        replace(recipe, psnr_max=40.0, **change).check()
+
+
+def test_held_out_scenes_stay_held_out_when_scenes_are_added(tmp_path):
+    from difix3d.difix_training.curation.collect import choose_test
+
+    path = tmp_path / "split.json"
+    few, many = [f"s{i}" for i in range(4)], [f"s{i}" for i in range(40)]
+    _, first = choose_test(path, few, {}, 0.1, (), 0)
+    path.write_text(json.dumps({"by": "scene", "train": sorted(set(few) - first), "test": sorted(first)}))
+    _, second = choose_test(path, many, {}, 0.1, (), 0)
+    assert len(second) == 4
+    assert second & set(few) == first
+    assert choose_test(path, few, {}, 0.0, (), 0)[1] == first
+
+
+def test_pixels_that_do_not_count_are_right_already(toy_scene, truth, tmp_path):
+    from difix3d.difix_training.curation import Recipe
+    from difix3d.difix_training.curation.pairs import make_pairs
+    from difix3d.difix_training.curation.workshop import Model, Workshop
+    from difix3d.images import read_image, write_image
+    from difix3d.types import Photo, Render
+
+    mask = np.zeros((40, 48, 1), np.uint8)
+    mask[:, :24] = 255
+    write_image(tmp_path / "mask.png", mask)
+    photos = tuple(Photo(photo.name, photo.path, mask=tmp_path / "mask.png") for photo in toy_scene.photos)
+
+    def dark(camera):
+        out = truth(camera)
+        return Render(out.rgb * 0.5, out.alpha, out.depth)
+
+    shop = Workshop(replace(toy_scene, photos=photos), Recipe(), "cpu", tmp_path, lambda *_: None)
+    models = iter([Model(dark, toy_scene.cameras, [2], 1, "dark")])
+    (pair,) = make_pairs(shop, models, tmp_path, tmp_path / "x", "x", Counter())
+    render, photo = read_image(tmp_path / pair.image), read_image(tmp_path / pair.target_image)
+    assert (render[:, 24:] == photo[:, 24:]).all()
+    assert (render[:, :24] != photo[:, :24]).any()
+
+
+def test_from_the_command_line(capture, tmp_path, monkeypatch, capsys):
+    from difix3d.cli.curate import curate
+
+    options = ["--strategies", "sparse", "--max-steps", "4", "--psnr-min", "0", "--max-pairs", "3", "--device", "cpu"]
+    curate([capture, "--output-dir", str(tmp_path), *options, "--report"])
+    assert "2 pairs to train on, 1 to test" in capsys.readouterr().out
+    assert (tmp_path / "sheet.png").is_file()
+    (tmp_path / "report.png").unlink()
+    curate(["--output-dir", str(tmp_path), "--report"])
+    assert (tmp_path / "report.png").is_file()
+    with pytest.raises(UserError, match="No scene is named"):
+        curate([])
