@@ -4,18 +4,21 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix3d.distill.confidence import gather, share_of_fix
+from difix3d.distill.confidence import credit, gather, share_of_fix
 from difix3d.distill.references import References, RenderFn, rendered_depth
 from difix3d.types import Cameras, Degraded, Fixer, Render, Scene, View
 
 WITNESSES = 3
 """Photos that say what was right already."""
+CALIBRATION = 3
+"""Captured cameras at which the fixer earns its credit."""
 AHEAD = 2
 """Frames that are rendered while one is fixed."""
 
@@ -52,7 +55,18 @@ class PostRender:
         self.trust = trust
         self.references = references
         self.device = torch.device(device)
-        self._nearest = References(scene.cameras.to(device), scene.train.tolist(), render)
+        self._train = scene.train.tolist()
+        self._nearest = References(scene.cameras.to(device), self._train, render)
+
+    @cached_property
+    def credit(self) -> float:
+        """What the fixer earns where photos can judge it: at three captured cameras, without their own photos."""
+        chosen = [self._train[i * (len(self._train) - 1) // CALIBRATION] for i in range(CALIBRATION)]
+        prepared = [self._prepare(self._nearest.cameras[i], i) for i in dict.fromkeys(chosen)]
+        fixed = list(self.fixer([degraded for degraded, _ in prepared]))
+        return credit(
+            [gather(item, image, seen, self._nearest) for (item, seen), image in zip(prepared, fixed, strict=True)]
+        )
 
     @torch.no_grad()
     def __call__(self, camera: Cameras) -> Render:
@@ -76,10 +90,12 @@ class PostRender:
             yield self._finish(item, fixed, witnesses)
 
     @torch.no_grad()
-    def _prepare(self, camera: Cameras) -> tuple[Degraded, list[View]]:
+    def _prepare(self, camera: Cameras, own: int = -1) -> tuple[Degraded, list[View]]:
+        """A render with its references, and the photos that judge it; both without the photo ``own``."""
         out = self.render(camera)
         depth = rendered_depth(out)
-        photos = [self.photo(i) for i in self._nearest(camera, depth, max(WITNESSES, self.references))]
+        best = self._nearest(camera, depth, max(WITNESSES, self.references) + (own >= 0))
+        photos = [self.photo(i) for i in best if i != own]
         degraded = Degraded(camera, out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0], depth)
         return replace(degraded, references=tuple(photos[: self.references])), photos[:WITNESSES]
 
@@ -90,7 +106,7 @@ class PostRender:
         if not self.trust:
             return fixed
         evidence = gather(degraded, fixed, witnesses, self._nearest)
-        share = share_of_fix(evidence, (fixed.shape[0], fixed.shape[1]))[..., None]
+        share = share_of_fix(evidence, (fixed.shape[0], fixed.shape[1]), self.credit)[..., None]
         return degraded.rgb + share * (fixed - degraded.rgb)
 
 

@@ -127,7 +127,7 @@ def confidence(evidence: Evidence, size: tuple[int, int], earned: float) -> Floa
     return torch.where(weights < FLOOR, 0.0, weights)
 
 
-def share_of_fix(evidence: Evidence, size: tuple[int, int]) -> Float[Tensor, "H W"]:
+def share_of_fix(evidence: Evidence, size: tuple[int, int], earned: float) -> Float[Tensor, "H W"]:
     """Share, 0..1, of the fixed image in a blend with the render: what was right stays.
 
     Pixels that no photo sees take as much of the fix as it earned elsewhere; one that photos contradict is left out.
@@ -135,8 +135,9 @@ def share_of_fix(evidence: Evidence, size: tuple[int, int]) -> Float[Tensor, "H 
     Args:
         evidence: of this fix.
         size: (height, width) of the result.
+        earned: the fixer's :func:`credit` with other views, which counts where photos hardly see this one.
     """
-    agreement, own = _agreement(evidence), _own_credit(evidence, earned=1.0)
+    agreement, own = _agreement(evidence), _own_credit(evidence, earned)
     if own < CREDIT:
         return torch.zeros(size, device=agreement.device)
     right = torch.exp(-evidence.render_error / RIGHT)

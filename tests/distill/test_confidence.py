@@ -75,12 +75,14 @@ def test_where_no_photo_sees_the_fix_loses_weight_with_its_change(case, witness)
 
 def test_a_trusting_blend_keeps_what_was_right_and_takes_what_was_wrong(case, witness):
     item, photos = case
-    right = share_of_fix(gather(item, item.rgb, photos, witness), SIZE)
+    right = share_of_fix(gather(item, item.rgb, photos, witness), SIZE, 1.0)
     broken = Degraded(item.camera, item.rgb * 0.2 + 0.4, item.alpha, item.depth)
-    wrong = share_of_fix(gather(broken, item.rgb, photos, witness), SIZE)
+    wrong = share_of_fix(gather(broken, item.rgb, photos, witness), SIZE, 1.0)
     assert wrong[solid(item)].mean() > 0.7
     assert right[solid(item)].mean() < 0.6 * wrong[solid(item)].mean()
-    assert torch.equal(share_of_fix(gather(item, item.rgb, [], witness), SIZE), torch.ones(SIZE))
+    unseen = gather(item, item.rgb, [], witness)
+    assert torch.equal(share_of_fix(unseen, SIZE, 0.8), torch.full(SIZE, 0.8))
+    assert share_of_fix(unseen, SIZE, 0.5).max() == 0
 
 
 def test_a_fix_that_hardly_any_photo_sees_has_the_credit_of_its_round(case, witness):
