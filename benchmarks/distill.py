@@ -22,8 +22,7 @@ from machine import device_name
 
 from difix3d.cli.train import from_preset
 from difix3d.distill import DistillConfig
-from difix3d.scene import Views, load_scene
-from difix3d.scene import synthetic
+from difix3d.scene import Views, load_scene, synthetic
 from difix3d.training import Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.events import Finished, Painted
@@ -115,7 +114,9 @@ def measure(options: Options, source: str, fixer_name: str) -> dict[str, Any]:
     scene = load_scene(source, data_dir=options.data_dir, resolution=options.resolution)
     values = {"max_steps": options.steps, "eval_steps": [], "save_steps": [], "autosave_minutes": 0}
     name = scene.name
-    values |= {"fixer": "none", "plus": False, "seed": options.seed, "device": "cpu", "output_dir": str(options.output / name / fixer_name)}
+    folder = options.output / name / fixer_name
+    values |= {"scene": source, "resolution": options.resolution, "data_dir": str(options.data_dir)}
+    values |= {"fixer": "none", "plus": False, "seed": options.seed, "device": "cpu", "output_dir": str(folder)}
     config = replace(merge(from_preset("quick"), values, source="benchmark"), distill=options.distill)
     fixer, targets = None, None
     if fixer_name != "none":
@@ -128,7 +129,8 @@ def measure(options: Options, source: str, fixer_name: str) -> dict[str, Any]:
 
     def listen(event: Any) -> None:
         if isinstance(event, Painted):
-            decisions.append(f"{event.verdict.decision} {event.verdict.gain:+.2f}" if event.verdict.gain is not None else event.verdict.decision)
+            gain = event.verdict.gain
+            decisions.append(event.verdict.decision + ("" if gain is None else f" {gain:+.2f}"))
             for phase, value in event.seconds.items():
                 seconds[phase] = seconds.get(phase, 0) + value
         elif isinstance(event, Finished):
@@ -165,10 +167,17 @@ def main() -> None:
                 flush=True,
             )
             rows.append(row)
-    if options.json is not None:
-        result = {"date": date.today().isoformat(), "device": device_name("cpu"), "steps": options.steps, "resolution": options.resolution, "rows": rows}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
+            if options.json is not None:
+                write(options, rows)
+
+
+def write(options: Options, rows: list[dict[str, Any]]) -> None:
+    """The results so far."""
+    facts = {"date": date.today().isoformat(), "device": device_name("cpu"), "torch": torch.__version__}
+    result = facts | {"steps": options.steps, "resolution": options.resolution, "seed": options.seed, "rows": rows}
+    assert options.json is not None
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(result, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
