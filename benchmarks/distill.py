@@ -1,8 +1,9 @@
-"""What distillation gains, and what the gate prevents: plain 3DGS beside fixers that are perfect and fixers that do harm.
+"""What distillation gains, and what the gate prevents: plain 3DGS beside fixers that are perfect or do harm.
 
-The perfect fixer (``oracle``) answers with the true image: of the embedded scene at any camera, of a real scene with the
-photos that ``split.json`` calls unused (the novel cameras then go there at once; evaluation photos are never shown). The
-harmful ones return noise (``noise``), exchanged colour channels (``colors``), or another photo (``stranger``).
+The perfect fixer (``oracle``) answers with the true image: of the embedded scene at any camera, of a real scene with
+the photos that ``split.json`` calls unused (the novel cameras then go there at once; evaluation photos are never
+shown). The harmful ones return noise (``noise``), exchanged colour channels (``colors``), or another photo
+(``stranger``).
 
     python benchmarks/distill.py --scenes demo path/to/fox path/to/castle --steps 2000 --resolution 240
 """
