@@ -21,7 +21,7 @@ class CurateConfig:
     """Curates pairs from scenes: models that are bad on purpose are rendered where the true photo is known.
 
     Writes dataset.json (the published format), split.json, a data card (card.json, card.csv) and sheet.png. Started
-    again, it goes on with what is missing. Scenes are shared out with `accelerate launch` or `torchrun`.
+    again, it goes on with what is missing. `accelerate launch` and `torchrun` share out the scenes.
 
     Examples:
       python scripts/curate.py demo --resolution 160 --max-steps 200
@@ -102,7 +102,7 @@ def run(config: CurateConfig, console: Console) -> Curated | None:
     )
     missing = missing_parts(config.scenes, config.output_dir, config.strategies)
     if missing:
-        console.print(f"done; {len(missing)} parts are with other processes, first {missing[0]}", markup=False)
+        console.print(f"this process is done; not finished yet: {', '.join(missing[:5])}", markup=False)
         return None
     return assemble(
         config.output_dir,

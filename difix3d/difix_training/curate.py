@@ -54,7 +54,7 @@ def curate(
     console = console or Console(stderr=True, highlight=False)
     names = name_scenes(scenes)
     chosen = [strategy for strategy in STRATEGIES if strategy in strategies]
-    with Bar(console) as bar:
+    with Bar(console, live=rank == 0) as bar:
         for name, source in list(names.items())[rank::ranks]:
             todo = [strategy for strategy in chosen if not finished(folder, recipe, name, source, strategy)]
             if not todo:
@@ -147,12 +147,12 @@ def missing_parts(scenes: Sequence[str], folder: Path, strategies: Sequence[str]
 
 
 class Bar:
-    """Progress on a terminal; in a pipe only the lines of what is finished."""
+    """Progress on a terminal, of one process if there are several; elsewhere only the lines of what is finished."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, live: bool):
         self.console = console
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._progress = Progress(*columns, console=console, transient=True, disable=not (live and console.is_terminal))
         self._task: TaskID | None = None
         self._title = ""
 

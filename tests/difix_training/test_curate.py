@@ -14,7 +14,7 @@ from difix3d.errors import UserError
 def recipe():
     from difix3d.difix_training.curation import Recipe
 
-    return Recipe(max_steps=8, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
+    return Recipe(max_steps=4, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def curated(capture, tmp_path_factory):
     from difix3d.difix_training.curation import Recipe, assemble
 
     folder = tmp_path_factory.mktemp("pairs")
-    recipe = Recipe(max_steps=8, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
+    recipe = Recipe(max_steps=4, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
     curate([capture], folder, recipe, device="cpu")
     return assemble(folder)
 
@@ -72,10 +72,12 @@ def test_the_card_says_what_is_in_the_files(curated, toy_scene):
         assert row["psnr"] == pytest.approx(psnr(read(row["image"]), read(row["target_image"])), abs=1e-3)
         photo = next(photo for photo in toy_scene.photos if photo.name == row["photo"])
         assert torch.equal(read(row["target_image"]), torch.from_numpy(read_image(photo.path)))
+    sparse = [row for row in rows if row["strategy"] == "sparse"]
+    assert not {row["target_image"] for row in sparse} & {path for row in sparse for path in row["ref_image"]}
     distances = {row["strategy"]: row["distance"] for row in rows}
     assert distances["underfit"] == 0
     assert all(row["distance"] > 0 for row in rows if row["strategy"] in ("sparse", "cycle"))
-    assert {row["step"] for row in rows if row["strategy"] == "underfit"} == {2, 4, 6}
+    assert {row["step"] for row in rows if row["strategy"] == "underfit"} == {1, 2, 3}
     lines = (curated.folder / "card.csv").read_text().splitlines()
     assert len(lines) == 1 + len(rows)
     assert lines[0].startswith("id,split,scene,strategy,step,psnr")
@@ -180,12 +182,12 @@ def test_other_options_for_the_same_folder_are_refused(capture, curated, toy_sce
     from difix3d.difix_training.curate import curate
     from difix3d.difix_training.curation import Recipe
 
-    with pytest.raises(UserError, match=r"curated with --max-steps 8.*one recipe"):
+    with pytest.raises(UserError, match=r"curated with --max-steps 4.*one recipe"):
         curate([capture], curated.folder, Recipe(), device="cpu")
     other = str(write_scene(tmp_path / "toy", toy_scene))
     with pytest.raises(UserError, match="same name"):
         curate([capture, other], curated.folder, Recipe(), device="cpu")
-    recipe = Recipe(max_steps=8, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
+    recipe = Recipe(max_steps=4, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
     with pytest.raises(UserError, match="was made of"):
         curate([other], curated.folder, recipe, device="cpu")
 
@@ -249,7 +251,7 @@ def test_pixels_that_do_not_count_are_right_already(toy_scene, truth, tmp_path):
         return Render(out.rgb * 0.5, out.alpha, out.depth)
 
     shop = Workshop(replace(toy_scene, photos=photos), Recipe(), "cpu", tmp_path, lambda *_: None)
-    models = iter([Model(dark, toy_scene.cameras, [2], 1, "dark")])
+    models = iter([Model(dark, toy_scene.cameras, [0, 1, 3], [2], 1, "dark")])
     (pair,) = make_pairs(shop, models, tmp_path, tmp_path / "x", "x", Counter())
     render, photo = read_image(tmp_path / pair.image), read_image(tmp_path / pair.target_image)
     assert (render[:, 24:] == photo[:, 24:]).all()

@@ -108,6 +108,7 @@ def test_cross_trains_on_one_camera_and_renders_the_others(toy_scene, tmp_path):
     (model,) = cross(shop, np.random.default_rng(0))
     chosen = model.detail.removeprefix("camera ")
     assert all(not scene.photos[i].name.startswith(chosen) for i in model.show)
+    assert all(scene.photos[i].name.startswith(chosen) for i in model.captured)
     assert len(model.show) + len(model.cameras) == len(scene.train)
     assert model.render(scene.cameras[0]).rgb.shape == (1, 40, 48, 3)
 

@@ -59,7 +59,7 @@ def make_pairs(
     recipe, number = shop.recipe, 0
     lpips = LPIPS("vgg").to(shop.views.device).score if recipe.lpips else None
     for model in models:
-        references = References(shop.scene.cameras.to(shop.views.device), shop.photos, model.render)
+        references = References(shop.scene.cameras.to(shop.views.device), model.captured, model.render)
         for done, view in enumerate(shop.views.stream(model.show), 1):
             out = model.render(view.camera)
             render, photo = _bytes(out.rgb[0]), _bytes(view.image)

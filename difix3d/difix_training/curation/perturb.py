@@ -58,7 +58,9 @@ DROP_VIEWS = "views"
 """The kind that leaves only what some neighbouring cameras see, as if the others had taken no photos."""
 
 
-def damage(good: Gaussians, cameras: Cameras, near: float, rng: np.random.Generator) -> tuple[Gaussians, Cameras, str]:
+def damage(
+    good: Gaussians, cameras: Cameras, near: float, rng: np.random.Generator
+) -> tuple[Gaussians, list[int], str]:
     """One or two kinds of damage, each of random strength.
 
     Args:
@@ -68,14 +70,14 @@ def damage(good: Gaussians, cameras: Cameras, near: float, rng: np.random.Genera
         rng: of kinds and strengths.
 
     Returns:
-        the damaged model, the training cameras whose part of the scene is still in it, and what was done.
+        the damaged model, indices of the cameras whose part of the scene is still in it, and what was done.
     """
     kinds = rng.choice([*JITTERS, DROP_VIEWS], int(rng.integers(1, 3)), replace=False).tolist()
-    damaged, done = good, []
+    damaged, done, kept = good, [], list(range(len(cameras)))
     if DROP_VIEWS in kinds:  # first, while it is known what is seen
-        count = max(1, round(float(rng.uniform(0.2, 0.5)) * len(cameras)))
-        cameras = neighbours(cameras, int(rng.integers(len(cameras))), count)
-        keep = seen(good, cameras, near)
+        count = max(2, round(float(rng.uniform(0.2, 0.5)) * len(cameras)))
+        kept = neighbours(cameras, int(rng.integers(len(cameras))), count)
+        keep = seen(good, cameras[kept], near)
         damaged = good.map(lambda tensor: tensor[keep])
         done.append(f"{DROP_VIEWS} {count}")
     for kind in JITTERS:
@@ -84,12 +86,12 @@ def damage(good: Gaussians, cameras: Cameras, near: float, rng: np.random.Genera
             random = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
             damaged = JITTERS[kind](damaged, strength, random)
             done.append(f"{kind} {strength:.2f}")
-    return damaged, cameras, ", ".join(done)
+    return damaged, kept, ", ".join(done)
 
 
-def neighbours(cameras: Cameras, index: int, count: int) -> Cameras:
+def neighbours(cameras: Cameras, index: int, count: int) -> list[int]:
     """The ``count`` cameras nearest to one of them, itself included."""
-    return cameras[pose_distance(cameras.c2w[index], cameras.c2w).argsort()[:count]]
+    return sorted(pose_distance(cameras.c2w[index], cameras.c2w).argsort()[:count].tolist())
 
 
 @torch.enable_grad()

@@ -30,7 +30,8 @@ def underfit(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
     for share in shares:
         step = max(1, round(share * shop.steps))
         show = shop.some(shop.photos, rng, len(shares))
-        yield Model(course.render(course.at(step)), course.cameras, show, step, f"{share:.0%} of the schedule")
+        render = course.render(course.at(step))
+        yield Model(render, course.cameras, shop.photos, show, step, f"{share:.0%} of the schedule")
 
 
 def cycle(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
@@ -48,7 +49,7 @@ def cycle(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
     again = shop.begin(moved)
     detail = f"trained on renders {abs(offset):g} to the {'right' if offset > 0 else 'left'}"
     model = again.render(again.at(shop.steps))
-    yield Model(model, again.cameras, shop.some(shop.photos, rng), shop.steps, detail)
+    yield Model(model, again.cameras, shop.photos, shop.some(shop.photos, rng), shop.steps, detail)
 
 
 def perturb(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
@@ -56,8 +57,9 @@ def perturb(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
     course, count = shop.course(shop.photos), shop.recipe.perturbations
     good = course.at(shop.steps)
     for _ in range(count):
-        gaussians, cameras, detail = damage(good, course.cameras, course.near, rng)
-        yield Model(course.render(gaussians), cameras, shop.some(shop.photos, rng, count), shop.steps, detail)
+        gaussians, kept, detail = damage(good, course.cameras, course.near, rng)
+        captured, show = [shop.photos[i] for i in kept], shop.some(shop.photos, rng, count)
+        yield Model(course.render(gaussians), course.cameras[kept], captured, show, shop.steps, detail)
 
 
 def sparse(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
@@ -68,7 +70,8 @@ def sparse(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
         raise NotForThisScene(f"every {every}th of {len(shop.photos)} photos are {len(kept)}, and {FEWEST} are needed")
     course = shop.course(kept)
     show = shop.some(sorted(set(shop.photos) - set(kept)), rng)
-    yield Model(course.render(course.at(shop.steps)), course.cameras, show, shop.steps, f"{len(kept)} photos")
+    render = course.render(course.at(shop.steps))
+    yield Model(render, course.cameras, kept, show, shop.steps, f"{len(kept)} photos")
 
 
 def cross(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
@@ -82,7 +85,8 @@ def cross(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
     chosen = able[int(rng.integers(len(able)))]
     course = shop.course(cameras[chosen])
     show = shop.some(sorted(set(shop.photos) - set(cameras[chosen])), rng)
-    yield Model(course.render(course.at(shop.steps)), course.cameras, show, shop.steps, f"camera {chosen}")
+    render = course.render(course.at(shop.steps))
+    yield Model(render, course.cameras, cameras[chosen], show, shop.steps, f"camera {chosen}")
 
 
 STRATEGIES: dict[str, Strategy] = {

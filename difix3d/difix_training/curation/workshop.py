@@ -26,6 +26,7 @@ class Model:
     Attributes:
         render: one camera in, a render out.
         cameras: those that it was trained on.
+        captured: photos (indices into the scene) of what is in the model; the references are of them.
         show: photos (indices into the scene) whose cameras are to be rendered.
         step: of its training.
         detail: what was done to it, in a few words.
@@ -33,6 +34,7 @@ class Model:
 
     render: RenderFn
     cameras: Cameras
+    captured: list[int]
     show: list[int]
     step: int
     detail: str
