@@ -5,9 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_run import write_scene
+from plyfile import PlyData, PlyElement
+from small_run import write_scene as write_photos
 
 from difix3d.errors import UserError
+
+
+def write_scene(folder, scene):
+    """With sparse points: a hundred thousand random ones would take most of the tests' time."""
+    write_photos(folder, scene)
+    kinds = [(name, "f4") for name in "xyz"] + [(name, "u1") for name in ("red", "green", "blue")]
+    rows = [(*point, *color) for point, color in zip(scene.points.tolist(), scene.colors.tolist(), strict=True)]
+    PlyData([PlyElement.describe(np.array(rows, kinds), "vertex")]).write(folder / "points.ply")
+    path = folder / "transforms.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"ply_file_path": "points.ply"}))
+    return folder
 
 
 @pytest.fixture
