@@ -60,8 +60,8 @@ def curate(
             if not todo:
                 bar.say(f"{name}: finished already")
                 continue
-            clear(folder, name)
             try:
+                clear(folder, name)
                 _curate_scene(source, name, folder, recipe, todo, data_dir, device, bar)
             except BadScene as bad:
                 if not skip_bad:
@@ -72,6 +72,12 @@ def curate(
                     ) from bad.error
                 write_text(folder / name / BAD, str(bad.error))
                 bar.say(f"{name}: left out: {bad.error}")
+            except OSError as error:
+                raise UserError(
+                    f"Curating {source} into {folder} failed ({error})",
+                    "",
+                    "Free some space, or choose another --output-dir; what is finished is kept",
+                ) from error
 
 
 class BadScene(Exception):
@@ -127,9 +133,9 @@ def name_scenes(sources: Sequence[str]) -> dict[str, str]:
     for source in sources:
         path = Path(source)
         name = (path.stem if path.suffix else path.resolve().name).replace(":", "-").replace(" ", "_")
-        if names.setdefault(name, source) != source:
+        if names.setdefault(name, str(path)) != str(path):
             raise UserError(
-                f"{names[name]} and {source} have the same name",
+                f"{names[name]} and {path} have the same name",
                 "Scenes are told apart by the last part of their paths",
                 "Rename one of them, or curate it into another --output-dir",
             )

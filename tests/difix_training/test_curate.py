@@ -218,6 +218,24 @@ def test_a_bad_scene_stops_or_is_left_out(capture, recipe, tmp_path):
     assert "0 photos" in assemble(out).left_out["empty"]
 
 
+def test_a_folder_that_cannot_be_written(capture, recipe, tmp_path):
+    from difix3d.difix_training.curate import curate
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"Curating .* failed .*another --output-dir"):
+        curate([capture], tmp_path / "file", recipe, strategies=["sparse"], device="cpu")
+
+
+def test_a_trailing_slash_is_no_other_scene():
+    from difix3d.difix_training.curate import name_scenes
+
+    assert name_scenes(["a/fox/", "synthetic:3", "b/my scene"]) == {
+        "fox": "a/fox",
+        "synthetic-3": "synthetic:3",
+        "my_scene": "b/my scene",
+    }
+
+
 def test_hopeless_and_perfect_renders_are_counted(capture, recipe, tmp_path):
     from difix3d.difix_training.curate import curate
     from difix3d.difix_training.curation import assemble

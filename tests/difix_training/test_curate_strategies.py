@@ -113,6 +113,22 @@ def test_cross_trains_on_one_camera_and_renders_the_others(toy_scene, tmp_path):
     assert model.render(scene.cameras[0]).rgb.shape == (1, 40, 48, 3)
 
 
+def test_a_damaged_model_is_shown_where_something_is_left_of_it(toy_scene, tmp_path):
+    from difix3d.difix_training.curation import Recipe
+    from difix3d.difix_training.curation.strategies import perturb
+    from difix3d.difix_training.curation.workshop import Workshop
+
+    recipe = Recipe(max_steps=4, perturbations=6, max_pairs=0)
+    shop = Workshop(toy_scene, recipe, "cpu", tmp_path, lambda *_: None)
+    models = list(perturb(shop, np.random.default_rng(0)))
+    fewer = [model for model in models if "views" in model.detail]
+    assert 0 < len(fewer) < len(models)
+    for model in models:
+        assert len(model.show) == min(9, 2 * len(model.captured))
+        assert set(model.captured) <= set(model.show)
+    assert all(len(model.captured) < 9 for model in fewer)
+
+
 def test_a_training_goes_on_where_it_was(toy_scene, tmp_path):
     from difix3d.difix_training.curation import Recipe
     from difix3d.difix_training.curation.workshop import Workshop

@@ -236,5 +236,5 @@ def clear(folder: Path, scene: str) -> None:
         shutil.rmtree(home, ignore_errors=True)
     for left in home.glob(".*"):
         shutil.rmtree(left, ignore_errors=True)
-    for left in home.glob("photos/.*"):
-        left.unlink()
+    for left in (home / BAD, *home.glob("photos/.*")):
+        left.unlink(missing_ok=True)

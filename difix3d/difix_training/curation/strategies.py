@@ -11,6 +11,7 @@ import numpy as np
 
 from difix3d.difix_training.curation.perturb import damage
 from difix3d.difix_training.curation.workshop import Model, Workshop
+from difix3d.geometry.poses import pose_distance
 from difix3d.images import write_image
 from difix3d.types import Cameras, Photo, Scene
 
@@ -58,8 +59,11 @@ def perturb(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
     good = course.at(shop.steps)
     for _ in range(count):
         gaussians, kept, detail = damage(good, course.cameras, course.near, rng)
-        captured, show = [shop.photos[i] for i in kept], shop.some(shop.photos, rng, count)
-        yield Model(course.render(gaussians), course.cameras[kept], captured, show, shop.steps, detail)
+        trained = course.cameras[kept]
+        away = pose_distance(course.cameras.c2w[:, None], trained.c2w).min(1).values
+        near = [shop.photos[i] for i in away.argsort()[: 2 * len(kept)].tolist()]  # further off nothing is left to see
+        captured, show = [shop.photos[i] for i in kept], shop.some(sorted(near), rng, count)
+        yield Model(course.render(gaussians), trained, captured, show, shop.steps, detail)
 
 
 def sparse(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
