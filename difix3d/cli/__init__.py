@@ -13,6 +13,7 @@ COMMANDS = {
     "download": "Download a public scene (Mip-NeRF 360).",
     "fix": "Clean images with Difix.",
     "curate": "Curate pairs (bad render, true photo) to train Difix on.",
+    "train_difix": "Train Difix on pairs, from SD-Turbo, from a Difix or from scratch.",
     "benchmark": "Train and evaluate methods on a whole data set, and fill a table.",
 }
 """Each command is the function of its name in the module of its name, taking the arguments that follow the name."""

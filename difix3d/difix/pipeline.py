@@ -9,6 +9,7 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline, ImagePipelineOutput
 from jaxtyping import Float
+from safetensors.torch import save_file
 from torch import Tensor
 
 from difix3d.difix.attention import mix_views
@@ -16,7 +17,7 @@ from difix3d.difix.inputs import from_tensors, to_references, to_tensors
 from difix3d.difix.sizes import CELL, OVERLAP, fit, in_tiles, pad
 from difix3d.difix.step import encode, fix_views
 from difix3d.difix.vae import DifixVAE
-from difix3d.difix.weights import SD_TURBO, load_parts
+from difix3d.difix.weights import PROMPTS, SD_TURBO, load_parts
 from difix3d.errors import UserError
 
 PROMPT = "remove degradation"
@@ -44,7 +45,7 @@ class DifixPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer)
         mix_views(unet)
-        self.prompt_embeds: dict[str, Tensor] = {}  # filled by optimize()
+        self.prompt_embeds: dict[str, Tensor] = {}  # filled by optimize(), or instead of a text encoder
         self.reference_cache: ReferenceCache | None = None
         self._fix_views = fix_views
 
@@ -63,13 +64,23 @@ class DifixPipeline(DiffusionPipeline):
         Raises:
             UserError: unreadable files; keys that are missing, unexpected or misshapen.
         """
-        return cls(**load_parts(pretrained_model_name_or_path, base, torch_dtype or torch.float32, **hub))
+        parts = load_parts(pretrained_model_name_or_path, base, torch_dtype or torch.float32, **hub)
+        prompt_embeds = parts.pop("prompt_embeds", {})
+        pipe = cls(**parts)
+        pipe.prompt_embeds = prompt_embeds
+        return pipe
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:  # type: ignore[override]
-        """Writes a folder that :meth:`from_pretrained` reads: safetensors, with the LoRA or (fused) without."""
-        if self.text_encoder is None:
+        """Writes a folder that :meth:`from_pretrained` reads: safetensors, with the LoRA or (fused) without.
+
+        A pipeline that never had a text encoder writes the embeddings of its prompts instead.
+        """
+        if self.reference_cache is not None:
             raise UserError("This pipeline has released its text encoder", "", "Save it before optimize()")
         super().save_pretrained(save_directory, **kwargs)
+        if self.text_encoder is None:
+            embeds = {prompt: embed.detach().cpu().contiguous() for prompt, embed in self.prompt_embeds.items()}
+            save_file(embeds, Path(save_directory) / PROMPTS)
 
     def fuse(self) -> "DifixPipeline":
         """Merges the decoder's LoRA into its weights."""

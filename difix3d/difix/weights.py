@@ -1,8 +1,9 @@
 """Reads Difix's weights from a hub id, a folder or a checkpoint: all or nothing, and without running code of theirs.
 
 Folders are in the layout of the published models, which is also what ``DifixPipeline.save_pretrained`` writes:
-``scheduler/ text_encoder/ tokenizer/ unet/ vae/``, weights as safetensors. ``model_index.json`` is not read, so that it
-does not matter which classes it names.
+``scheduler/ text_encoder/ tokenizer/ unet/ vae/``, weights as safetensors. A small model may carry the embeddings of
+its prompts, ``prompt_embeds.safetensors``, in place of text encoder and tokenizer. ``model_index.json`` is not read, so
+that it does not matter which classes it names.
 """
 
 import inspect
@@ -31,6 +32,8 @@ State = dict[str, Tensor]
 SD_TURBO = "stabilityai/sd-turbo"
 FILES = ["*/config.json", "*/*_config.json", "*/model.safetensors", "*/diffusion_pytorch_model*.safetensors*"]
 FILES += ["tokenizer/*.json", "tokenizer/*.txt", "README.md", "LICENSE*"]
+PROMPTS = "prompt_embeds.safetensors"
+FILES += [PROMPTS]
 LISTED = 10  # keys of each kind that an error names
 
 logger = logging.getLogger(__name__)
@@ -39,14 +42,14 @@ logger = logging.getLogger(__name__)
 def load_parts(
     source: str | Path, base: str | Path = SD_TURBO, dtype: torch.dtype = torch.float32, **hub: Any
 ) -> dict[str, Any]:
-    """The parts of a :class:`DifixPipeline`.
+    """The parts of a :class:`DifixPipeline`; ``prompt_embeds`` too, where the folder has them.
 
     Args:
         source: hub id, folder, or ``.pkl`` checkpoint of the published trainer.
         base: hub id or folder of SD-Turbo; a checkpoint holds only what differs from it.
         hub: passed to ``huggingface_hub.snapshot_download`` (``revision``, ``cache_dir``, ``token``, ...).
     """
-    if Path(source).suffix not in (".pkl", ".pt", ".pth"):
+    if not is_checkpoint(source):
         folder = fetch(source, **hub)
         unet, vae = read_folder(folder / "unet"), read_folder(folder / "vae")
     else:
@@ -63,6 +66,16 @@ def load_parts(
     fill(parts["unet"], unet, f"The UNet of {source}", dtype)
     fill(parts["vae"], vae, f"The VAE of {source}", dtype)
     return parts | load_text_and_schedule(folder, dtype)
+
+
+def is_checkpoint(source: str | Path) -> bool:
+    """Whether weights are named by a file of the published trainer, not by a folder or hub id."""
+    return Path(source).suffix in (".pkl", ".pt", ".pth")
+
+
+def has_skips(folder: Path) -> bool:
+    """Whether a folder's VAE is that of a Difix, not the plain one of SD-Turbo."""
+    return any("skip_conv" in key for key in read_folder(folder / "vae"))
 
 
 def new_parts(base: str | Path = SD_TURBO, lora_rank: int = 4, **hub: Any) -> dict[str, Any]:
@@ -116,13 +129,14 @@ def read_folder(folder: Path) -> State:
     files = [folder / "diffusion_pytorch_model.safetensors"]
     if index.exists():
         files = [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
-    state: State = {}
+    return {key: value for file in files for key, value in read_tensors(file).items()}
+
+
+def read_tensors(file: Path) -> State:
     try:
-        for file in files:
-            state |= load_file(file)
+        return load_file(file)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} cannot be read ({error})", "It is a whole safetensors file", "Get it again") from error
-    return state
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -187,6 +201,11 @@ def load_text_and_schedule(folder: Path, dtype: torch.dtype = torch.float32) -> 
     scheduler = DDPMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
     if scheduler.config.prediction_type != "epsilon":
         raise UserError(f"{folder} predicts {scheduler.config.prediction_type}", "Difix predicts epsilon")
+    if (folder / PROMPTS).is_file():
+        return {
+            "scheduler": scheduler,
+            "prompt_embeds": {k: v.to(dtype) for k, v in read_tensors(folder / PROMPTS).items()},
+        }
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

@@ -59,13 +59,13 @@ class TrainDifixConfig:
     """Trains Difix on pairs of a bad render and the true photo; several GPUs by ``accelerate launch``.
 
     Examples:
-        python scripts/train_difix.py --data pairs/pairs.json
-        python scripts/train_difix.py --data pairs.json --init nvidia/difix_ref --optim.lr 1e-5
-        accelerate launch --multi_gpu scripts/train_difix.py --data pairs.json --output-dir outputs/difix/a
+        python scripts/train_difix.py --data pairs/dataset.json
+        python scripts/train_difix.py --data pairs/dataset.json --init nvidia/difix_ref --optim.lr 1e-5
+        accelerate launch --multi_gpu scripts/train_difix.py --data pairs/dataset.json --output-dir outputs/difix/a
         python scripts/train_difix.py --resume --output-dir outputs/difix/a
     """
 
-    data: Path = Path("pairs.json")
+    data: Path = Path("dataset.json")
     """The pairs: JSON {"train": {ID: {"image", "target_image", "ref_image", "prompt"}}, "test": {...}}."""
     output_dir: Path = Path("outputs/difix")
     """Where the run goes."""

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -226,7 +226,7 @@ def numbers(first: int, last: int, batch: int, rank: int = 0, processes: int = 1
         yield list(range(start, start + batch))
 
 
-def stream(crops: Crops, groups: Iterable[list[int]], workers: int, ahead: int = 2) -> Iterator[Batch]:
+def stream(crops: Crops, groups: Iterable[list[int]], workers: int, ahead: int = 2) -> Generator[Batch, None, None]:
     """Batches of samples, read by threads while the ones before are used."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[list[Any]] = deque()
@@ -240,6 +240,9 @@ def stream(crops: Crops, groups: Iterable[list[int]], workers: int, ahead: int =
 
 def join(batches: list[Batch]) -> Batch:
     """Batches as one."""
-    names = ("images", "photos", "references")
-    parts = [torch.cat([getattr(batch, name) for batch in batches]) for name in names]
-    return Batch(*parts, [prompt for batch in batches for prompt in batch.prompts])
+    return Batch(
+        images=torch.cat([batch.images for batch in batches]),
+        photos=torch.cat([batch.photos for batch in batches]),
+        references=torch.cat([batch.references for batch in batches]),
+        prompts=[prompt for batch in batches for prompt in batch.prompts],
+    )

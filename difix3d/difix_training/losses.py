@@ -40,7 +40,8 @@ def gram(
         features: the activations of VGG-16 for ImageNet-normalised images.
         generator: draws the crop of 400 x 400 pixels, or of the whole side where an image is smaller.
     """
-    box = (..., *random_crop(*fixed.shape[-2:], generator))
+    height, width = fixed.shape[-2:]
+    box = (..., *random_crop(height, width, generator))
     with torch.no_grad():
         targets = [gram_matrix(layer) for layer in features(imagenet_normalize(photo[box]))]
     found = [gram_matrix(layer) for layer in features(imagenet_normalize(fixed[box]))]

@@ -1,0 +1,88 @@
+"""Where training starts: SD-Turbo, a Difix, or a small network from scratch; and which weights it moves."""
+
+from typing import Any
+
+import torch
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from difix3d.difix.architecture import SCHEDULE, UNET, VAE
+from difix3d.difix.pipeline import PROMPT, TIMESTEP, DifixPipeline
+from difix3d.difix.step import fix_views
+from difix3d.difix.vae import ADAPTER, DifixVAE
+from difix3d.difix.weights import fetch, has_skips, is_checkpoint, new_parts
+from difix3d.difix_training.config import MiniConfig, TrainDifixConfig
+
+HEAD = 32  # channels of an attention head of a mini network
+
+
+def start_pipeline(config: TrainDifixConfig) -> DifixPipeline:
+    """The pipeline that ``config.init`` names, in fp32 on the CPU; what is random in it follows from the seed.
+
+    Raises:
+        UserError: the weights cannot be had or do not fit.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.init == "mini":
+            return mini_difix(config.mini)
+        if is_checkpoint(config.init):
+            return DifixPipeline.from_pretrained(config.init, base=config.base)
+        folder = fetch(config.init)
+        if has_skips(folder):
+            return DifixPipeline.from_pretrained(folder)
+        return DifixPipeline(**new_parts(folder, config.lora_rank))
+
+
+def mini_difix(shape: MiniConfig) -> DifixPipeline:
+    """A small Difix with random weights, without LoRA; one random embedding stands for the prompt."""
+    unet: dict[str, Any] = UNET | {
+        "block_out_channels": shape.unet_widths,
+        "attention_head_dim": tuple(width // HEAD for width in shape.unet_widths),  # diffusers means their number
+        "cross_attention_dim": shape.prompt_width,
+        "layers_per_block": shape.layers,
+    }
+    vae: dict[str, Any] = VAE | {"block_out_channels": shape.vae_widths, "layers_per_block": shape.layers}
+    pipe = DifixPipeline(DifixVAE.build(vae, 0), UNet2DConditionModel(**unet), DDPMScheduler(**SCHEDULE))
+    for i in range(1, 5):
+        nn.init.kaiming_normal_(pipe.vae.decoder.get_submodule(f"skip_conv_{i}").weight)  # there is no VAE to keep
+    pipe.prompt_embeds[PROMPT] = torch.randn(8, shape.prompt_width)
+    return pipe
+
+
+class DifixStep(nn.Module):
+    """The step of Difix as one module, for ``accelerate`` to wrap. Only what is trained has gradients.
+
+    Args:
+        trainable: see :class:`~difix3d.difix_training.config.TrainDifixConfig`.
+        checkpointing: recompute activations in the backward pass.
+    """
+
+    def __init__(self, pipe: DifixPipeline, trainable: str = "auto", checkpointing: bool = False):
+        super().__init__()
+        self.vae, self.unet = pipe.vae, pipe.unet
+        self.alpha_bar = float(pipe.scheduler.alphas_cumprod[TIMESTEP])
+        self.unet.requires_grad_(True).train()
+        if trainable == "auto":
+            trainable = "adapters" if any(ADAPTER in name for name, _ in self.vae.named_parameters()) else "all"
+        for name, parameter in self.vae.named_parameters():
+            parameter.requires_grad_(trainable == "all" or ADAPTER in name or "skip_conv" in name)
+        if checkpointing:
+            self.unet.enable_gradient_checkpointing()
+            self.vae.enable_gradient_checkpointing()
+
+    def forward(
+        self,
+        images: Float[Tensor, "B 3 H W"],
+        references: Float[Tensor, "B V 3 H W"],
+        prompt_embeds: Float[Tensor, "B L D"],
+    ) -> Float[Tensor, "B 3 H W"]:
+        """Fixed images in about 0..1, not clamped; there may be no references (V = 0)."""
+        views = references if references.shape[1] else None
+        return fix_views(self.vae, self.unet, images, views, prompt_embeds, TIMESTEP, self.alpha_bar)
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """What training moves, by name."""
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}

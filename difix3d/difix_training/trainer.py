@@ -1,0 +1,333 @@
+"""The training loop of Difix, on ``accelerate``: one process or many."""
+
+import json
+import math
+import os
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+
+from difix3d.difix.pipeline import DifixPipeline
+from difix3d.difix_training.config import DifixOptimConfig, TrainDifixConfig
+from difix3d.difix_training.dataset import Batch, Crops, numbers, read_pairs, stream, usable
+from difix3d.difix_training.losses import loss_terms
+from difix3d.difix_training.progress import TrainingBar
+from difix3d.difix_training.publish import export, model_card, push
+from difix3d.difix_training.start import DifixStep, start_pipeline
+from difix3d.difix_training.validate import means, validate
+from difix3d.errors import UserError
+from difix3d.gaussians.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from difix3d.images import read_image
+from difix3d.metrics import LPIPS
+from difix3d.training.configfile import write_yaml
+from difix3d.training.guard import interruptible
+
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+
+
+class DifixTrainer:
+    """Trains Difix on pairs, into one folder: ``config.yaml``, ``checkpoints/``, ``metrics.json``, ``eval/``, and the
+    model itself in ``difix/``.
+
+    Args:
+        config: what to do.
+        pipe: what to start from; by default what ``config.init`` names.
+
+    Raises:
+        UserError: pairs, weights or folder cannot be used.
+    """
+
+    def __init__(self, config: TrainDifixConfig, pipe: DifixPipeline | None = None):
+        self.config = config
+        self.folder = config.output_dir
+        self.accelerator = accelerator(config)
+        self.main = self.accelerator.is_main_process
+        self._open()
+        found = {
+            split: usable(pairs, config.references, config.skip_bad) for split, pairs in read_pairs(config.data).items()
+        }
+        self.pairs = {split: good for split, (good, _) in found.items()}
+        self.faults = [text for _, faults in found.values() for text in faults]
+        if not self.pairs["train"]:
+            raise UserError(f"{config.data} holds no pair to train on", 'They stand under "train"')
+
+        self.pipe = pipe or start_pipeline(config)
+        device = self.accelerator.device
+        self.lpips = LPIPS("vgg").to(device) if config.loss.lpips > 0 or config.loss.gram > 0 else None
+        prompts = sorted({pair.prompt for pairs in self.pairs.values() for pair in pairs})
+        with torch.no_grad():
+            self.prompts = {prompt: self.pipe.embed(prompt).to(device) for prompt in prompts}
+        self.step_module = DifixStep(self.pipe, config.trainable, config.checkpointing)
+        self.trained = self.step_module.trained()
+        self.model = self.accelerator.prepare(self.step_module)
+        optim = config.optim
+        self.optimizer = torch.optim.AdamW(
+            self.trained.values(),
+            lr=optim.lr,
+            betas=optim.betas,
+            weight_decay=optim.weight_decay,
+            fused=device.type == "cuda",  # else a copy of all gradients is made
+        )
+        self.ema = EMAModel(self.trained.values(), decay=optim.ema) if optim.ema > 0 else None
+        self.first = self._resume() if config.resume else 0
+
+    def train(self) -> DifixPipeline:
+        """Trains to the last step, or until Ctrl-C; validates, saves, exports. Returns the trained pipeline."""
+        config, done, scores = self.config, self.first, {}
+        if config.tracker != "none":
+            self.accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else "difix")
+        with (
+            TrainingBar(self.first, config.steps, self.main) as bar,
+            interruptible() as interrupted,
+            closing(self.batches()) as batches,
+        ):
+            self._describe(bar)
+            stop = False
+            while done < config.steps and not stop:
+                losses = self.step([next(batches) for _ in range(config.accumulate)], done)
+                done += 1
+                bar.step(done, sum(losses.values()))
+                self.accelerator.log({f"loss/{name}": value for name, value in losses.items()}, done)
+                stop = self._any(interrupted())
+                last = done == config.steps
+                if last or stop or done % config.save_every == 0:
+                    self.save(done)
+                if self.pairs["test"] and config.eval_every and (last or done % config.eval_every == 0):
+                    scores = self.validate(done)
+                    bar.print(f"step {done:,}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+            if self.main:
+                self._export(done, scores, bar)
+        self.accelerator.end_training()
+        return self.pipe
+
+    def batches(self) -> Generator[Batch, None, None]:
+        """The batches of this process from the first step on."""
+        config, processes = self.config, self.accelerator.num_processes
+        crops = Crops(
+            self.pairs["train"],
+            config.resolution,
+            references=config.references,
+            zoom=config.zoom,
+            flip=config.flip,
+            seed=config.seed,
+        )
+        span = (self.first * config.accumulate, config.steps * config.accumulate)
+        groups = numbers(*span, config.batch_size, self.accelerator.process_index, processes)
+        return stream(crops, groups, config.workers)
+
+    def step(self, batches: list[Batch], step: int) -> dict[str, float]:
+        """One step of the optimiser on some batches. Returns the terms of the loss: means over batches and processes.
+
+        Raises:
+            UserError: the loss is no number.
+        """
+        config, device = self.config, self.accelerator.device
+        generator = torch.Generator().manual_seed((config.seed << 32) + step)  # the same in all processes
+        totals: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches, 1):
+            context = torch.stack([self.prompts[prompt] for prompt in batch.prompts])
+            waits = self.accelerator.no_sync(self.model) if number < len(batches) else nullcontext()
+            with waits:
+                fixed = self.model(batch.images.to(device), batch.references.to(device), context)
+                photos = batch.photos.to(device)
+                terms = loss_terms(fixed.float(), photos, self.lpips, config.loss, step, generator)
+                self.accelerator.backward(torch.stack(list(terms.values())).sum() / len(batches))
+            for name, value in terms.items():
+                totals[name] = totals.get(name, 0) + value.detach() / len(batches)
+        losses = {name: float(value) for name, value in self.accelerator.reduce(totals, "mean").items()}
+        if not math.isfinite(sum(losses.values())):
+            raise UserError(
+                f"The loss became {losses} at step {step + 1}",
+                f"The last good checkpoint in {self.folder / 'checkpoints'} was kept",
+                "Lower --optim.lr and go on with --resume",
+            )
+        torch.nn.utils.clip_grad_norm_(self.trained.values(), config.optim.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, config.steps, config.optim)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.ema is not None:
+            self.ema.step(self.trained.values())
+        return losses
+
+    def validate(self, step: int) -> dict[str, float]:
+        """Scores on test pairs, shared out over the processes; pictures and ``metrics.json``."""
+        config = self.config
+        test = evenly(self.pairs["test"], config.eval_pairs)
+        shown = frozenset(pair.id for pair in evenly(test, config.eval_pictures))
+        folder = self.folder / "eval" / f"step_{step:06d}"
+        own = test[self.accelerator.process_index :: self.accelerator.num_processes]
+        with self.averaged():
+            scores = validate(self.fix, own, config.resolution, config.references, self.lpips, folder, shown)
+        scores = sorted(gather_object(scores), key=lambda score: score.id)
+        found = means(scores)
+        self.accelerator.log({f"test/{name}": value for name, value in found.items()}, step)
+        if self.main:
+            self._record({"step": step, **found, "pairs": [asdict(score) for score in scores]})
+            pictures = {path.stem: read_image(path)[None] for path in sorted(folder.glob("*.png"))}
+            for tracker in self.accelerator.trackers:
+                tracker.log_images(pictures, step, **({"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}))
+        return found
+
+    @torch.no_grad()
+    def fix(self, batch: Batch) -> Tensor:
+        """Fixed images [B,3,H,W] in 0..1, on the CPU."""
+        device = self.accelerator.device
+        context = torch.stack([self.prompts[prompt] for prompt in batch.prompts])
+        with self.accelerator.autocast():
+            fixed = self.step_module(batch.images.to(device), batch.references.to(device), context)
+        return fixed.float().clamp(0, 1).cpu()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within, the weights are their moving average, if one is kept."""
+        if self.ema is None:
+            yield
+            return
+        self.ema.store(self.trained.values())
+        self.ema.copy_to(self.trained.values())
+        try:
+            yield
+        finally:
+            self.ema.restore(self.trained.values())
+
+    def state(self) -> dict[str, Tensor]:
+        """All that training goes on from: what is trained, its moments and its average. The rest is in the config."""
+        state: dict[str, Tensor] = {f"model.{name}": p for name, p in self.trained.items()}
+        for name, p in self.trained.items():
+            state |= {f"{key}.{name}": self.optimizer.state[p][key] for key in MOMENTS if p in self.optimizer.state}
+        if self.ema is not None:
+            state |= {f"ema.{name}": p for name, p in zip(self.trained, self.ema.shadow_params, strict=True)}
+        return state
+
+    def load_state(self, state: dict[str, Tensor], step: int) -> None:
+        """Puts back what :meth:`state` gave, to the bit.
+
+        Raises:
+            UserError: it is the state of another network, or of other options.
+        """
+        names = {key.removeprefix("model.") for key in state if key.startswith("model.")}
+        if names != self.trained.keys() or (self.ema is not None) != any(key.startswith("ema.") for key in state):
+            raise UserError(
+                f"The checkpoint of step {step} in {self.folder} is that of another network",
+                f"It trains {len(names)} tensors, this configuration {len(self.trained)}",
+                "Resume with the options of the run's config.yaml (--init, --trainable, --lora-rank, --optim.ema)",
+            )
+        device = self.accelerator.device
+        with torch.no_grad():
+            for name, p in self.trained.items():
+                p.copy_(state[f"model.{name}"])
+                moments = {key: state[f"{key}.{name}"] for key in MOMENTS if f"{key}.{name}" in state}
+                on_cpu = not self.optimizer.defaults["fused"]
+                self.optimizer.state[p] = {
+                    key: value.clone() if key == "step" and on_cpu else value.to(device, copy=True)
+                    for key, value in moments.items()
+                }
+        if self.ema is not None:
+            self.ema.shadow_params = [state[f"ema.{name}"].to(device, copy=True) for name in self.trained]
+            self.ema.optimization_step = step
+
+    def save(self, step: int) -> None:
+        """Writes a checkpoint, from the first process."""
+        if self.main:
+            extra = {"init": self.config.init}
+            save_checkpoint(self.folder / "checkpoints", step, self.state(), extra, keep=self.config.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> int:
+        path = newest_checkpoint(self.folder / "checkpoints")
+        if path is None:
+            raise UserError(f"There is no checkpoint in {self.folder}", "", "Train it without --resume")
+        step, state, _ = load_checkpoint(path)
+        if step > self.config.steps:
+            raise UserError(f"The run in {self.folder} is at step {step} already", f"--steps is {self.config.steps}")
+        self.load_state(state, step)
+        return step
+
+    def _open(self) -> None:
+        """Makes the run's folder; an old run in it is not touched."""
+        if not self.config.resume and newest_checkpoint(self.folder / "checkpoints") is not None:
+            raise UserError(
+                f"{self.folder} holds a run already",
+                "",
+                "Go on with it by --resume, give another --output-dir, or delete the folder",
+            )
+        if self.main:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_yaml(replace(self.config, resume=False), self.folder / "config.yaml")
+            except OSError as error:
+                raise UserError(
+                    f"{self.folder} cannot be written ({error})", "", "Choose another --output-dir"
+                ) from error
+
+    def _any(self, flag: bool) -> bool:
+        """Whether any process raises the flag: all stop at the same step."""
+        if self.accelerator.num_processes == 1:
+            return flag
+        return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum") > 0)
+
+    def _describe(self, bar: TrainingBar) -> None:
+        moved = sum(p.numel() for p in self.trained.values())
+        resumed = f", resumed at step {self.first:,}" if self.first else ""
+        bar.print(
+            f"training {moved / 1e6:.1f} of {sum(p.numel() for p in self.step_module.parameters()) / 1e6:.1f} million "
+            f"parameters on {len(self.pairs['train']):,} pairs ({len(self.pairs['test']):,} for tests), "
+            f"{self.accelerator.num_processes} x {self.accelerator.device} into {self.folder}{resumed}"
+        )
+        for text in self.faults:
+            bar.print(f"left out: {text}")
+
+    def _record(self, row: dict[str, Any]) -> None:
+        """Adds a row to ``metrics.json``; rows of the same or later steps (before a resume) go."""
+        path = self.folder / "metrics.json"
+        rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        partial = path.with_name("metrics.json.partial")
+        partial.write_text(json.dumps([*(old for old in rows if old["step"] < row["step"]), row], indent=1), "utf-8")
+        os.replace(partial, path)
+
+    def _export(self, step: int, scores: dict[str, float], bar: TrainingBar) -> None:
+        target = self.folder / "difix"
+        counts = {split: len(pairs) for split, pairs in self.pairs.items()}
+        with self.averaged():
+            export(self.pipe, target, model_card(self.config, step, counts, scores))
+        bar.print(f"the model: {target}")
+        if step < self.config.steps:
+            bar.print(f"stopped at step {step:,}; go on with: --resume --output-dir {self.folder}")
+        elif self.config.push_to_hub is not None:
+            bar.print(f"uploaded: {push(target, self.config.push_to_hub, self.config.private)}")
+
+
+def accelerator(config: TrainDifixConfig) -> Accelerator:
+    """What knows devices and processes; bf16 by default where there is a GPU."""
+    bf16 = config.precision == "bf16" or (
+        config.precision == "auto" and config.device != "cpu" and torch.cuda.is_available()
+    )
+    return Accelerator(
+        mixed_precision="bf16" if bf16 else "no",
+        cpu=config.device == "cpu",
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_dir=config.output_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],  # else gradients are held twice
+    )
+
+
+def learning_rate(step: int, steps: int, config: DifixOptimConfig) -> float:
+    """The rate of a step, counted from 0: it rises linearly, then stays or falls along a cosine."""
+    rate = config.lr * min(1.0, (step + 1) / max(config.warmup, 1))
+    if config.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * step / steps))
+    return rate
+
+
+def evenly(items: list[Any], count: int) -> list[Any]:
+    """At most ``count`` of the items, evenly spread."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]

@@ -1,0 +1,292 @@
+"""Training a network of 32 channels on eight noisy pictures of 32 x 32 pixels."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from shared_data import SHARED, require
+
+from difix3d.cli.train_difix import parse
+from difix3d.difix import DifixPipeline
+from difix3d.difix_training import publish
+from difix3d.difix_training.config import DifixLossConfig, DifixOptimConfig, MiniConfig, TrainDifixConfig
+from difix3d.difix_training.start import DifixStep, mini_difix, start_pipeline
+from difix3d.difix_training.trainer import DifixTrainer, evenly, learning_rate
+from difix3d.errors import UserError
+from difix3d.images import read_image, write_image
+
+SMALL = MiniConfig(unet_widths=(32,) * 4, vae_widths=(32,) * 4, prompt_width=32)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """Ramps of one colour each, under noise; two for tests."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rng = np.random.default_rng(0)
+    content = {"train": {}, "test": {}}
+    for i in range(8):
+        good = np.linspace(0, 1, 36)[:, None, None] * rng.random(3) * np.ones((36, 40, 3))
+        write_image(folder / f"good{i}.png", good)
+        write_image(folder / f"bad{i}.png", (good + rng.normal(0, 0.1, good.shape)).clip(0, 1))
+        entry = {"image": f"bad{i}.png", "target_image": f"good{i}.png", "ref_image": f"good{i}.png"}
+        content["test" if i > 5 else "train"][f"pair{i}"] = entry
+    (folder / "pairs.json").write_text(json.dumps(content))
+    return folder / "pairs.json"
+
+
+@pytest.fixture
+def config(pairs, tmp_path):
+    return TrainDifixConfig(
+        data=pairs,
+        output_dir=tmp_path / "run",
+        init="mini",
+        mini=SMALL,
+        resolution=(32, 32),
+        steps=4,
+        batch_size=2,
+        checkpointing=False,
+        workers=1,
+        device="cpu",
+        tracker="none",
+        eval_every=0,
+        loss=DifixLossConfig(lpips=0.0, gram=0.0),
+        optim=DifixOptimConfig(lr=1e-3, warmup=1),
+    )
+
+
+def weights(trainer):
+    return {name: p.detach().clone() for name, p in trainer.trained.items()}
+
+
+def equal(a, b):
+    assert a.keys() == b.keys()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_resumed_training_is_equal_to_the_bit(config, tmp_path):
+    config = replace(config, optim=replace(config.optim, ema=0.9))
+    whole = DifixTrainer(config)
+    whole.train()
+    broken = replace(config, output_dir=tmp_path / "broken", steps=2)
+    DifixTrainer(broken).train()
+    with pytest.raises(UserError, match=r"holds a run already.*--resume"):
+        DifixTrainer(broken)
+    resumed = DifixTrainer(replace(broken, steps=4, resume=True))
+    assert resumed.first == 2
+    resumed.train()
+    assert equal(whole.state(), resumed.state())
+    with pytest.raises(UserError, match=r"is at step 4 already"):
+        DifixTrainer(replace(broken, resume=True))
+    with pytest.raises(UserError, match=r"another network"):
+        DifixTrainer(replace(config, resume=True, optim=replace(config.optim, ema=0.0)))
+    kept = whole.ema.shadow_params[0]
+    saved = DifixPipeline.from_pretrained(config.output_dir / "difix")
+    name = next(iter(whole.trained))
+    assert torch.equal(dict(DifixStep(saved).named_parameters())[name], kept)  # the average is what is saved
+    assert not torch.equal(whole.trained[name], kept)
+
+
+def test_accumulated_batches_equal_one_large_batch(config, tmp_path):
+    large = DifixTrainer(replace(config, batch_size=4, checkpointing=True))
+    small = DifixTrainer(replace(config, batch_size=2, accumulate=2, output_dir=tmp_path / "small"))
+    before = weights(large)
+    for trainer in (large, small):
+        trainer.config = replace(trainer.config, steps=1)
+    batches = [next(large.batches())], list(small.batches())
+    losses = [trainer.step(own, 0) for trainer, own in zip((large, small), batches, strict=True)]
+    assert losses[0]["l2"] == pytest.approx(losses[1]["l2"], rel=1e-5)
+    for name, p in large.trained.items():
+        a, b = (
+            large.optimizer.state[large.trained[name]]["exp_avg"],
+            small.optimizer.state[small.trained[name]]["exp_avg"],
+        )
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
+        assert p.shape == before[name].shape
+    assert not equal(before, weights(large))
+
+
+@pytest.mark.real
+def test_it_learns_validates_and_shows(config, monkeypatch):
+    monkeypatch.setenv("DIFIX3D_WEIGHTS", str(require(SHARED / "weights")))
+    config = replace(
+        config,
+        steps=6,
+        batch_size=1,
+        tracker="tensorboard",
+        eval_every=3,
+        eval_pictures=1,
+        loss=DifixLossConfig(gram_start=3),
+    )
+    DifixTrainer(config).train()
+    rows = json.loads((config.output_dir / "metrics.json").read_text())
+    assert [row["step"] for row in rows] == [3, 6]
+    assert {"psnr_before", "psnr_after", "lpips_before", "lpips_after"} <= rows[0].keys()
+    assert rows[1]["lpips_after"] < rows[0]["lpips_after"]
+    assert [score["id"] for score in rows[0]["pairs"]] == ["pair6", "pair7"]
+    pictures = list((config.output_dir / "eval" / "step_000006").iterdir())
+    assert [path.name for path in pictures] == ["pair6.png"]
+    assert read_image(pictures[0]).shape == (32, 4 * 32 + 3 * 4, 3)  # render | fixed | photo | reference
+    assert list((config.output_dir / "tensorboard").glob("events.out.tfevents*"))
+    card = (config.output_dir / "difix" / "README.md").read_text()
+    assert "license: apache-2.0" in card
+    assert "6 pairs; 6 steps" in card
+    assert f"{rows[1]['psnr_after']:.2f}" in card
+
+
+def test_mini_folder_loads_without_a_text_encoder(config, tmp_path):
+    pipe = DifixTrainer(replace(config, steps=1)).train()
+    loaded = DifixPipeline.from_pretrained(config.output_dir / "difix")
+    assert loaded.text_encoder is None
+    images = torch.rand(1, 3, 40, 48)
+    torch.testing.assert_close(loaded.fix(images, images[None]), pipe.fix(images, images[None]), rtol=0, atol=0)
+    again = start_pipeline(replace(config, init=str(config.output_dir / "difix")))
+    assert equal(again.unet.state_dict(), pipe.unet.state_dict())
+
+
+def test_starts_from_sd_turbo_and_trains_only_what_it_should(shared, config):
+    pipe = start_pipeline(replace(config, init=str(shared / "golden" / "tiny_sd_turbo")))
+    names = DifixStep(pipe).trained().keys()
+    assert all(name.startswith("unet.") or "vae_skip" in name or "skip_conv" in name for name in names)
+    assert not any(name.startswith("vae.encoder") for name in names)
+    assert sum(name.startswith("unet.") for name in names) == len(list(pipe.unet.parameters()))
+    assert any("lora_A.vae_skip" in name for name in names)
+    assert float(pipe.vae.decoder.skip_conv_1.base_layer.weight.detach().mean()) == pytest.approx(1e-5)
+    published = start_pipeline(replace(config, init=str(shared / "golden" / "tiny_difix_ref")))
+    assert DifixStep(published).trained().keys() == names
+    everything = DifixStep(mini_difix(SMALL))
+    assert len(everything.trained()) == len(list(everything.parameters()))
+
+
+def test_frozen_weights_stay(shared, config):
+    trainer = DifixTrainer(replace(config, init=str(shared / "golden" / "tiny_difix_ref"), steps=1, checkpointing=True))
+    frozen = {name: p.clone() for name, p in trainer.step_module.named_parameters() if name not in trainer.trained}
+    before = weights(trainer)
+    trainer.step([next(trainer.batches())], 0)
+    after = dict(trainer.step_module.named_parameters())
+    assert all(torch.equal(frozen[name], after[name]) for name in frozen)
+    assert any(name.startswith("vae.encoder") for name in frozen)
+    assert all(not torch.equal(before[name], after[name]) for name in before if "skip_conv" in name and "base" in name)
+
+
+def test_learning_rate():
+    flat = DifixOptimConfig(lr=1.0, warmup=4)
+    assert [learning_rate(step, 100, flat) for step in (0, 1, 3, 4, 99)] == [0.25, 0.5, 1, 1, 1]
+    falling = replace(flat, warmup=0, schedule="cosine")
+    assert learning_rate(50, 100, falling) == pytest.approx(0.5)
+    assert learning_rate(99, 100, falling) < 1e-3
+    assert evenly(list(range(10)), 3) == [0, 3, 6]
+    assert evenly([1], 3) == [1]
+
+
+def test_a_loss_that_is_no_number_ends_the_run(config):
+    trainer = DifixTrainer(config)
+    with torch.no_grad():
+        trainer.pipe.vae.decoder.conv_out.bias.fill_(torch.nan)
+    with pytest.raises(UserError, match=r"loss became .*nan.* at step 1.*--optim.lr"):
+        trainer.train()
+
+
+def test_bad_pairs_are_left_out_and_counted(config, pairs, tmp_path, capsys):
+    content = json.loads(pairs.read_text())
+    content = {
+        split: {name: {key: str(pairs.parent / path) for key, path in entry.items()} for name, entry in entries.items()}
+        for split, entries in content.items()
+    }
+    content["train"]["gone"] = {**content["train"]["pair0"], "image": "gone.png"}
+    (tmp_path / "pairs.json").write_text(json.dumps(content))
+    config = replace(config, data=tmp_path / "pairs.json", steps=1)
+    with pytest.raises(UserError, match=r"Pair gone: .*gone.png does not exist"):
+        DifixTrainer(config)
+    DifixTrainer(replace(config, skip_bad=True)).train()
+    assert "left out: Pair gone" in capsys.readouterr().err
+
+
+def test_pushing(monkeypatch, tmp_path):
+    calls = []
+
+    class Hub:
+        def create_repo(self, repository, **options):
+            calls.append((repository, options))
+
+        def upload_folder(self, **options):
+            calls.append(options)
+
+    monkeypatch.setattr(publish, "HfApi", Hub)
+    assert publish.push(tmp_path, "me/difix", private=True) == "https://huggingface.co/me/difix"
+    assert calls[0] == ("me/difix", {"private": True, "exist_ok": True})
+    assert calls[1]["folder_path"] == tmp_path
+
+    def refuse(self, *_args, **_options):
+        raise OSError("no route")
+
+    monkeypatch.setattr(Hub, "create_repo", refuse)
+    with pytest.raises(UserError, match=r"cannot be uploaded to me/difix \(no route\).*hf upload"):
+        publish.push(tmp_path, "me/difix", private=True)
+
+
+def test_a_failed_export_leaves_the_old_model(tmp_path, monkeypatch):
+    def full(self, folder):
+        folder.mkdir()
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(DifixPipeline, "save_pretrained", full)
+    (tmp_path / "difix").mkdir()
+    (tmp_path / "difix" / "old").write_text("whole")
+    with pytest.raises(UserError, match="No space left"):
+        publish.export(mini_difix(SMALL), tmp_path / "difix", "card")
+    assert [path.name for path in tmp_path.rglob("*")] == ["difix", "old"]
+
+
+def test_command_line(tmp_path):
+    (tmp_path / "config.yaml").write_text("steps: 7\noptim: {lr: 1e-4}\nmini: {unet_widths: [32, 32, 64, 64]}\n")
+    config = parse(["--config", str(tmp_path / "config.yaml"), "--optim.warmup", "3", "--resolution", "64", "96"])
+    assert (config.steps, config.optim.lr, config.optim.warmup) == (7, 1e-4, 3)
+    assert config.mini.unet_widths == (32, 32, 64, 64)
+    assert config.resolution == (64, 96)
+    resumed = parse(["--resume", "--output-dir", str(tmp_path)])
+    assert resumed.resume
+    assert resumed.steps == 7
+    with pytest.raises(UserError, match=r"There is no run in"):
+        parse(["--resume", "--output-dir", str(tmp_path / "none")])
+    (tmp_path / "config.yaml").write_text("optim: {rate: 1}\n")
+    with pytest.raises(UserError, match=r"optim.rate, which does not exist"):
+        parse(["--config", str(tmp_path / "config.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": (60, 64)}, r"--resolution is 60 64.*multiples of 8"),
+        ({"zoom": 0.5}, r"--zoom is 0.5"),
+        ({"steps": 0}, r"steps is 0"),
+        ({"mini": MiniConfig(unet_widths=(16, 32, 32, 32))}, r"four multiples of 32"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(UserError, match=message):
+        TrainDifixConfig(**options)
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_loss_of_one_with_twice_the_batch(config, tmp_path):
+    """As ``accelerate launch`` starts them."""
+    script = Path(__file__).with_name("train_with_losses.py")
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    alone = [sys.executable, script, config.data, tmp_path / "alone", "4"]
+    subprocess.run(alone, env=environment, check=True, timeout=200)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
+    subprocess.run([*launch, script, config.data, tmp_path / "both", "2"], env=environment, check=True, timeout=200)
+    one, two = (json.loads((tmp_path / name / "losses.json").read_text()) for name in ("alone", "both"))
+    assert one["processes"] == 1
+    assert two["processes"] == 2
+    np.testing.assert_allclose(one["losses"], two["losses"], rtol=5e-4)  # AdamW makes a step of rounding errors, too
+    assert one["losses"][0] != one["losses"][-1]
