@@ -19,7 +19,7 @@ SHOWN = {"interpolation": ("between the training cameras", 2), "extrapolation": 
 WIDTH, GAP, TITLE = 448, 6, 34
 
 
-def main(run: Path, data_dir: Path = Path("data")) -> None:
+def main(run: tyro.conf.Positional[Path], data_dir: Path = Path("data")) -> None:
     """Writes the picture beside this file.
 
     Args:
