@@ -38,7 +38,7 @@ def test_other_version(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "FORMAT", 99)
     path = save_checkpoint(tmp_path, 1, flatten(STATE), {}, keep=0)
     monkeypatch.undo()
-    with pytest.raises(UserError, match="has format 99.*reads format 1"):
+    with pytest.raises(UserError, match="has format 99.*reads format 2"):
         load_checkpoint(path)
 
 
