@@ -78,6 +78,8 @@ class PostRender:
 
     def stream(self, cameras: Iterable[Cameras]) -> Iterator[Float[Tensor, "H W 3"]]:
         """Fixed frames of single cameras, in their order; the next frames are rendered while one is fixed."""
+        if self.trust:
+            _ = self.credit  # before the stream begins: a fixer may put its model away at the end of each
         waiting: deque[tuple[Degraded, list[View]]] = deque()
 
         def degraded() -> Iterator[Degraded]:
