@@ -93,9 +93,10 @@ def _moments(image: Float[Tensor, "h w 3"], valid: Bool[Tensor, "h w"]) -> Float
     weight = valid.float()
     values = image.permute(2, 0, 1)
     sums = torch.cat([weight[None], values * weight, values.square() * weight])
-    share, mean, square = torch.nn.functional.avg_pool2d(sums, WINDOW, 1, WINDOW // 2, count_include_pad=False).split(
-        [1, 3, 3]
-    )
+    for window in ((WINDOW, 1), (1, WINDOW)):  # a box is separable
+        padding = (window[0] // 2, window[1] // 2)
+        sums = torch.nn.functional.avg_pool2d(sums, window, 1, padding, count_include_pad=False)
+    share, mean, square = sums.split([1, 3, 3])
     share = share.clamp(min=1e-6)
     mean, square = mean / share, square / share
     return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt()])
