@@ -6,7 +6,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from difix3d.training.events import Evaluated, Event, Finished, Painted, Painting, Saved, Started, Stepped
+from difix3d.training.events import Evaluated, Event, Finished, Painted, Painting, Paused, Saved, Started, Stepped
 
 
 class ProgressLog:
@@ -54,6 +54,8 @@ class ProgressLog:
                 )
             case Saved(step, path):
                 self.print(f"step {step:,}: saved {path.name}")
+            case Paused(step):
+                self.print(f"step {step:,}: paused")
             case Finished():
                 self.close()
                 self.print(self._farewell(event))

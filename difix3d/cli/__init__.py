@@ -9,6 +9,7 @@ from difix3d.errors import UserError
 COMMANDS = {
     "train": "Train a Gaussian-splatting model on a scene.",
     "render": "Render a trained run along a camera path, to frames and a video.",
+    "view": "Look at a trained run, or any splat model, in the browser.",
     "evaluate": "Measure trained runs: metrics, tables, pictures, a report.",
     "download": "Download a public scene (Mip-NeRF 360).",
     "fix": "Clean images with Difix.",

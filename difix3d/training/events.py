@@ -71,6 +71,20 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Paused:
+    """Training waits before the step after this one."""
+
+    step: int
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """Training goes on."""
+
+    step: int
+
+
+@dataclass(frozen=True)
 class Finished:
     """Training ended: at its last step, or ``interrupted`` before."""
 
@@ -79,5 +93,5 @@ class Finished:
     interrupted: bool
 
 
-Event = Started | Stepped | Painting | Painted | Evaluated | Saved | Finished
+Event = Started | Stepped | Painting | Painted | Evaluated | Saved | Paused | Resumed | Finished
 Listener = Callable[[Any], None]

@@ -1,6 +1,7 @@
 """The rounds of a training: novel views are painted when the schedule says so, judged, and mixed in with the photos."""
 
 import time
+from bisect import insort
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,7 @@ class Rounds:
         self.trainer = trainer
         self.config = config.distill
         self.pseudo: PseudoViews | None = None
+        self._painted: int | None = None
         self.distiller = Distiller(
             self.config,
             trainer.scene,
@@ -47,10 +49,25 @@ class Rounds:
         )
 
     def update(self, step: int) -> None:
-        """Before a step of the schedule: paints the novel views anew, and keeps them if they do no harm."""
+        """Before a step of the schedule: paints the novel views anew."""
+        if step in self.distiller.steps and step != self._painted:
+            self.paint(step)
+
+    def aim(self, targets: Cameras) -> None:
+        """Sends the novel cameras of further rounds there."""
+        self.distiller.targets = targets.to(self.trainer.device)
+
+    def paint(self, step: int) -> None:
+        """Paints the novel views anew, before any step, and keeps them if they do no harm.
+
+        A round beside the schedule counts as one of it: the later ones go as much further. A step has one round.
+        """
         steps, trainer = self.distiller.steps, self.trainer
-        if step not in steps:
+        if step == self._painted:
             return
+        if step not in steps:
+            insort(steps, step)
+        self._painted = step
         render = partial(trainer.render, trainer.gaussians, background=trainer.background(), depth=True)
         painted = self.distiller.paint(render, step, lambda done, of: trainer.emit(Painting(step, done, of)))
         held_out = self.distiller.held_out(step)
@@ -71,6 +88,7 @@ class Rounds:
             "confidence": [float(weights.float().mean()) / 255 for weights in painted.pseudo.confidence],
             "references": [trainer.scene.photos[i].name for i in painted.pseudo.reference.tolist() if i >= 0],
             "cameras": painted.pseudo.cameras.c2w.tolist(),
+            "K": painted.pseudo.cameras.K.tolist(),
             "seconds": seconds,
         }
         trainer.run.record("rounds.json", row)

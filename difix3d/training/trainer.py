@@ -1,7 +1,7 @@
 """The training loop."""
 
 import time
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import chain, tee
@@ -22,10 +22,11 @@ from difix3d.postrender import PostRender
 from difix3d.render import rasterize
 from difix3d.scene import Views, load_scene, near_depth
 from difix3d.training.config import TrainConfig
+from difix3d.training.control import Control
 from difix3d.training.data import batches, choose_device, initial_gaussians, stack
 from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
-from difix3d.training.events import Evaluated, Event, Finished, Listener, Saved, Started, Stepped
+from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
 from difix3d.training.fixer import load_fixer
 from difix3d.training.guard import LossGuard, interruptible
 from difix3d.training.optim import SplatOptimizer
@@ -44,6 +45,9 @@ class Trainer:
         listeners: are called with each event (``training/events.py``).
         fixer: cleans the renders of novel cameras; by default what ``config.fixer`` names.
         targets: where novel cameras go, in the scene's world; by default what ``config.distill.targets`` says.
+
+    Attributes:
+        control: takes requests from other threads: pause, stop, save, paint.
 
     Raises:
         UserError: the scene, the folder, the checkpoint or the fixer's weights cannot be used.
@@ -64,7 +68,7 @@ class Trainer:
             config.scene, data_dir=config.data_dir, split=config.split, resolution=config.resolution, seed=config.seed
         )
         self.near = near_depth(self.scene) if config.near is None else config.near
-        self.fixer = fixer or load_fixer(config.fixer, self.device)
+        self.fixer = fixer or load_fixer(config.fixer, self.device, config.distill.references)
         self.run = RunFolder.open(config, self.scene, near=self.near)
         self.views = Views(self.scene, self.device, memory_limit_bytes=int(config.memory_limit * 1e9))
         self.splats = SplatOptimizer(
@@ -78,6 +82,7 @@ class Trainer:
         self.corrections = Corrections(len(self.scene.photos), config.refine).to(self.device)
         self.sparse_depth = SparseDepth(self.scene, self.device) if config.loss.depth > 0 else None
         self.rounds = None if self.fixer is None else Rounds(self, self.fixer, targets)
+        self.control = Control()
         self.drawn = 0
         self.first = self._resume() if config.resume else 0
 
@@ -96,7 +101,12 @@ class Trainer:
         done = self.first
         try:
             with interruptible() as interrupted:
-                while done < config.max_steps and not interrupted():
+
+                def stopped() -> bool:
+                    return interrupted() or self.control.stopped
+
+                while done < config.max_steps and not stopped():
+                    self._attend(done, stopped, guard)
                     if self.rounds is not None:
                         self.rounds.update(done)
                     views = self.rounds.pick(done) if self.rounds is not None else None
@@ -110,9 +120,9 @@ class Trainer:
 
                     last = done == config.max_steps
                     due = 0 < config.autosave_minutes * 60 < time.monotonic() - autosave
-                    if last or interrupted() or due or done in config.save_steps:
+                    if last or stopped() or due or done in config.save_steps:
                         guard.check()
-                        self._save(done, export=last or interrupted() or done in config.save_steps)
+                        self._save(done, export=last or stopped() or done in config.save_steps)
                         autosave = time.monotonic()
                     if last or done in config.eval_steps:
                         self._evaluate(done, last)
@@ -125,6 +135,27 @@ class Trainer:
             photos.close()
         self.emit(Finished(done, time.perf_counter() - start, done < config.max_steps))
         return self.gaussians
+
+    def _attend(self, step: int, stopped: Callable[[], bool], guard: LossGuard) -> None:
+        """Does what was asked for since the last step; while it is paused, waits here."""
+        control, paused = self.control, self.control.paused
+        if paused:
+            self.emit(Paused(step))
+        while True:
+            if control.take("save"):
+                guard.check()
+                self._save(step, export=True)
+            targets, paint = control.take_targets(), control.take("paint")
+            if self.rounds is not None:
+                if targets is not None:
+                    self.rounds.aim(targets)
+                if paint:
+                    self.rounds.paint(step)
+            if not (paused and control.paused) or stopped():
+                break
+            control.wait(0.1)
+        if paused:
+            self.emit(Resumed(step))
 
     def photos(self, scene: Scene, start: int) -> Generator[list[View], None, None]:
         """Endless batches of the scene's training photos, from the batch of that number on."""

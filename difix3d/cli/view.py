@@ -1,0 +1,71 @@
+"""``difix3d view``: a trained run, or any splat model, in the browser."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+
+from difix3d.training.data import choose_device
+from difix3d.training.load import load_run
+from difix3d.training.variants import choose_fixer
+from difix3d.viewer import Monitor, Viewer, stage_of_ply, stage_of_run
+
+console = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """Shows a trained run, or any splat model, in the browser.
+
+    Examples:
+      difix3d view outputs/demo/2025-01-31_120000
+      difix3d view outputs/demo/first --fixer nvidia/difix_ref
+      difix3d view point_cloud.ply
+    """
+
+    model: tyro.conf.Positional[Path]
+    """Folder of the run, or a .ply file in the 3DGS layout (which comes without photos, and so without the fixer)."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Any other than this machine's own lets everyone in who can reach it: there are no
+    passwords, and a visitor can write files into the run's folder."""
+    port: int = 8080
+    """Port to listen on; the next free one is taken if it is not."""
+    fixer: str | None = None
+    """Difix weights: a hub id, a folder or a .pkl checkpoint, or `none`; default is what the run was trained with."""
+    step: int | None = None
+    """Show the checkpoint of this step; default is the newest."""
+    scene: str | None = None
+    """Where the run's scene lies now, if it has moved since."""
+    data_dir: Path | None = None
+    """Where downloaded and generated scenes lie, if not where they were."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """`auto`: CUDA if there is a GPU."""
+
+
+def view(args: Sequence[str] | None = None) -> None:
+    """Runs the command, until Ctrl-C."""
+    viewer = open_viewer(tyro.cli(ViewConfig, args=args, prog="difix3d view"))
+    console.print(f"viewer: {viewer.url} (Ctrl-C ends it)")
+    try:
+        viewer.wait()
+    except KeyboardInterrupt:
+        viewer.close()
+
+
+def open_viewer(config: ViewConfig) -> Viewer:
+    """Loads what is to be shown, and serves it."""
+    if config.model.suffix == ".ply":
+        return Viewer(stage_of_ply(config.model, choose_device(config.device)), host=config.host, port=config.port)
+    run = load_run(config.model, step=config.step, scene=config.scene, data_dir=config.data_dir, device=config.device)
+    fixer, why = choose_fixer(config.fixer, run)
+    if fixer is None and not why:
+        why = (
+            "There is no fixer: this run was trained with `--fixer none`"
+            if config.fixer is None
+            else "There is no fixer"
+        )
+    stage = stage_of_run(run, config.model, fixer, why)
+    return Viewer(stage, Monitor.of_run(config.model, run.scene), host=config.host, port=config.port)

@@ -1,0 +1,106 @@
+"""The fixer in the viewer: one picture at a time, beside the drawing, as it may take minutes on a CPU."""
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.postrender import PostRender
+from difix3d.types import Cameras, Degraded, Fixer, Gaussians, View
+from difix3d.viewer.stage import Stage
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """What became of a picture.
+
+    Attributes:
+        rgb: the fixed picture, 0..1.
+        reference: the photo that the fixer looked at.
+        seconds: in the fixer.
+    """
+
+    rgb: Float[Tensor, "H W 3"]
+    reference: View | None
+    seconds: float
+
+
+class Watched:
+    """A fixer that remembers which photo it looked at last, and how long that picture took."""
+
+    def __init__(self, fixer: Fixer):
+        self.fixer = fixer
+        self.reference: View | None = None
+        self.seconds = 0.0
+
+    def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]:
+        start = 0.0
+
+        def noted() -> Iterator[Degraded]:
+            nonlocal start
+            for item in degraded:
+                self.reference = item.references[0] if item.references else None
+                start = time.perf_counter()
+                yield item
+
+        for image in self.fixer(noted()):
+            self.seconds = time.perf_counter() - start
+            yield image
+
+
+class FixDesk:
+    """Fixes pictures of a stage, one after the other; those that wait can be cancelled.
+
+    Args:
+        stage: has a fixer and photos.
+    """
+
+    def __init__(self, stage: Stage):
+        assert stage.fixer is not None
+        self.stage = stage
+        self._fixer = Watched(stage.fixer)
+        self._line = ThreadPoolExecutor(1, thread_name_prefix="viewer fixer")
+        self._last: tuple[tuple[int, bool], PostRender] | None = None
+
+    def submit(self, camera: Cameras, gaussians: Gaussians, trust: bool) -> "Future[Fixed]":
+        """Fixes what a camera sees of a model.
+
+        Args:
+            camera: a single one.
+            gaussians: the model.
+            trust: keep rendered pixels that photos agree with.
+        """
+        return self._line.submit(self._fix, camera, gaussians, trust)
+
+    def model(self, gaussians: Gaussians, trust: bool) -> PostRender:
+        """The model with the fixer behind it; the last one is kept, with what it knows about the photos."""
+        key = (id(gaussians.means), trust)
+        if self._last is None or self._last[0] != key:
+            render = partial(self.stage.render, gaussians=gaussians)
+            post = PostRender(
+                render,
+                self._fixer,
+                self.stage.scene,
+                self.stage.photo,
+                trust=trust,
+                device=self.stage.device,
+            )
+            self._last = key, post
+        return self._last[1]
+
+    def close(self) -> None:
+        """Drops what waits; what is being fixed ends by itself."""
+        self._line.shutdown(wait=False, cancel_futures=True)
+
+    @torch.no_grad()
+    def _fix(self, camera: Cameras, gaussians: Gaussians, trust: bool) -> Fixed:
+        post = self.model(gaussians, trust)
+        if trust:
+            _ = post.credit  # which looks at other photos
+        rgb = post(camera).rgb[0]
+        return Fixed(rgb.clamp(0, 1), self._fixer.reference, self._fixer.seconds)

@@ -1,0 +1,230 @@
+"""Camera paths: recorded from views or ready-made, previewed, saved, rendered to a video."""
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import viser
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.errors import UserError
+from difix3d.geometry.poses import interpolate_path
+from difix3d.images import to_uint8
+from difix3d.postrender import PostRender
+from difix3d.scene.paths import PATHS, CameraPath, fit, path_cameras, read_path, write_path
+from difix3d.types import Cameras, Gaussians
+from difix3d.video import video_writer
+from difix3d.viewer.fixing import FixDesk
+from difix3d.viewer.names import result_path
+from difix3d.viewer.notice import Notice
+from difix3d.viewer.pose import c2w_of, fov_of, pinhole, put, wxyz_of
+from difix3d.viewer.stage import Stage
+from difix3d.viewer.view_tab import LARGEST, LEAST
+
+RECORDED, LOADED = "recorded views", "loaded file"
+FRAMES = 3000
+"""Most frames of a path that is made here."""
+LARGEST_UPLOAD = 20 << 20
+"""Bytes of a path's file."""
+
+
+class PathTab:
+    """Records, previews, saves and renders a path.
+
+    Args:
+        client: whose.
+        stage: what is rendered.
+        desk: has the fixer; ``None`` without one.
+        notice: tells the client something.
+    """
+
+    def __init__(self, client: viser.ClientHandle, stage: Stage, desk: FixDesk | None, notice: Notice):
+        self._client, self._stage, self._desk, self._notice = client, stage, desk, notice
+        self._keys: list[tuple[Tensor, float]] = []
+        self._loaded: CameraPath | None = None
+        self._going = threading.Event()
+        gui: Any = client.gui  # mypy takes viser's values for read-only
+        made = tuple(PATHS) if len(stage.scene.train) > 1 else ()
+        self.kind = gui.add_dropdown("Path", (RECORDED, *made, LOADED))
+        add = gui.add_button("Add this view", icon=viser.Icon.CAMERA_PLUS)
+        remove = gui.add_button_group("Remove", ("last", "all"))
+        upload = gui.add_upload_button("Load a file", icon=viser.Icon.UPLOAD, mime_type="application/json")
+        self.frames = gui.add_number("Frames", 120, min=2, max=FRAMES, step=1)
+        self.fps = gui.add_number("Frames a second", 24.0, min=1.0, max=120.0)
+        self.side = gui.add_number("Pixels", 640, min=LEAST, max=LARGEST, step=1, hint="Long side of the video")
+        self.name = gui.add_text("File", "path")
+        self.fix = gui.add_checkbox("Fix each frame (+)", False, visible=desk is not None)
+        preview = gui.add_button("Preview", icon=viser.Icon.PLAYER_PLAY)
+        save = gui.add_button("Save", icon=viser.Icon.DEVICE_FLOPPY)
+        render = gui.add_button("Render .mp4", icon=viser.Icon.MOVIE)
+        self.bar = gui.add_progress_bar(0.0, visible=False)
+        self.cancel = gui.add_button("Stop", icon=viser.Icon.PLAYER_STOP, visible=False)
+        add.on_click(lambda _: notice.attempt(self.add))
+        remove.on_click(lambda event: self.remove(1 if event.target.value == "last" else len(self._keys)))
+        upload.on_upload(lambda event: notice.attempt(lambda: self.load(event.target.value)))
+        preview.on_click(lambda _: self._run(self.preview))
+        save.on_click(lambda _: notice.attempt(self.save))
+        render.on_click(lambda _: self._run(self.render))
+        self.cancel.on_click(lambda _: self._going.clear())
+
+    def add(self) -> None:
+        """Adds the client's view to the path."""
+        camera = self._client.camera
+        self._keys.append((c2w_of(camera), camera.fov))
+        self.kind.value = RECORDED
+        self._draw()
+
+    def remove(self, count: int) -> None:
+        """Removes the last views."""
+        del self._keys[len(self._keys) - count :]
+        self._draw()
+
+    def load(self, file: viser.UploadedFile) -> None:
+        """Takes a path from a file of the browser's machine."""
+        if len(file.content) > LARGEST_UPLOAD:
+            raise UserError(f"{file.name} has {len(file.content):,} bytes", f"A path has at most {LARGEST_UPLOAD:,}")
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "uploaded.json"
+            path.write_bytes(file.content)
+            self._loaded = read_path(path, self._stage.scene)
+        self.kind.value = LOADED
+        self._notice(f"{file.name}: {len(self._loaded.cameras)} cameras")
+
+    def path(self) -> CameraPath:
+        """The path as the controls say, for the shape of this client's canvas; a loaded one keeps its own shape.
+
+        Raises:
+            UserError: too few views, or numbers out of range.
+        """
+        frames, fps, side = int(self.frames.value), float(self.fps.value), int(self.side.value)
+        if not (2 <= frames <= FRAMES and 1 <= fps <= 120 and LEAST <= side <= LARGEST):
+            raise UserError(
+                f"The browser asks for {frames} frames of {side} pixels, {fps:g} a second",
+                f"Up to {FRAMES} frames, {LEAST} to {LARGEST} pixels, 1 to 120 a second",
+            )
+        if self.kind.value == LOADED:
+            if self._loaded is None:
+                raise UserError("No file is loaded", "", "Load one, or record views")
+            return replace(self._loaded, cameras=_scaled(self._loaded.cameras, side))
+        size = _size(self._client.camera.aspect, side)
+        if self.kind.value == RECORDED:
+            return CameraPath(self._recorded(frames, *size), fps)
+        return CameraPath(fit(path_cameras(self.kind.value, self._stage.scene, frames).cameras, *size), fps)
+
+    def save(self) -> None:
+        """Writes the path for ``difix3d render --path``, and sends it to the browser."""
+        file = result_path(self._stage.folder / "paths", self.name.value, ".json")
+        write_path(self.path(), file, self._stage.scene)
+        self._client.send_file_download(file.name, file.read_bytes())
+        self._notice(f"Written to {file}")
+
+    def preview(self) -> None:
+        """Moves the client's camera along the path."""
+        path = self.path()
+        start, count = time.monotonic(), len(path.cameras)
+        while self._going.is_set() and (number := int((time.monotonic() - start) * path.fps)) < count:
+            camera = path.cameras[number]
+            put(self._client, camera.c2w[0], fov_of(camera))
+            self.bar.value = 100 * number / count
+            time.sleep(1 / min(path.fps, 24))
+
+    def render(self) -> None:
+        """Writes the video, frame by frame, of the model as it is at the beginning; stopped early, there is none."""
+        path, gaussians = self.path(), self._stage.snapshot.gaussians
+        fixed = self.fix.value and self._desk is not None
+        file = result_path(self._stage.folder / "renders", f"{self.name.value}{'_plus' if fixed else ''}", ".mp4")
+        count, start = len(path.cameras), time.perf_counter()
+        cameras = (path.cameras[number] for number in range(count))
+        frames = self._fixed(gaussians, cameras) if fixed else self._plain(gaussians, cameras)
+        try:
+            with video_writer(file, path.fps) as write:
+                for number, frame in enumerate(frames, 1):
+                    write(to_uint8(frame))
+                    self.bar.value = 100 * number / count
+                    if not self._going.is_set():
+                        raise Stopped
+        except Stopped:
+            self._notice("Stopped: there is no video")
+            return
+        each = (time.perf_counter() - start) / count
+        self._notice(f"{count} frames written to {file}, {each * 1e3:.0f} ms per frame")
+
+    def close(self) -> None:
+        """Ends what is running."""
+        self._going.clear()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        """Does long work in this thread, one at a time, with a bar and a button to stop it."""
+        if self._going.is_set():
+            self._notice("Something is running: stop it first")
+            return
+        self._going.set()
+        self.bar.value, self.bar.visible, self.cancel.visible = 0.0, True, True
+        try:
+            self._notice.attempt(work)
+        finally:
+            self._going.clear()
+            self.bar.visible = self.cancel.visible = False
+
+    def _plain(self, gaussians: Gaussians, cameras: Iterator[Cameras]) -> Iterator[Float[Tensor, "H W 3"]]:
+        for camera in cameras:
+            yield self._stage.render(camera, gaussians, depth=False).rgb[0]
+
+    def _fixed(self, gaussians: Gaussians, cameras: Iterator[Cameras]) -> Iterator[Float[Tensor, "H W 3"]]:
+        assert self._desk is not None
+        post: PostRender = self._desk.model(gaussians, trust=True)
+        return post.stream(cameras)
+
+    def _recorded(self, frames: int, width: int, height: int) -> Cameras:
+        if len(self._keys) < 2:
+            raise UserError(f"The path has {len(self._keys)} view(s)", "It needs at least 2", "Add views to it")
+        poses = interpolate_path(torch.stack([c2w for c2w, _ in self._keys]), frames)
+        fovs = np.interp(
+            np.linspace(0, len(self._keys) - 1, frames), np.arange(len(self._keys)), [fov for _, fov in self._keys]
+        )
+        lenses = [pinhole(pose, float(fov), width, height) for pose, fov in zip(poses, fovs, strict=True)]
+        K = torch.cat([lens.K for lens in lenses])
+        return Cameras(poses, K, torch.full((frames,), width), torch.full((frames,), height))
+
+    def _draw(self) -> None:
+        """The recorded views in the scene, and the line through them."""
+        scene = self._client.scene
+        scene.add_frame("/path", show_axes=False)  # replaces what was there
+        for number, (c2w, fov) in enumerate(self._keys):
+            scene.add_camera_frustum(
+                f"/path/{number}",
+                fov,
+                self._client.camera.aspect,
+                scale=0.06,
+                thickness=1.5,
+                thickness_units="screen",
+                color=(230, 200, 40),
+                wxyz=wxyz_of(c2w),
+                position=c2w[:3, 3].numpy(),
+            )
+        if len(self._keys) > 1:
+            centers = interpolate_path(torch.stack([c2w for c2w, _ in self._keys]), 10 * len(self._keys))[:, :3, 3]
+            lines = np.stack([centers[:-1].numpy(), centers[1:].numpy()], 1)
+            scene.add_line_segments("/path/line", lines, (230, 200, 40), thickness=2.0, thickness_units="screen")
+
+
+class Stopped(Exception):
+    """The client wants no more of it."""
+
+
+def _size(aspect: float, side: int) -> tuple[int, int]:
+    """(width, height) of that shape, even as videos like it."""
+    width, height = (side, side / aspect) if aspect >= 1 else (side * aspect, side)
+    return max(2, round(width / 2) * 2), max(2, round(height / 2) * 2)
+
+
+def _scaled(cameras: Cameras, side: int) -> Cameras:
+    width, height = int(cameras.width[0]), int(cameras.height[0])
+    return fit(cameras, *_size(width / height, side))

@@ -1,0 +1,166 @@
+"""The viewer's server: one session for each browser, and the events of a training."""
+
+import threading
+import time
+
+import numpy as np
+import viser
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.geometry.poses import focus_point
+from difix3d.training import Trainer
+from difix3d.training.events import Event, Finished, Painted, Paused, Stepped
+from difix3d.viewer.fixing import FixDesk
+from difix3d.viewer.pose import fov_of
+from difix3d.viewer.session import Session
+from difix3d.viewer.stage import Stage, bounds, copy, stage_of_trainer
+from difix3d.viewer.training_tab import Monitor
+
+SHARE = 0.03
+"""Of the time, at most, that idle clients take from a training; their pictures are renewed as rarely as that needs."""
+SOONEST = 1.0
+"""Seconds between two new models, at least."""
+
+
+class Viewer:
+    """Serves a stage until it is closed; a listener of the trainer's events if there is one.
+
+    Args:
+        stage: what is shown.
+        monitor: what is known of the run.
+        host: address to listen on; others than this machine's own let anyone in who can reach it.
+        port: to listen on; the next free one is taken if it is not.
+        trainer: whose model is shown while it is trained.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        monitor: Monitor | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 8080,
+        trainer: Trainer | None = None,
+    ):
+        self.stage, self.monitor, self.trainer = stage, monitor or Monitor(), trainer
+        self.desk = None if stage.fixer is None else FixDesk(stage)
+        self.sessions: dict[int, Session] = {}
+        self._lock = threading.Lock()
+        self._spent, self._renewed, self._closed = 0.0, time.monotonic(), threading.Event()
+        self.server = viser.ViserServer(host=host, port=port, label="difix3d", verbose=False)
+        self.server.request_share_url = _refuse_to_share  # type: ignore[method-assign]
+        self.server.gui.configure_theme(show_share_button=False, control_width="medium", dark_mode=True)
+        self._aim_first_view()
+        stage.on_change.append(self._wake_all)
+        self.server.on_client_disconnect(self._left)
+        self.server.on_client_connect(self._joined)
+        self.url = f"http://{host}:{self.server.get_port()}"
+        threading.Thread(target=self._keep_panels, daemon=True, name="viewer panels").start()
+
+    def __call__(self, event: Event) -> None:
+        """Listens to the training, in its thread; between two steps, so that the model is whole."""
+        self.monitor(event)
+        match event:
+            case Stepped(step) if self._due():
+                self._renew(step)
+            case Painted(step) | Paused(step) | Finished(step):
+                self._renew(step)
+
+    def wait(self) -> None:
+        """Until the viewer is closed, or Ctrl-C."""
+        self._closed.wait()
+
+    def close(self) -> None:
+        """Lets all clients go."""
+        self._closed.set()
+        with self._lock:
+            sessions, self.sessions = list(self.sessions.values()), {}
+        for session in sessions:
+            session.close()
+        if self.desk is not None:
+            self.desk.close()
+        self.server.stop()
+
+    def _joined(self, client: viser.ClientHandle) -> None:
+        session = Session(client, self.stage, self.desk, self.monitor, self._busy)
+        with self._lock:
+            self.sessions[client.client_id] = session
+        if client.client_id not in self.server.get_clients():  # gone already, perhaps before it was listed
+            self._left(client)
+
+    def _left(self, client: viser.ClientHandle) -> None:
+        with self._lock:
+            session = self.sessions.pop(client.client_id, None)
+        if session is not None:
+            session.close()
+
+    def _all(self) -> list[Session]:
+        with self._lock:
+            return list(self.sessions.values())
+
+    def _wake_all(self) -> None:
+        for session in self._all():
+            session.loop.wake()
+
+    def _busy(self, seconds: float) -> None:
+        """Adds what a picture cost that no move asked for."""
+        self._spent += seconds
+
+    def _due(self) -> bool:
+        """Whether a new model may be shown: somebody looks, and the last one has been paid for."""
+        waited = time.monotonic() - self._renewed
+        return bool(self.sessions) and waited > max(SOONEST, self._spent / SHARE)
+
+    def _renew(self, step: int) -> None:
+        assert self.trainer is not None
+        start = time.monotonic()
+        self._spent = 0.0
+        self.stage.replace(copy(self.trainer.gaussians), step)
+        self._renewed = time.monotonic()
+        self._spent += self._renewed - start
+
+    def _keep_panels(self) -> None:
+        """Brings the panels up to date, away from the training's thread."""
+        rounds = -1
+        while not self._closed.wait(1.0):
+            painted = len(self.monitor.rounds)
+            for session in self._all():
+                session.refresh(cameras=painted != rounds)
+            rounds = painted
+
+    def _aim_first_view(self) -> None:
+        """New clients begin at the first photo's camera; without photos, in front of the model."""
+        first, scene = self.server.initial_camera, self.stage.scene
+        if len(scene.train):
+            camera = scene.cameras[int(scene.train[0])]
+            position, forward = camera.centers[0], camera.c2w[0, :3, 2]
+            distance = float((focus_point(scene.cameras.c2w[scene.train]) - position) @ forward)
+            first.position, first.look_at = _numpy(position), _numpy(position + max(distance, 0.1) * forward)
+            first.fov = fov_of(camera)
+            return
+        low, high = bounds(self.stage.snapshot.gaussians)
+        means = self.stage.snapshot.gaussians.means.detach().cpu()
+        middle = means.median(0).values if len(means) else (low + high) / 2
+        spread = float((means - middle).norm(dim=1).median()) if len(means) else 1.0
+        first.look_at, first.position = (
+            _numpy(middle),
+            _numpy(middle + 3 * spread * middle.new_tensor([0.6, -0.8, 0.4])),
+        )
+
+
+def watch(trainer: Trainer, host: str = "127.0.0.1", port: int = 8080) -> Viewer:
+    """A viewer of a training; it listens from now on."""
+    stage = stage_of_trainer(trainer)
+    viewer = Viewer(stage, Monitor.of_trainer(trainer), host=host, port=port, trainer=trainer)
+    trainer.listeners = [*trainer.listeners, viewer]
+    return viewer
+
+
+def _refuse_to_share(verbose: bool = True) -> None:
+    """Viser's tunnel to the open net: ``--host`` is for that."""
+    del verbose
+
+
+def _numpy(point: Float[Tensor, "3"]) -> Float[np.ndarray, "3"]:
+    return point.double().cpu().numpy()

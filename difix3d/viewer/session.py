@@ -1,0 +1,260 @@
+"""One client: what its browser shows."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import viser
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.distill.references import rendered_depth
+from difix3d.images import to_uint8
+from difix3d.types import Cameras, Gaussians, Render
+from difix3d.viewer.camera_tab import CameraTab
+from difix3d.viewer.compare import compared, letterbox, split
+from difix3d.viewer.crop import Crop
+from difix3d.viewer.divider import Divider
+from difix3d.viewer.fixing import FixDesk, Fixed
+from difix3d.viewer.frames import FrameLoop, Pace
+from difix3d.viewer.notice import Notice
+from difix3d.viewer.overlays import Seen, picture
+from difix3d.viewer.path_tab import PathTab
+from difix3d.viewer.pose import canvas_camera
+from difix3d.viewer.splats import Splats
+from difix3d.viewer.stage import Snapshot, Stage
+from difix3d.viewer.training_tab import Monitor, TrainingTab
+from difix3d.viewer.view_tab import ViewTab
+
+DEPTH_SIDE = 320
+"""Long side, in pixels, of the depth that hides frustums behind the model."""
+FAR = 167.0
+"""Depth in scene units of what is not covered; viser sends no larger one."""
+BLINK = 0.7
+"""Seconds that each of two blinking pictures is shown."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A render, and what it is of; equal keys are equal renders."""
+
+    key: tuple
+    camera: Cameras
+    out: Render
+    seconds: float
+
+
+class Session:
+    """Draws for one client until it leaves.
+
+    Args:
+        client: the browser.
+        stage: what it looks at.
+        desk: fixes its pictures; ``None`` without a fixer.
+        monitor: of the training, or of the run.
+        busy: is told how many seconds each picture took that nobody asked for by moving.
+    """
+
+    def __init__(
+        self,
+        client: viser.ClientHandle,
+        stage: Stage,
+        desk: FixDesk | None,
+        monitor: Monitor,
+        busy: Callable[[float], None],
+    ):
+        self.client, self.stage, self.desk, self._busy = client, stage, desk, busy
+        self.loop = FrameLoop(self._draw, self._failed)
+        self._pace, self._tick = Pace(), 0
+        self._snapshot, self._held_until = stage.snapshot, 0.0
+        self._frame: Frame | None = None
+        self._seen: tuple[Gaussians, Seen] | None = None
+        self._fix: tuple[tuple, Future[Fixed]] | None = None
+        self.notice = Notice(client)
+        tabs = client.gui.add_tab_group()
+        live = monitor.control is not None
+        with tabs.add_tab("View", viser.Icon.EYE):
+            self.view = ViewTab(
+                client,
+                why_no_fixer=stage.why_no_fixer if desk is None else "",
+                trust=not live,
+                side=1280 if stage.device.type == "cuda" else 640,
+                changed=self.loop.wake,
+            )
+            self.crop = Crop(client, stage, self.loop.wake, self.notice)
+        with tabs.add_tab("Cameras", viser.Icon.CAMERA):
+            self.cameras = CameraTab(client, stage, monitor, self.loop.wake, self.notice)
+        with tabs.add_tab("Path", viser.Icon.ROUTE):
+            self.path = PathTab(client, stage, desk, self.notice)
+        with tabs.add_tab("Training" if live else "Run", viser.Icon.CHART_LINE):
+            self.training = TrainingTab(client, monitor, self.notice)
+        self._splats = Splats(client)
+        self._divider = Divider(client, self._drag_divider)
+        self._add_commands()
+        client.camera.on_update(lambda _: self.loop.wake(moved=True))
+        self.loop.start()
+
+    def refresh(self, *, cameras: bool) -> None:
+        """Brings the panels up to date; ``cameras``: also the rounds that were painted."""
+        self.notice.attempt(self.training.update)
+        if cameras:
+            self.notice.attempt(self.cameras.refresh)
+
+    def close(self) -> None:
+        """Ends everything that works for this client."""
+        self.loop.close()
+        self.path.close()
+        self.cameras.close()
+        if self._fix is not None:
+            self._fix[1].cancel()
+
+    def _draw(self, moving: bool) -> float | None:
+        start = time.perf_counter()
+        snapshot = self._current()
+        model = self.crop.apply(snapshot)
+        if self.view.renderer.value != "server":
+            self.client.scene.set_background_image(None)
+            self._divider.hide()
+            self._splats.show(model)
+            self.view.status.content = f"{len(model):,} Gaussians in the browser{_at(snapshot)}"
+            self._busy(time.perf_counter() - start)
+            return None
+        self._splats.hide()
+        mode = self.cameras.comparison()
+        scale = self._pace.scale if moving else 1.0
+        side = round(self.view.long_side() * scale)
+        seat = self.cameras.seat if mode != "off" else None
+        camera = canvas_camera(self.client.camera, side) if seat is None else seat.sized(side)
+        frame = self._render(snapshot, model, camera)
+        image = picture(self.view.layer.value, frame.out, partial(self._count, model, frame))
+        fixed, failure = self._fixed(frame, model) if not moving else (None, None)
+        if fixed is not None:
+            image = split(image, fixed.rgb, self.view.share.value) if self.view.fixing.value == "split" else fixed.rgb
+        if seat is not None:
+            photo = seat.photo(camera.size)
+            image = letterbox(compared(mode, image, photo.to(image), self._tick), self.client.camera.aspect)
+        self._send(image, None if seat is not None else frame.out, moving)
+        if fixed is not None and self.view.fixing.value == "split" and seat is None:
+            self._divider.show(camera, self.view.share.value)
+        else:
+            self._divider.hide()
+        seconds = time.perf_counter() - start
+        if moving:
+            self._pace.took(seconds)
+        else:
+            self._busy(seconds)
+            self._tell(frame, fixed, snapshot, len(model))
+        if failure is not None:
+            self.notice.error(failure)  # the render is shown all the same
+        else:
+            self.notice.clear_error()
+        if mode == "blink":
+            self._tick += 1
+            return BLINK
+        return None
+
+    def _current(self) -> Snapshot:
+        """The latest model; while a picture of an older one is being fixed, or was just fixed, that one."""
+        waiting = self.view.fixing.value != "off" and self._fix is not None
+        if not waiting or (self._fix is not None and self._fix[1].done() and time.monotonic() > self._held_until):
+            self._snapshot = self.stage.snapshot
+        return self._snapshot
+
+    def _render(self, snapshot: Snapshot, model: Gaussians, camera: Cameras) -> Frame:
+        key = (
+            snapshot.number,
+            len(model),
+            self.crop.key,
+            camera.size,
+            *camera.c2w.flatten().tolist(),
+            *camera.K.flatten().tolist(),
+        )
+        if self._frame is None or self._frame.key != key:
+            start = time.perf_counter()
+            out = self.stage.render(camera, model)
+            if model.device.type == "cuda":
+                torch.cuda.synchronize()
+            self._frame = Frame(key, camera.to(model.device), out, time.perf_counter() - start)
+        return self._frame
+
+    def _count(self, model: Gaussians, frame: Frame) -> Tensor:
+        """How many photos see each pixel; what is known of their depths is kept with the model."""
+        if self._seen is None or self._seen[0] is not model:
+            captured = self.stage.scene.cameras[self.stage.scene.train].to(model.device)
+            self._seen = model, Seen(captured, partial(self.stage.render, gaussians=model))
+        return self._seen[1](frame.camera, rendered_depth(frame.out))
+
+    def _fixed(self, frame: Frame, model: Gaussians) -> tuple[Fixed | None, BaseException | None]:
+        """The fixed picture of a frame, or what went wrong with it.
+
+        If it is not there it is asked for, and what waited before is dropped.
+        """
+        if self.desk is None or self.view.fixing.value == "off":
+            return None, None
+        key = (*frame.key, self.view.trust.value)
+        if self._fix is None or self._fix[0] != key:
+            if self._fix is not None:
+                self._fix[1].cancel()
+            future = self.desk.submit(frame.camera, model, self.view.trust.value)
+            self._fix = key, future
+            future.add_done_callback(self._arrived)
+        future = self._fix[1]
+        if not future.done() or future.cancelled():
+            return None, None
+        if future.exception() is not None:
+            return None, future.exception()
+        self.view.show_reference(future.result().reference)
+        return future.result(), None
+
+    def _arrived(self, future: "Future[Fixed]") -> None:
+        if not future.cancelled() and future.exception() is None:
+            self._held_until = time.monotonic() + max(2.0, 10 * future.result().seconds)
+        self.loop.wake()
+
+    def _send(self, image: Float[Tensor, "_ _ 3"], out: Render | None, moving: bool) -> None:
+        depth = None
+        if out is not None and self.cameras.visible:
+            stride = -(-max(image.shape[:2]) // DEPTH_SIDE)
+            covered = out.alpha[0, ::stride, ::stride, 0] >= 0.5
+            depth = torch.where(covered, rendered_depth(out)[::stride, ::stride], FAR).cpu().numpy()
+        self.client.scene.set_background_image(to_uint8(image), "jpeg", jpeg_quality=70 if moving else 92, depth=depth)
+
+    def _tell(self, frame: Frame, fixed: Fixed | None, snapshot: Snapshot, count: int) -> None:
+        width, height = frame.camera.size
+        parts = [f"{width} x {height}", f"render {frame.seconds * 1e3:.0f} ms"]
+        if fixed is not None:
+            parts.append(f"fix {fixed.seconds * 1e3:.0f} ms")
+        elif self.desk is not None and self.view.fixing.value != "off":
+            parts.append("fixing ...")
+        self.view.status.content = " · ".join(parts) + f"\n\n{count:,} Gaussians{_at(snapshot)}"
+
+    def _failed(self, error: Exception) -> None:
+        self.notice.error(error)
+
+    def _drag_divider(self, share: float) -> None:
+        self.view.share.value = share
+
+    def _add_commands(self) -> None:
+        """Hot keys, which viser lists in its palette (Ctrl-K) as well."""
+        commands: tuple[tuple[str, Any, Callable[[], None]], ...] = (
+            ("Next layer", "L", lambda: self.view.next_of(self.view.layer)),
+            ("Fixer: off, on, split", "F", lambda: self.view.next_of(self.view.fixing)),
+            ("Next comparison with the photo", "C", lambda: self.view.next_of(self.cameras.compare)),
+            ("Next camera", "N", lambda: self.cameras.go(1)),
+            ("Previous camera", "P", lambda: self.cameras.go(-1)),
+            ("Add the view to the path", "K", self.path.add),
+        )
+        for label, key, action in commands:
+            command = self.client.gui.add_command(label, hotkey=key)
+            command.on_trigger(partial(self._obey, action))
+
+    def _obey(self, action: Callable[[], None], _: viser.CommandEvent) -> None:
+        self.notice.attempt(action)
+
+
+def _at(snapshot: Snapshot) -> str:
+    return "" if snapshot.step is None else f", step {snapshot.step:,}"

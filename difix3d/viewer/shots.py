@@ -1,0 +1,109 @@
+"""Cameras with what they should see: photos, and the novel views of each round."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from difix3d.errors import UserError
+from difix3d.images import image_size, read_image, resize, to_uint8
+from difix3d.training.run import RunFolder
+from difix3d.types import Cameras, Scene, View
+
+THUMBNAIL = 96
+"""Long side of the pictures on the frustums, in pixels."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One camera to fly to.
+
+    Attributes:
+        group: ``train``, ``eval``, or ``round STEP``.
+        title: what the panel calls it.
+        camera: a single one.
+        picture: what it should see, of the camera's size; read when it is asked for.
+    """
+
+    group: str
+    title: str
+    camera: Cameras
+    picture: Callable[[], UInt8[np.ndarray, "H W 3"]]
+
+
+def captured(scene: Scene, photo: Callable[[int], View]) -> list[Shot]:
+    """The photos of a scene, training ones first."""
+    shots = []
+    for group, indices in (("train", scene.train), ("eval", scene.test)):
+        for index in indices.tolist():
+            title = f"{group} {scene.photos[index].name}"
+            shots.append(Shot(group, title, scene.cameras[index], _photo(photo, index)))
+    return shots
+
+
+def rounds(folder: Path, scene: Scene) -> dict[str, list[Shot]]:
+    """The novel views of each round that a run's folder tells of, by ``round STEP``; their pictures are the fixed ones.
+
+    Those whose pictures are gone are left out.
+    """
+    found: dict[str, list[Shot]] = {}
+    for row in RunFolder(folder, scene).rows("rounds.json"):
+        name = f"round {row['step']}"
+        fixed = folder / "rounds" / f"step_{row['step']:06d}" / "fixed"
+        files = [(number, fixed / f"{number:02d}.png") for number in range(len(row["cameras"]))]
+        found[name] = [
+            Shot(name, f"{name}, novel view {number}", _camera(row, number, file, scene), _file(file))
+            for number, file in files
+            if file.is_file()
+        ]
+    return found
+
+
+class Gallery:
+    """All cameras of a scene and of a run's rounds, with thumbnails that are made once for all clients."""
+
+    def __init__(self, scene: Scene, photo: Callable[[int], View], folder: Path):
+        self.captured = captured(scene, photo)
+        self._scene, self._folder = scene, folder
+        self._thumbnails: dict[str, UInt8[np.ndarray, "_ _ 3"] | None] = {}
+
+    def rounds(self) -> dict[str, list[Shot]]:
+        """As the run's folder has them now; none for a model without photos."""
+        return rounds(self._folder, self._scene) if self.captured else {}
+
+    def thumbnail(self, shot: Shot) -> UInt8[np.ndarray, "_ _ 3"] | None:
+        """A small copy of its picture; ``None`` if that cannot be read."""
+        if shot.title not in self._thumbnails:
+            self._thumbnails[shot.title] = _small(shot)
+        return self._thumbnails[shot.title]
+
+
+def _small(shot: Shot) -> UInt8[np.ndarray, "_ _ 3"] | None:
+    try:
+        image = shot.picture()
+    except (UserError, OSError):
+        return None
+    scale = THUMBNAIL / max(image.shape[:2])
+    return resize(image, max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+
+
+def _photo(photo: Callable[[int], View], index: int) -> Callable[[], UInt8[np.ndarray, "H W 3"]]:
+    return lambda: to_uint8(photo(index).image)
+
+
+def _file(path: Path) -> Callable[[], UInt8[np.ndarray, "H W 3"]]:
+    return lambda: read_image(path)
+
+
+def _camera(row: dict[str, Any], number: int, picture: Path, scene: Scene) -> Cameras:
+    width, height = image_size(picture)
+    pose = torch.tensor(row["cameras"][number])[None]
+    if "K" in row:
+        K = torch.tensor(row["K"][number])[None]
+    else:  # runs of older versions did not say
+        K = scene.cameras[int(scene.train[0])].resized(width, height).K
+    return Cameras(pose, K, torch.tensor([width]), torch.tensor([height]))

@@ -1,0 +1,151 @@
+"""What all clients look at: a model, which training may replace while they look, and the scene around it."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.gaussians import read_ply
+from difix3d.render import rasterize
+from difix3d.scene import Views
+from difix3d.training import Trainer
+from difix3d.training.load import Run
+from difix3d.types import Cameras, Degraded, Fixer, Gaussians, Render, Scene, View
+from difix3d.viewer.shots import Gallery
+
+
+class Turns:
+    """A fixer that several threads may use: a stream waits until the one before has ended."""
+
+    def __init__(self, fixer: Fixer):
+        self.fixer = fixer
+        self._turn = threading.Lock()
+
+    def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]:
+        with self._turn:
+            yield from self.fixer(degraded)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model at a moment; ``number`` tells the moments apart."""
+
+    gaussians: Gaussians
+    number: int
+    step: int | None
+
+
+class Stage:
+    """A scene and its latest model.
+
+    Args:
+        gaussians: the model; nobody changes these tensors any more.
+        scene: with its photos; one without any for a model from elsewhere.
+        folder: where paths, videos and exports go.
+        settings: of :func:`difix3d.render.rasterize` (near plane, background, antialiasing).
+        photo: gives a captured view by its index.
+        step: of the training.
+        fixer: cleans renders; ``None`` for none.
+        why_no_fixer: what to tell then.
+    """
+
+    def __init__(
+        self,
+        gaussians: Gaussians,
+        scene: Scene,
+        folder: Path,
+        settings: dict[str, Any],
+        *,
+        photo: Callable[[int], View] | None = None,
+        step: int | None = None,
+        fixer: Fixer | None = None,
+        why_no_fixer: str = "",
+    ):
+        self.scene, self.folder, self.settings = scene, folder, settings
+        self.photo = photo or Views(scene, gaussians.device).__getitem__
+        self.fixer = None if fixer is None else Turns(fixer)
+        self.why_no_fixer = why_no_fixer
+        self.snapshot = Snapshot(gaussians, 0, step)
+        self.gallery = Gallery(scene, self.photo, folder)
+        self.on_change: list[Callable[[], None]] = []
+        self._turn = threading.Lock()
+
+    @property
+    def device(self) -> torch.device:
+        return self.snapshot.gaussians.device
+
+    def replace(self, gaussians: Gaussians, step: int) -> None:
+        """Shows another model from now on; the tensors are taken as they are, so give copies."""
+        self.snapshot = Snapshot(gaussians, self.snapshot.number + 1, step)
+        for callback in list(self.on_change):
+            callback()
+
+    @torch.no_grad()
+    def render(self, camera: Cameras, gaussians: Gaussians | None = None, **options: Any) -> Render:
+        """One camera's picture of the latest model, or of another one; clients take turns."""
+        model = self.snapshot.gaussians if gaussians is None else gaussians
+        with self._turn:
+            return rasterize(model, camera.to(model.device), **{**self.settings, **options})
+
+
+def stage_of_run(run: Run, folder: Path, fixer: Fixer | None, why_no_fixer: str) -> Stage:
+    """A finished run, or one that was interrupted."""
+    settings = _settings(run.config, run.near, run.gaussians.device)
+    options: dict[str, Any] = {"step": run.step, "fixer": fixer, "why_no_fixer": why_no_fixer}
+    return Stage(run.gaussians, run.scene, folder, settings, **options)
+
+
+def stage_of_ply(path: Path, device: torch.device) -> Stage:
+    """Any splat model, as it lies in its file; results go beside it.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    model = read_ply(path).to(device)
+    nowhere = Cameras(torch.zeros(0, 4, 4), torch.zeros(0, 3, 3), *torch.zeros(2, 0, dtype=torch.int64))
+    no_points = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros((0, 2), np.int64)
+    no_photos = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    scene = Scene(path.stem, nowhere, (), *no_points, *no_photos, np.eye(4), 1.0)
+    why = "A `.ply` comes without photos, and the fixer looks at photos: open the run's folder instead"
+    return Stage(model, scene, path.parent, {"near": 0.01}, why_no_fixer=why)
+
+
+def stage_of_trainer(trainer: Trainer) -> Stage:
+    """A training in progress; show it new models by :meth:`Stage.replace`. From now on both share the fixer."""
+    stage = Stage(
+        copy(trainer.gaussians),
+        trainer.scene,
+        trainer.run.path,
+        _settings(trainer.config, trainer.near, trainer.device),
+        photo=trainer.views.__getitem__,
+        step=trainer.first,
+        fixer=trainer.fixer,
+        why_no_fixer="" if trainer.fixer else "This training runs with `--fixer none`",
+    )
+    if trainer.rounds is not None:
+        assert stage.fixer is not None
+        trainer.fixer = trainer.rounds.distiller.fixer = stage.fixer
+    return stage
+
+
+def copy(gaussians: Gaussians) -> Gaussians:
+    """The model as it is now, which training no longer touches."""
+    return gaussians.map(lambda tensor: tensor.detach().clone())
+
+
+def bounds(gaussians: Gaussians) -> Float[Tensor, "2 3"]:
+    """Lowest and highest corner of the box around all finite means, on the CPU."""
+    means = gaussians.means.cpu()
+    means = means[means.isfinite().all(1)]
+    return torch.stack([means.amin(0), means.amax(0)]) if len(means) else torch.tensor([[-1.0] * 3, [1.0] * 3])
+
+
+def _settings(config: Any, near: float, device: torch.device) -> dict[str, Any]:
+    background = torch.ones(3, device=device) if config.background == "white" else None
+    return {"near": near, "antialiased": config.antialiased, "packed": config.packed, "background": background}

@@ -1,0 +1,6 @@
+"""Same as ``difix3d view``: see ``python scripts/view.py --help``."""
+
+from difix3d.cli import run
+
+if __name__ == "__main__":
+    run("view")
