@@ -2,8 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -19,15 +19,42 @@ from difix3d.training.configfile import merge, read_yaml
 from difix3d.training.run import RunFolder
 
 
+@dataclass(frozen=True)
+class Command(TrainConfig):
+    # what the command takes beside the configuration, and no run's config.yaml keeps
+    viewer: bool = False
+    """Show the training in the browser; afterwards the viewer stays until Ctrl-C."""
+    host: str = "127.0.0.1"
+    """Address that the viewer listens on. Any other than this machine's own lets everyone in who can reach it: there
+    are no passwords."""
+    port: int = 8080
+    """Port of the viewer; the next free one is taken if it is not."""
+
+
+Command.__doc__ = TrainConfig.__doc__
+
+
 def train(args: Sequence[str] | None = None) -> None:
     """Trains as the arguments say."""
-    config = parse(args)
+    command = read(args)
+    config = bare(command)
     with closing(ProgressLog()) as progress:
         trainer = Trainer(config, listeners=[progress, TensorBoardLog()])
+        viewer = None
+        if command.viewer:
+            from difix3d.viewer import watch
+
+            viewer = watch(trainer, command.host, command.port)
+            progress.print(f"viewer: {viewer.url}")
         plain = train_plain(trainer, progress) if config.compare else None
         trainer.train()
         if trainer.rounds is not None or plain is not None:
             progress.print(f"report: {write_report(trainer.run, plain)}")
+        if viewer is not None:
+            progress.print(f"the viewer is still there: {viewer.url} (Ctrl-C ends it)")
+            with suppress(KeyboardInterrupt):
+                viewer.wait()
+            viewer.close()
 
 
 def train_plain(trainer: Trainer, progress: ProgressLog) -> RunFolder:
@@ -42,7 +69,17 @@ def train_plain(trainer: Trainer, progress: ProgressLog) -> RunFolder:
 
 
 def parse(args: Sequence[str] | None = None) -> TrainConfig:
-    """The configuration: defaults, then the preset, then the scene's YAML file, then the command line; later ones win.
+    """The configuration that :func:`read` finds."""
+    return bare(read(args))
+
+
+def bare(command: TrainConfig) -> TrainConfig:
+    """The configuration alone."""
+    return TrainConfig(**{field.name: getattr(command, field.name) for field in fields(TrainConfig)})
+
+
+def read(args: Sequence[str] | None = None) -> Command:
+    """The command: defaults, then the preset, then the scene's YAML file, then the command line; later ones win.
 
     A resumed run begins from its own ``config.yaml`` instead.
 
@@ -69,7 +106,8 @@ def parse(args: Sequence[str] | None = None) -> TrainConfig:
         values = read_yaml(path) if path else {}
     name = known.preset or values.get("preset", "auto")
     config = merge(from_preset(name), values, source=str(path))
-    return tyro.cli(TrainConfig, default=replace(config, preset=name, config=path), args=args, prog="difix3d train")
+    default = Command(**vars(replace(config, preset=name, config=path)))
+    return tyro.cli(Command, default=default, args=args, prog="difix3d train")
 
 
 def from_preset(name: str) -> TrainConfig:

@@ -57,6 +57,7 @@ class CameraTab:
         monitor: whose training takes target cameras.
         changed: is called when the picture changes.
         notice: tells the client something.
+        things: node ``/things``, which all frustums hang below.
     """
 
     def __init__(
@@ -66,19 +67,19 @@ class CameraTab:
         monitor: Monitor,
         changed: Callable[[], None],
         notice: Notice,
+        things: viser.FrameHandle,
     ):
         self._client, self._gallery, self._changed, self._notice = client, stage.gallery, changed, notice
+        self._things = things
         self.seat: Seat | None = None
         self._flight = 0
         self._lock = threading.Lock()
         self._frustums: dict[str, viser.CameraFrustumHandle] = {}
         self._thumbnails = ThreadPoolExecutor(1, thread_name_prefix="viewer thumbnails")
-        self._root = client.scene.add_frame("/cameras", show_axes=False)
         gui: Any = client.gui  # mypy takes viser's values for read-only
         there = bool(self._gallery.captured)
         self.show = {
-            group: gui.add_checkbox(f"Show {group} cameras", there and group == "train", visible=there)
-            for group in ("train", "eval")
+            group: gui.add_checkbox(f"Show {group} cameras", False, visible=there) for group in ("train", "eval")
         }
         self.round = gui.add_dropdown("Novel views", (NONE, *self._gallery.rounds()), visible=there)
         self.size = gui.add_slider("Frustum size", 0.02, 1.0, 0.01, 0.12, visible=there)
@@ -155,7 +156,7 @@ class CameraTab:
     def _sit(self, seat: Seat | None) -> None:
         """The frustum that one sits in would hide the view, so that all are hidden meanwhile."""
         self.seat = seat
-        self._root.visible = seat is None
+        self._things.visible = seat is None
         self._title.visible = self._photo.visible = seat is not None
         if seat is not None:
             stride = max(1, max(seat.image.shape[:2]) // 480)
@@ -171,7 +172,7 @@ class CameraTab:
     def _add(self, shot: Shot) -> viser.CameraFrustumHandle:
         width, height = shot.camera.size
         frustum = self._client.scene.add_camera_frustum(
-            f"/cameras/{shot.title.replace('/', '_')}",
+            f"/things/{shot.title.replace('/', '_')}",
             fov_of(shot.camera),
             width / height,
             scale=self.size.value,

@@ -43,9 +43,13 @@ class PathTab:
         stage: what is rendered.
         desk: has the fixer; ``None`` without one.
         notice: tells the client something.
+        things: node ``/things``, which the path hangs below.
     """
 
-    def __init__(self, client: viser.ClientHandle, stage: Stage, desk: FixDesk | None, notice: Notice):
+    def __init__(
+        self, client: viser.ClientHandle, stage: Stage, desk: FixDesk | None, notice: Notice, things: viser.FrameHandle
+    ):
+        self._things = things
         self._client, self._stage, self._desk, self._notice = client, stage, desk, notice
         self._keys: list[tuple[Tensor, float]] = []
         self._loaded: CameraPath | None = None
@@ -129,11 +133,13 @@ class PathTab:
         """Moves the client's camera along the path."""
         path = self.path()
         start, count = time.monotonic(), len(path.cameras)
+        self._things.visible = False
         while self._going.is_set() and (number := int((time.monotonic() - start) * path.fps)) < count:
             camera = path.cameras[number]
             put(self._client, camera.c2w[0], fov_of(camera))
             self.bar.value = 100 * number / count
             time.sleep(1 / min(path.fps, 24))
+        self._things.visible = True
 
     def render(self) -> None:
         """Writes the video, frame by frame, of the model as it is at the beginning; stopped early, there is none."""
@@ -196,10 +202,10 @@ class PathTab:
     def _draw(self) -> None:
         """The recorded views in the scene, and the line through them."""
         scene = self._client.scene
-        scene.add_frame("/path", show_axes=False)  # replaces what was there
+        scene.add_frame("/things/path", show_axes=False)  # replaces what was there
         for number, (c2w, fov) in enumerate(self._keys):
             scene.add_camera_frustum(
-                f"/path/{number}",
+                f"/things/path/{number}",
                 fov,
                 self._client.camera.aspect,
                 scale=0.06,
@@ -212,7 +218,7 @@ class PathTab:
         if len(self._keys) > 1:
             centers = interpolate_path(torch.stack([c2w for c2w, _ in self._keys]), 10 * len(self._keys))[:, :3, 3]
             lines = np.stack([centers[:-1].numpy(), centers[1:].numpy()], 1)
-            scene.add_line_segments("/path/line", lines, (230, 200, 40), thickness=2.0, thickness_units="screen")
+            scene.add_line_segments("/things/path/line", lines, (230, 200, 40), thickness=2.0, thickness_units="screen")
 
 
 class Stopped(Exception):

@@ -75,6 +75,7 @@ class Session:
         self._seen: tuple[Gaussians, Seen] | None = None
         self._fix: tuple[tuple, Future[Fixed]] | None = None
         self.notice = Notice(client)
+        things = client.scene.add_frame("/things", show_axes=False)
         tabs = client.gui.add_tab_group()
         live = monitor.control is not None
         with tabs.add_tab("View", viser.Icon.EYE):
@@ -87,9 +88,9 @@ class Session:
             )
             self.crop = Crop(client, stage, self.loop.wake, self.notice)
         with tabs.add_tab("Cameras", viser.Icon.CAMERA):
-            self.cameras = CameraTab(client, stage, monitor, self.loop.wake, self.notice)
+            self.cameras = CameraTab(client, stage, monitor, self.loop.wake, self.notice, things)
         with tabs.add_tab("Path", viser.Icon.ROUTE):
-            self.path = PathTab(client, stage, desk, self.notice)
+            self.path = PathTab(client, stage, desk, self.notice, things)
         with tabs.add_tab("Training" if live else "Run", viser.Icon.CHART_LINE):
             self.training = TrainingTab(client, monitor, self.notice)
         self._splats = Splats(client)
@@ -227,7 +228,9 @@ class Session:
         width, height = frame.camera.size
         parts = [f"{width} x {height}", f"render {frame.seconds * 1e3:.0f} ms"]
         if fixed is not None:
-            parts.append(f"fix {fixed.seconds * 1e3:.0f} ms")
+            parts.append(
+                f"fix {fixed.seconds * 1e3:.0f} ms" + (", on the right" if self.view.fixing.value == "split" else "")
+            )
         elif self.desk is not None and self.view.fixing.value != "off":
             parts.append("fixing ...")
         self.view.status.content = " · ".join(parts) + f"\n\n{count:,} Gaussians{_at(snapshot)}"

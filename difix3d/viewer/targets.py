@@ -62,12 +62,18 @@ class Targets:
         c2w = c2w_of(self._client.camera)
         lens = self._lens()
         width, height = lens.size
-        name = f"/cameras/target {len(self._placed)}"
+        name = f"/things/target {len(self._placed)}"
         handle = self._client.scene.add_transform_controls(
-            name, scale=0.3, wxyz=wxyz_of(c2w), position=c2w[:3, 3].numpy(), line_width=2.0
+            name, scale=0.15, wxyz=wxyz_of(c2w), position=c2w[:3, 3].numpy(), line_width=2.0
         )
         self._client.scene.add_camera_frustum(
-            f"{name}/frustum", fov_of(lens), width / height, scale=self._size.value, color=COLOR, variant="filled"
+            f"{name}/frustum",
+            fov_of(lens),
+            width / height,
+            scale=self._size.value,
+            color=COLOR,
+            thickness=2.0,
+            thickness_units="screen",
         )
         self._placed.append(handle)
 
