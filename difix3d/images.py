@@ -78,6 +78,20 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> Bool[np.ndarra
     return np.asarray(mask) > 127
 
 
+def read_layer(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W 4"]:
+    """A picture with holes: alpha is 255 or 0, and where it is 0 so is the colour; resized to (width, height)."""
+    with _open(path) as image:
+        try:
+            layer = image.convert("RGBA")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise _unreadable(path, error) from None
+    if size is not None and layer.size != size:
+        layer = layer.resize(size, Image.Resampling.BILINEAR)
+    pixels = np.array(layer)
+    pixels[..., 3] = np.where(pixels[..., 3] > 127, 255, 0)
+    return np.where(pixels[..., 3:] > 0, pixels, 0)
+
+
 def resize(image: UInt8[np.ndarray, "H W 3"], width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
     """Lanczos, antialiased when the image shrinks."""
     if image.shape[:2] == (height, width):

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -12,11 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from difix3d.distill.confidence import credit, gather, share_of_fix
-from difix3d.distill.references import References, RenderFn, rendered_depth
+from difix3d.distill.references import References, RenderFn
 from difix3d.types import Cameras, Degraded, Fixer, Render, Scene, View
 
-WITNESSES = 3
-"""Photos that say what was right already."""
 CALIBRATION = 3
 """Captured cameras at which the fixer earns its credit."""
 AHEAD = 2
@@ -34,7 +31,6 @@ class PostRender:
         scene: its training photos are the references.
         photo: gives a captured view by its index.
         trust: keep rendered pixels that photos agree with, instead of all fixed ones.
-        references: photos that the fixer looks at beside each frame.
         device: where the model renders.
     """
 
@@ -46,14 +42,12 @@ class PostRender:
         photo: Callable[[int], View],
         *,
         trust: bool = True,
-        references: int = 1,
         device: torch.device | str = "cpu",
     ):
         self.render = render
         self.fixer = fixer
         self.photo = photo
         self.trust = trust
-        self.references = references
         self.device = torch.device(device)
         self._train = scene.train.tolist()
         self._nearest = References(scene.cameras.to(device), self._train, render)
@@ -63,51 +57,39 @@ class PostRender:
         """What the fixer earns where photos can judge it: at three captured cameras, without their own photos."""
         chosen = [self._train[i * (len(self._train) - 1) // CALIBRATION] for i in range(CALIBRATION)]
         prepared = [self._prepare(self._nearest.cameras[i], i) for i in dict.fromkeys(chosen)]
-        fixed = list(self.fixer([degraded for degraded, _ in prepared]))
-        return credit(
-            [gather(item, image, seen, self._nearest) for (item, seen), image in zip(prepared, fixed, strict=True)]
-        )
+        return credit([gather(item, fixed) for item, fixed in zip(prepared, self.fixer(prepared), strict=True)])
 
     @torch.no_grad()
     def __call__(self, camera: Cameras) -> Render:
         """Renders one camera; alpha and depth are the model's, as the fixer does not touch them."""
-        degraded, witnesses = self._prepare(camera.to(self.device))
-        fixed = next(iter(self.fixer([degraded])))
-        rgb = self._finish(degraded, fixed, witnesses)
+        degraded = self._prepare(camera.to(self.device))
+        rgb = self._finish(degraded, next(iter(self.fixer([degraded]))))
         return Render(rgb[None], degraded.alpha[None, ..., None], degraded.depth[None, ..., None])
 
     def stream(self, cameras: Iterable[Cameras]) -> Iterator[Float[Tensor, "H W 3"]]:
         """Fixed frames of single cameras, in their order; the next frames are rendered while one is fixed."""
         if self.trust:
             _ = self.credit  # before the stream begins: a fixer may put its model away at the end of each
-        waiting: deque[tuple[Degraded, list[View]]] = deque()
+        waiting: deque[Degraded] = deque()
 
         def degraded() -> Iterator[Degraded]:
             for item in ahead((self._prepare(camera.to(self.device)) for camera in cameras), AHEAD):
                 waiting.append(item)
-                yield item[0]
+                yield item
 
         for fixed in self.fixer(degraded()):
-            item, witnesses = waiting.popleft()
-            yield self._finish(item, fixed, witnesses)
+            yield self._finish(waiting.popleft(), fixed)
 
     @torch.no_grad()
-    def _prepare(self, camera: Cameras, own: int = -1) -> tuple[Degraded, list[View]]:
-        """A render with its references, and the photos that judge it; both without the photo ``own``."""
-        out = self.render(camera)
-        depth = rendered_depth(out)
-        best = self._nearest(camera, depth, max(WITNESSES, self.references) + (own >= 0))
-        photos = [self.photo(i) for i in best if i != own]
-        degraded = Degraded(camera, out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0], depth)
-        return replace(degraded, references=tuple(photos[: self.references])), photos[:WITNESSES]
+    def _prepare(self, camera: Cameras, own: int = -1) -> Degraded:
+        """A render with its references, without the photo ``own``."""
+        return self._nearest.degraded(camera, self.render(camera), self.photo, own)
 
     @torch.no_grad()
-    def _finish(
-        self, degraded: Degraded, fixed: Float[Tensor, "H W 3"], witnesses: list[View]
-    ) -> Float[Tensor, "H W 3"]:
+    def _finish(self, degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
         if not self.trust:
             return fixed
-        evidence = gather(degraded, fixed, witnesses, self._nearest)
+        evidence = gather(degraded, fixed)
         share = share_of_fix(evidence, (fixed.shape[0], fixed.shape[1]), self.credit)[..., None]
         return degraded.rgb + share * (fixed - degraded.rgb)
 

@@ -232,6 +232,7 @@ class Degraded:
         alpha: coverage in 0..1.
         depth: expected distance along the optical axis in world units; 0 where nothing is seen.
         references: captured views that show the same part of the scene, the best first; may be empty.
+        reference_depths: depth maps of the model from the references' cameras, at any size of the same aspect.
     """
 
     camera: Cameras
@@ -239,6 +240,7 @@ class Degraded:
     alpha: Float[Tensor, "H W"]
     depth: Float[Tensor, "H W"]
     references: tuple[View, ...] = ()
+    reference_depths: tuple[Float[Tensor, "_ _"], ...] = ()
 
 
 @runtime_checkable

@@ -68,15 +68,17 @@ def test_the_stream_gives_the_same_frames_in_order(toy_scene, model):
         assert torch.equal(frame, post(camera).rgb[0])
 
 
-def test_several_references(toy_scene, model):
+def test_the_fixer_is_offered_three_photos_with_their_depth(toy_scene, model):
     counts = []
 
     def fixer(degraded):
         for item in degraded:
             counts.append(len({photo.index for photo in item.references}))
+            assert all(depth.max() > 0 for depth in item.reference_depths)
+            assert len(item.reference_depths) == len(item.references)
             yield item.rgb
 
-    model(fixer, references=3)(toy_scene.cameras[2])
+    model(fixer)(toy_scene.cameras[2])
     assert set(counts) == {3}
 
 

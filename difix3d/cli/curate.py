@@ -35,15 +35,16 @@ class CurateConfig:
     """Scenes: folders (COLMAP, transforms.json, photos), demo, synthetic:SEED, or names, as in `difix3d train`."""
     output_dir: Path = Path("data/pairs")
     """Folder of the data set."""
-    strategies: tuple[Literal["underfit", "cycle", "perturb", "sparse", "cross"], ...] = (
+    strategies: tuple[Literal["underfit", "cycle", "perturb", "sparse", "apart", "cross"], ...] = (
         "underfit",
         "cycle",
         "perturb",
         "sparse",
+        "apart",
         "cross",
     )
     """How models are made bad: trained too briefly, on renders of a shifted trajectory, damaged, on every n-th photo,
-    on one camera of a rig."""
+    on neighbouring photos, on one camera of a rig."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
     """What all pairs of a folder have in common."""
     test_share: float = 0.1

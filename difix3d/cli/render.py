@@ -173,7 +173,7 @@ def frames(run: Run, cameras: Cameras) -> Iterator[Float[Tensor, "H W 3"]]:
 def fixed_frames(run: Run, cameras: Cameras, config: RenderConfig) -> Iterator[Float[Tensor, "H W 3"]]:
     """The same through the fixer; its weights are loaded before the first frame is asked for."""
     name, device = config.fixer or run.config.fixer, run.gaussians.device
-    fixer = load_fixer(name, device)
+    fixer = load_fixer(name, device, run.config.distill.references)
     if fixer is None:
         raise UserError("--plus needs Difix, and the run was trained with --fixer none", "", "Pass --fixer WEIGHTS")
     views = Views(run.scene, device)

@@ -8,25 +8,34 @@ from torch import Tensor
 
 from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix.sizes import fit
+from difix3d.geometry.warp import warped_references
 from difix3d.types import Degraded
 
 
 class DifixFixer:
-    """Fixes renders in batches, each with its references.
+    """Fixes renders in batches, each with its references: as they were photographed, or carried into the render.
 
     Args:
         pipe: the model; ``pipe.optimize()`` it for speed.
         device: where it runs.
         batch: renders at a time.
+        references: photos that it looks at beside each render; weights that take warped references look at all.
         offload: after a stream, put the model into main memory; by default where a GPU's memory is short.
     """
 
     def __init__(
-        self, pipe: DifixPipeline, device: torch.device | str = "cpu", *, batch: int = 1, offload: bool | None = None
+        self,
+        pipe: DifixPipeline,
+        device: torch.device | str = "cpu",
+        *,
+        batch: int = 1,
+        references: int = 1,
+        offload: bool | None = None,
     ):
         self.pipe = pipe
         self.device = torch.device(device)
         self.batch = batch
+        self.references = references
         self.offload = offload
 
     def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]:
@@ -42,12 +51,13 @@ class DifixFixer:
 
     def _fix(self, group: list[Degraded]) -> Float[Tensor, "B H W 3"]:
         images = torch.stack([item.rgb for item in group]).permute(0, 3, 1, 2)
+        layers = self.pipe.vae.layers
+        if layers:
+            warped = torch.stack([warped_references(item, layers) for item in group])
+            return self.pipe.fix(images, layers=warped).permute(0, 2, 3, 1)
         height, width = images.shape[-2:]
-        sets = [
-            torch.stack([fit(photo.image.permute(2, 0, 1), height, width) for photo in item.references])
-            for item in group
-            if item.references
-        ]
+        photos = [[view.image.permute(2, 0, 1) for view in item.references[: self.references]] for item in group]
+        sets = [torch.stack([fit(photo, height, width) for photo in some]) for some in photos if some]
         return self.pipe.fix(images, torch.stack(sets) if sets else None).permute(0, 2, 3, 1)
 
 

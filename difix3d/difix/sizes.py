@@ -40,7 +40,7 @@ def fit(image: Float[Tensor, "3 h w"], height: int, width: int) -> Float[Tensor,
 
 def in_tiles(
     fix: Callable[[Tensor, Tensor | None], Tensor],
-    images: Float[Tensor, "B 3 H W"],
+    images: Float[Tensor, "B K H W"],
     references: Float[Tensor, "B V C h w"] | None,
     tile: int,
 ) -> Float[Tensor, "B 3 H W"]:
@@ -57,7 +57,7 @@ def in_tiles(
     if len(rows) == len(columns) == 1:
         return fix(images, references)
     h, w = min(tile, height), min(tile, width)
-    total = torch.zeros_like(images)
+    total = torch.zeros_like(images[:, :3])
     weights = torch.zeros_like(images[:1, :1])
     per_latent = 1 if references is None or references.shape[2] == 3 else CELL
     for y in rows:

@@ -9,12 +9,13 @@ from difix3d.difix.vae import DifixVAE
 
 
 def encode(
-    vae: DifixVAE, views: Float[Tensor, "B V 3 H W"], generator: torch.Generator | None = None
+    vae: DifixVAE, views: Float[Tensor, "B V K H W"], generator: torch.Generator | None = None
 ) -> tuple[Float[Tensor, "B V C h w"], list[Float[Tensor, "B _ _ _"]]]:
     """Scaled latents of all views, and the skips of the first one.
 
     Args:
-        views: 0..1; the image first, then its references. Height and width are multiples of 8.
+        views: 0..1; the image first, then its references. Height and width are multiples of 8. K channels: RGB, and
+            RGBA of each layer of warped references if the VAE takes any.
         generator: draws the latents of all views at once from their posterior; without it they are its mode.
     """
     batch, count = views.shape[:2]
@@ -52,15 +53,32 @@ def denoise(
 
 def decode(
     vae: DifixVAE, latents: Float[Tensor, "B C h w"], skips: list[Float[Tensor, "B _ _ _"]]
-) -> Float[Tensor, "B 3 H W"]:
-    """Images in about 0..1, not clamped, from scaled latents and the skips of the same images."""
+) -> Float[Tensor, "B K H W"]:
+    """Images in about 0..1, not clamped, from scaled latents and the skips of the same images.
+
+    K channels: RGB, and what :func:`blend` takes if the VAE takes layers of warped references.
+    """
     return vae.decode_with_skips(latents / vae.config["scaling_factor"], skips) / 2 + 0.5
+
+
+def blend(decoded: Float[Tensor, "B K H W"], images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 3 H W"]:
+    """Mixes, pixel by pixel, what the decoder painted, the render, and the warped references where they are valid.
+
+    Args:
+        decoded: RGB, then a logit for each of these pictures in this order.
+        images: RGB of the render, then RGBA of each layer.
+    """
+    layers = images[:, 3:].unflatten(1, (-1, 4))
+    pictures = torch.cat([decoded[:, None, :3], images[:, None, :3], layers[:, :, :3]], 1)
+    logits = decoded[:, 3:].clone()
+    logits[:, 2:] = logits[:, 2:].masked_fill(layers[:, :, 3] < 0.5, -torch.inf)
+    return (logits.softmax(1)[:, :, None] * pictures).sum(1)
 
 
 def fix_views(
     vae: DifixVAE,
     unet: UNet2DConditionModel,
-    images: Float[Tensor, "B 3 H W"],
+    images: Float[Tensor, "B K H W"],
     references: Float[Tensor, "B V C h w"] | None,
     prompt_embeds: Float[Tensor, "B L D"],
     timestep: int,
@@ -70,12 +88,16 @@ def fix_views(
     """Encode, one step, decode: the whole of Difix. Only the images are decoded, with their own skips.
 
     Args:
+        images: RGB in 0..1, and RGBA of each layer of warped references if the VAE takes any.
         references: pixels in 0..1 of the images' size, or their scaled latents, or ``None``.
     """
     if references is not None and references.shape[2] == 3:
-        latents, skips = encode(vae, torch.cat([images[:, None], references], 1), generator)
+        empty = references.new_zeros(*references.shape[:2], images.shape[1] - 3, *images.shape[-2:])
+        views = torch.cat([images[:, None], torch.cat([references, empty], 2)], 1)
+        latents, skips = encode(vae, views, generator)
     else:
         latents, skips = encode(vae, images[:, None], generator)
         if references is not None:
             latents = torch.cat([latents, references], 1)
-    return decode(vae, denoise(unet, latents, prompt_embeds, timestep, alpha_bar), skips)
+    decoded = decode(vae, denoise(unet, latents, prompt_embeds, timestep, alpha_bar), skips)
+    return blend(decoded, images) if vae.layers else decoded

@@ -48,9 +48,14 @@ class DifixVAE(AutoencoderKL):
             inject_adapter_in_model(lora, vae, adapter_name=ADAPTER)
         return vae
 
+    @property
+    def layers(self) -> int:
+        """How many layers of warped references (RGBA) it takes beside an image; 0 for the published one."""
+        return (int(self.config["in_channels"]) - 3) // 4
+
     @apply_forward_hook
     def encode_with_skips(
-        self, pixels: Float[Tensor, "B 3 H W"]
+        self, pixels: Float[Tensor, "B K H W"]
     ) -> tuple[DiagonalGaussianDistribution, list[Float[Tensor, "B _ _ _"]]]:
         """The posterior of the latents, and the inputs of the four down blocks, deepest first.
 
@@ -69,7 +74,7 @@ class DifixVAE(AutoencoderKL):
     @apply_forward_hook
     def decode_with_skips(
         self, latents: Float[Tensor, "B C h w"], skips: list[Float[Tensor, "B _ _ _"]]
-    ) -> Float[Tensor, "B 3 H W"]:
+    ) -> Float[Tensor, "B K H W"]:
         """Images in about -1..1 from unscaled latents and the skips of the same images."""
         decoder = self.decoder
         x = decoder.conv_in(self.post_quant_conv(latents))  # type: ignore[misc]

@@ -7,6 +7,9 @@ from typing import Literal
 from difix3d.difix.sizes import CELL
 from difix3d.errors import UserError
 
+HEAD = 32
+"""Channels of an attention head of a mini network."""
+
 
 @dataclass(frozen=True)
 class DifixLossConfig:
@@ -20,6 +23,8 @@ class DifixLossConfig:
     """Difference of Gram matrices of VGG-16 features: sharper textures."""
     gram_start: int = 2000
     """Step from which the Gram term counts."""
+    perceptual_every: int = 1
+    """LPIPS and Gram look at every n-th pair of a batch: VGG-16 takes far more time than a mini network."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +49,18 @@ class DifixOptimConfig:
 class MiniConfig:
     """Shape of a network trained from scratch (--init mini)."""
 
-    unet_widths: tuple[int, ...] = (64, 64, 128, 128)
-    """Channels of the UNet's four stages: multiples of 32."""
-    vae_widths: tuple[int, ...] = (32, 32, 64, 64)
-    """Channels of the VAE's four stages: multiples of 32."""
-    layers: int = 1
+    unet_widths: tuple[int, ...] = (64, 96, 128, 128)
+    """Channels of the UNet's four stages: multiples of the groups and of the attention heads (32)."""
+    vae_widths: tuple[int, ...] = (24, 48, 64, 96)
+    """Channels of the VAE's four stages: multiples of the groups."""
+    groups: int = 8
+    """Groups of the normalisation layers."""
+    latent: int = 16
+    """Channels of the latents."""
+    blocks: int = 1
     """Residual blocks per stage."""
+    layers: int = 0
+    """Layers of references that are carried into the render by its depth, beside the render itself; 0 for none."""
     prompt_width: int = 32
     """Channels of the prompt's embedding, a constant: there is no text encoder."""
 
@@ -90,6 +101,8 @@ class TrainDifixConfig:
     """Images are scaled to between 1 and this times what covers the crop, at random."""
     flip: bool = True
     """Mirror half of the pairs."""
+    permute: bool = False
+    """Exchange colour channels at random: more variety for a network from scratch."""
     references: int = 1
     """Reference photos of each pair; 0 trains without."""
     skip_bad: bool = False
@@ -137,12 +150,19 @@ class TrainDifixConfig:
             raise UserError(f"--resolution is {height} {width}", f"Both sides are multiples of {CELL}, 16 or more")
         if self.zoom < 1:
             raise UserError(f"--zoom is {self.zoom}", "It is 1 (no zoom) or more")
+        if not 1 <= self.loss.perceptual_every <= self.batch_size:
+            raise UserError(
+                f"--loss.perceptual-every is {self.loss.perceptual_every}",
+                f"It is 1 to the number of pairs in a batch, {self.batch_size}",
+            )
         for name in ("steps", "batch_size", "accumulate", "workers"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}", "It is 1 or more")
-        widths = self.mini.unet_widths + self.mini.vae_widths
-        if len(self.mini.unet_widths) != 4 or len(self.mini.vae_widths) != 4 or any(w % 32 or w < 32 for w in widths):
+        mini = self.mini
+        wrong = [w for w in (*mini.unet_widths, *mini.vae_widths) if w < 1 or w % mini.groups]
+        wrong += [w for w in mini.unet_widths if w % HEAD]
+        if len(mini.unet_widths) != 4 or len(mini.vae_widths) != 4 or wrong:
             raise UserError(
-                f"The mini network's widths are {self.mini.unet_widths} and {self.mini.vae_widths}",
-                "Both are four multiples of 32",
+                f"The mini network's widths are {mini.unet_widths} and {mini.vae_widths}",
+                f"Both are four multiples of the {mini.groups} groups; those of the UNet also of {HEAD}",
             )

@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
@@ -18,27 +18,31 @@ from torch import Tensor
 
 from difix3d.difix.pipeline import PROMPT
 from difix3d.errors import UserError
-from difix3d.images import image_size, read_image
+from difix3d.images import image_size, read_image, read_layer
 
 SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Files of one pair; render and photo have one size, references any."""
+    """Files of one pair; render, photo and layers of warped references have one size, references any."""
 
     id: str
     image: Path
     target: Path
     references: tuple[Path, ...]
     prompt: str
+    layers: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops in 0..1; ``V`` references of each pair, perhaps none."""
+    """Crops in 0..1; ``V`` references of each pair, perhaps none.
 
-    images: Float[Tensor, "B 3 H W"]
+    ``images`` are the renders' RGB, and RGBA of each layer of warped references, if there are any.
+    """
+
+    images: Float[Tensor, "B K H W"]
     photos: Float[Tensor, "B 3 H W"]
     references: Float[Tensor, "B V 3 H W"]
     prompts: list[str]
@@ -48,7 +52,8 @@ def read_pairs(file: Path) -> dict[str, list[Pair]]:
     """The pairs of both splits, "train" and "test", of a JSON file in the published format.
 
     ``{"train": {id: {"image", "target_image", "ref_image", "prompt"}}, "test": {...}}``; paths are absolute or relative
-    to the file's folder. ``ref_image`` is a path, a list or missing; ``prompt`` may be missing.
+    to the file's folder. ``ref_image`` is a path, a list or missing; ``prompt`` may be missing. Our own curation adds
+    ``warp_image`` if asked, a list of layers: RGBA files.
 
     Raises:
         UserError: the file cannot be read, or lacks a key: which, and of which pair.
@@ -83,21 +88,23 @@ def _pair(file: Path, split: str, name: str, entry: Any) -> Pair:
         target=folder / entry["target_image"],
         references=tuple(folder / path for path in references),
         prompt=entry.get("prompt") or PROMPT,
+        layers=tuple(folder / path for path in entry.get("warp_image") or ()),
     )
 
 
-def usable(pairs: list[Pair], references: int, skip_bad: bool = False) -> tuple[list[Pair], list[str]]:
+def usable(pairs: list[Pair], references: int, skip_bad: bool = False, layers: int = 0) -> tuple[list[Pair], list[str]]:
     """The pairs that can be trained on, and what is wrong with each of the others.
 
     Args:
         references: whether a pair needs any.
+        layers: how many layers of warped references a pair needs.
         skip_bad: leave bad pairs out, and decode all images to find them; else only the files' headers are read.
 
     Raises:
         UserError: there is a bad pair, and ``skip_bad`` is off; or no good one is left.
     """
     with ThreadPoolExecutor(max(8, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(lambda pair: fault(pair, references, decode=skip_bad), pairs))
+        found = list(pool.map(lambda pair: fault(pair, references, decode=skip_bad, layers=layers), pairs))
     faults = [text for text in found if text is not None]
     good = [pair for pair, text in zip(pairs, found, strict=True) if text is None]
     if faults and (not skip_bad or not good):
@@ -107,19 +114,23 @@ def usable(pairs: list[Pair], references: int, skip_bad: bool = False) -> tuple[
     return good, faults
 
 
-def fault(pair: Pair, references: int, decode: bool = False) -> str | None:
+def fault(pair: Pair, references: int, decode: bool = False, layers: int = 0) -> str | None:
     """What is wrong with a pair, if anything."""
+    if len(pair.layers) < layers:
+        return f"Pair {pair.id} has {len(pair.layers)} layers in warp_image, and {layers} are needed"
+    same = [pair.image, pair.target, *pair.layers[:layers]]
     used = pair.references if references else ()
     try:
-        sizes = [image_size(path) for path in (pair.image, pair.target, *used)]
+        sizes = [image_size(path) for path in (*same, *used)]
         if decode:
-            for path in (pair.image, pair.target, *used):
+            for path in (*same, *used):
                 read_image(path)
     except UserError as error:
         return f"Pair {pair.id}: {error.fact}"
-    if sizes[0] != sizes[1]:
-        shapes = [f"{width} x {height}" for width, height in sizes]
-        return f"Pair {pair.id}: {pair.image} has {shapes[0]} pixels, {pair.target} has {shapes[1]}"
+    for path, size in zip(same, sizes, strict=False):
+        if size != sizes[0]:
+            shapes = [f"{width} x {height}" for width, height in (sizes[0], size)]
+            return f"Pair {pair.id}: {pair.image} has {shapes[0]} pixels, {path} has {shapes[1]}"
     if references and not used:
         return f"Pair {pair.id} has no ref_image, and --references is {references}"
     return None
@@ -141,10 +152,12 @@ class Crops:
         references: int = 1,
         zoom: float = 1.0,
         flip: bool = True,
+        permute: bool = False,
+        layers: int = 0,
         seed: int = 0,
     ):
-        self.pairs, self.resolution, self.references = pairs, resolution, references
-        self.zoom, self.flip, self.seed = zoom, flip, seed
+        self.pairs, self.resolution, self.references, self.layers = pairs, resolution, references, layers
+        self.zoom, self.flip, self.permute, self.seed = zoom, flip, permute, seed
 
     def __getitem__(self, number: int) -> Batch:
         """A batch of one pair."""
@@ -154,13 +167,22 @@ class Crops:
         scale, top, left, mirror = rng.uniform(1, self.zoom), rng.random(), rng.random(), rng.random() < 0.5
         shown = [pair.references[i] for i in rng.permutation(len(pair.references))] if self.references else []
         window = _window(pair, self.resolution, scale, top, left)
-        return _read(pair, shown, self.references, window, self.resolution, mirror and self.flip)
+        batch = _read(pair, shown, self.references, window, self.resolution, mirror and self.flip, self.layers)
+        return permuted(batch, rng.permutation(3).tolist()) if self.permute else batch
 
 
-def centre(pair: Pair, resolution: tuple[int, int], references: int = 1) -> Batch:
+def permuted(batch: Batch, order: list[int]) -> Batch:
+    """The same batch with its colour channels in another order."""
+    colors = [*order, *(3 + 4 * layer + i for layer in range(batch.images.shape[1] // 4) for i in (*order, 3))]
+    return replace(
+        batch, images=batch.images[:, colors], photos=batch.photos[:, order], references=batch.references[:, :, order]
+    )
+
+
+def centre(pair: Pair, resolution: tuple[int, int], references: int = 1, layers: int = 0) -> Batch:
     """The central crop of a pair and of its first references, not mirrored: what validation looks at."""
     window = _window(pair, resolution, 1.0, 0.5, 0.5)
-    return _read(pair, list(pair.references), references, window, resolution, mirror=False)
+    return _read(pair, list(pair.references), references, window, resolution, mirror=False, layers=layers)
 
 
 @lru_cache(maxsize=4)
@@ -194,6 +216,7 @@ def _read(
     window: tuple[tuple[int, int], tuple[int, int]],
     resolution: tuple[int, int],
     mirror: bool,
+    layers: int,
 ) -> Batch:
     """The crops of a pair; ``shown`` references are repeated where there are fewer than ``count``."""
     (width, height), (top, left) = window
@@ -201,11 +224,15 @@ def _read(
     try:
         views = [read_image(path, (width, height)) for path in (pair.image, pair.target)]
         views += [_fitted(shown[i % len(shown)], width, height) for i in range(count)]
+        warped = [read_layer(path, (width, height)) for path in pair.layers[:layers]]
     except UserError as error:
         raise UserError(f"Pair {pair.id}: {error.fact}", error.limit, "Leave bad pairs out by --skip-bad") from error
-    crops = np.stack([view[box][:, ::-1] if mirror else view[box] for view in views])
-    tensors = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
-    return Batch(tensors[0][None], tensors[1][None], tensors[2:][None], [pair.prompt])
+    tensors = []
+    for view in [np.concatenate([views[0], *warped], 2), *views[1:]]:
+        crop = view[box][:, ::-1] if mirror else view[box]
+        tensors.append(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 255)
+    references = torch.stack(tensors[2:], 1) if count else tensors[1].new_zeros(1, 0, *tensors[1].shape[1:])
+    return Batch(tensors[0], tensors[1], references, [pair.prompt])
 
 
 def _fitted(path: Path, width: int, height: int) -> UInt8[np.ndarray, "H W 3"]:

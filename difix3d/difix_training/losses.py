@@ -76,6 +76,8 @@ def loss_terms(
     terms = {}
     if config.l2 > 0:
         terms["l2"] = config.l2 * l2(fixed, photo)
+    first = step % config.perceptual_every  # each place of the batch in its turn
+    fixed, photo = fixed[first :: config.perceptual_every], photo[first :: config.perceptual_every]
     if config.lpips > 0:
         assert network is not None
         terms["lpips"] = config.lpips * lpips(fixed, photo, network)

@@ -13,9 +13,10 @@ from difix3d.difix.pipeline import PROMPT, TIMESTEP, DifixPipeline
 from difix3d.difix.step import fix_views
 from difix3d.difix.vae import ADAPTER, DifixVAE
 from difix3d.difix.weights import fetch, has_skips, is_checkpoint, new_parts
-from difix3d.difix_training.config import MiniConfig, TrainDifixConfig
+from difix3d.difix_training.config import HEAD, MiniConfig, TrainDifixConfig
 
-HEAD = 32  # channels of an attention head of a mini network
+RENDER = 4.0
+"""Where a network that blends starts: with a logit of 2 for the render, which is kept almost as it is."""
 
 
 def start_pipeline(config: TrainDifixConfig) -> DifixPipeline:
@@ -39,15 +40,29 @@ def start_pipeline(config: TrainDifixConfig) -> DifixPipeline:
 def mini_difix(shape: MiniConfig) -> DifixPipeline:
     """A small Difix with random weights, without LoRA; one random embedding stands for the prompt."""
     unet: dict[str, Any] = UNET | {
+        "in_channels": shape.latent,
+        "out_channels": shape.latent,
         "block_out_channels": shape.unet_widths,
         "attention_head_dim": tuple(width // HEAD for width in shape.unet_widths),  # diffusers means their number
         "cross_attention_dim": shape.prompt_width,
-        "layers_per_block": shape.layers,
+        "layers_per_block": shape.blocks,
+        "norm_num_groups": shape.groups,
     }
-    vae: dict[str, Any] = VAE | {"block_out_channels": shape.vae_widths, "layers_per_block": shape.layers}
+    vae: dict[str, Any] = VAE | {
+        "in_channels": 3 + 4 * shape.layers,
+        "out_channels": 5 + shape.layers if shape.layers else 3,
+        "latent_channels": shape.latent,
+        "block_out_channels": shape.vae_widths,
+        "layers_per_block": shape.blocks,
+        "norm_num_groups": shape.groups,
+    }
     pipe = DifixPipeline(DifixVAE.build(vae, 0), UNet2DConditionModel(**unet), DDPMScheduler(**SCHEDULE))
+    decoder = pipe.vae.decoder
     for i in range(1, 5):
-        nn.init.kaiming_normal_(pipe.vae.decoder.get_submodule(f"skip_conv_{i}").weight)  # there is no VAE to keep
+        nn.init.kaiming_normal_(decoder.get_submodule(f"skip_conv_{i}").weight)  # there is no VAE to keep
+    if shape.layers:
+        nn.init.zeros_(decoder.conv_out.weight[3:])
+        decoder.conv_out.bias.data[3:] = torch.tensor([0.0, RENDER] + [0.0] * shape.layers)
     pipe.prompt_embeds[PROMPT] = torch.randn(8, shape.prompt_width)
     return pipe
 
@@ -75,7 +90,7 @@ class DifixStep(nn.Module):
 
     def forward(
         self,
-        images: Float[Tensor, "B 3 H W"],
+        images: Float[Tensor, "B K H W"],
         references: Float[Tensor, "B V 3 H W"],
         prompt_embeds: Float[Tensor, "B L D"],
     ) -> Float[Tensor, "B 3 H W"]:

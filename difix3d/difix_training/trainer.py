@@ -50,15 +50,15 @@ class DifixTrainer:
         self.accelerator = accelerator(config)
         self.main = self.accelerator.is_main_process
         self._open()
-        found = {
-            split: usable(pairs, config.references, config.skip_bad) for split, pairs in read_pairs(config.data).items()
-        }
+        pairs = read_pairs(config.data)
+        self.pipe = pipe or start_pipeline(config)
+        self.layers = self.pipe.vae.layers
+        found = {split: usable(some, config.references, config.skip_bad, self.layers) for split, some in pairs.items()}
         self.pairs = {split: good for split, (good, _) in found.items()}
         self.faults = [text for _, faults in found.values() for text in faults]
         if not self.pairs["train"]:
             raise UserError(f"{config.data} holds no pair to train on", 'They stand under "train"')
 
-        self.pipe = pipe or start_pipeline(config)
         device = self.accelerator.device
         self.lpips = LPIPS("vgg").to(device) if config.loss.lpips > 0 or config.loss.gram > 0 else None
         prompts = sorted({pair.prompt for pairs in self.pairs.values() for pair in pairs})
@@ -116,6 +116,8 @@ class DifixTrainer:
             references=config.references,
             zoom=config.zoom,
             flip=config.flip,
+            permute=config.permute,
+            layers=self.layers,
             seed=config.seed,
         )
         span = (self.first * config.accumulate, config.steps * config.accumulate)
@@ -165,7 +167,8 @@ class DifixTrainer:
         folder = self.folder / "eval" / f"step_{step:06d}"
         own = test[self.accelerator.process_index :: self.accelerator.num_processes]
         with self.averaged():
-            scores = validate(self.fix, own, config.resolution, config.references, self.lpips, folder, shown)
+            inputs = (config.resolution, config.references, self.layers)
+            scores = validate(self.fix, own, inputs, self.lpips, folder, shown)
         scores = sorted(gather_object(scores), key=lambda score: score.id)
         found = means(scores)
         self.accelerator.log({f"test/{name}": value for name, value in found.items()}, step)

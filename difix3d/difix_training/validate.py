@@ -30,22 +30,24 @@ class PairScore:
 def validate(
     fix: Callable[[Batch], Float[Tensor, "B 3 H W"]],
     pairs: Iterable[Pair],
-    resolution: tuple[int, int],
-    references: int,
+    inputs: tuple[tuple[int, int], int, int],
     lpips: LPIPS | None,
     folder: Path,
     pictures: frozenset[str] = frozenset(),
 ) -> list[PairScore]:
     """Fixes the central crop of each pair; writes those of the named pairs as ``folder/ID.png``.
 
+    Args:
+        inputs: (height, width) of the crops, how many references, and how many layers of warped ones.
+
     Numbers are of 8-bit images at the resolution that is trained at.
     """
     scores = []
     for pair in pairs:
-        batch = centre(pair, resolution, references)
+        batch = centre(pair, *inputs)
         fixed = fix(batch)
         render, photo, after = (
-            torch.from_numpy(to_uint8(x[0].permute(1, 2, 0))) for x in (batch.images, batch.photos, fixed)
+            torch.from_numpy(to_uint8(x[0, :3].permute(1, 2, 0))) for x in (batch.images, batch.photos, fixed)
         )
         distances = [None if lpips is None else lpips.score(image, photo) for image in (render, after)]
         scores.append(PairScore(pair.id, psnr(render, photo), psnr(after, photo), *distances))
@@ -56,8 +58,9 @@ def validate(
 
 
 def picture(batch: Batch, fixed: Float[Tensor, "1 3 H W"]) -> UInt8[np.ndarray, "H _ 3"]:
-    """Render, fixed, photo and the references of one pair, side by side."""
-    views = [batch.images[0], fixed[0], batch.photos[0], *batch.references[0]]
+    """Render, fixed, photo, the layers of warped references and the references of one pair, side by side."""
+    layers = batch.images[0, 3:].unflatten(0, (-1, 4))[:, :3]
+    views = [batch.images[0, :3], fixed[0], batch.photos[0], *layers, *batch.references[0]]
     rows = [to_uint8(view.permute(1, 2, 0)) for view in views]
     gap = np.full((rows[0].shape[0], GAP, 3), 255, np.uint8)
     return np.concatenate([part for row in rows for part in (row, gap)][:-1], 1)

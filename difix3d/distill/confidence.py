@@ -11,12 +11,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from difix3d.distill.references import References, coarse
+from difix3d.distill.references import SIDE, coarse
 from difix3d.geometry.warp import warp
-from difix3d.types import Degraded, View
+from difix3d.types import Degraded
 
-SIDE = 320
-"""Long side, in pixels, of the images that are compared."""
 WINDOW = 9
 """Pixels of such an image within which only the mean and the spread of the colours are compared, not their places: the
 rendered depth is not exact, and a sharp image a little beside its place must not seem worse than a blurred one."""
@@ -56,16 +54,12 @@ class Evidence:
 
 
 @torch.no_grad()
-def gather(
-    degraded: Degraded, fixed: Float[Tensor, "H W 3"], photos: Sequence[View], references: References
-) -> Evidence:
-    """Carries the photos to the novel camera and compares.
+def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Evidence:
+    """Carries the references to the novel camera and compares, at :data:`~difix3d.distill.references.SIDE` pixels.
 
     Args:
-        degraded: the render with its depth.
+        degraded: the render with its references; the nearest two or three are enough.
         fixed: what the fixer made of it.
-        photos: captured views; the nearest two or three are enough.
-        references: knows the depth that the photos' cameras see.
     """
     camera = coarse(degraded.camera, SIDE)
     size = (int(camera.height[0]), int(camera.width[0]))
@@ -73,10 +67,10 @@ def gather(
     depth = torch.nn.functional.interpolate(degraded.depth[None, None], size, mode="nearest")[0, 0]
     judged = torch.zeros(size, dtype=torch.bool, device=depth.device)
     errors = torch.full((2, *size), torch.inf, device=depth.device)
-    for photo in photos:
+    for photo, photo_depth in zip(degraded.references, degraded.reference_depths, strict=True):
         small = coarse(photo.camera, SIDE)
         image = _reduce(photo.image, (int(small.height[0]), int(small.width[0])))
-        warped, valid = warp(image, references.depth(photo.index, SIDE), small, depth, camera)
+        warped, valid = warp(image, photo_depth, small, depth, camera)
         expected = _moments(warped, valid)
         for i, other in enumerate((before, after)):
             distance = (_moments(other, valid) - expected).abs().sum(0).mean(0)

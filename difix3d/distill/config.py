@@ -32,7 +32,7 @@ class DistillConfig:
     alpha: float = 0.5
     """Novel pixels that the Gaussians cover less than this do not count, 0..1."""
     references: int = 1
-    """Photos that the fixer looks at beside each render; published weights are trained with one."""
+    """Photos that the fixer looks at beside each render, at most 3; published weights are trained with one."""
     gate: Literal["on", "off"] = "on"
     """`on`: a fix counts only where photos do not speak against it, and a round is kept only if photos left out of it
     do not get worse. `off`: every fixed pixel counts, as in the paper."""

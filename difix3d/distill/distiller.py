@@ -14,12 +14,9 @@ from torch import Tensor
 from difix3d.distill.confidence import Evidence, confidence, credit, gather
 from difix3d.distill.config import DistillConfig
 from difix3d.distill.novel import perturbed, toward
-from difix3d.distill.references import References, RenderFn, rendered_depth
+from difix3d.distill.references import References, RenderFn
 from difix3d.errors import UserError
 from difix3d.types import Cameras, Degraded, Fixer, PseudoViews, Scene, View
-
-WITNESSES = 3
-"""Photos that judge a fix."""
 
 
 @dataclass(frozen=True)
@@ -113,13 +110,13 @@ class Distiller:
             cameras = self.cameras(step, render)
         left_out = set(self.held_out(step))
         references = References(self.captured, [i for i in self.scene.train.tolist() if i not in left_out], render)
-        pending: deque[tuple[Degraded, list[View]]] = deque()
+        pending: deque[Degraded] = deque()
 
         def renders() -> Iterator[Degraded]:
             for i in range(len(cameras)):
                 with clock("render"):
-                    degraded, witnesses = self._render(cameras[i], render, references)
-                pending.append((degraded, witnesses))
+                    degraded = references.degraded(cameras[i], render(cameras[i]), self.photo)
+                pending.append(degraded)
                 yield degraded
 
         stream = self.fixer(renders())
@@ -130,14 +127,14 @@ class Distiller:
             if fixed is None or not pending:
                 fault = f"ended after {i} images" if fixed is None else f"gave a second image for render {i - 1}"
                 raise UserError(f"The fixer {fault}", f"There are {len(cameras)} renders, and one image for each")
-            degraded, witnesses = pending.popleft()
+            degraded = pending.popleft()
             self._check(fixed, degraded, i)
             with clock("weigh"):
                 before.append(_bytes(degraded.rgb))
                 after.append(_bytes(fixed))
                 covered.append((degraded.alpha >= self.config.alpha).float())
                 if self.config.gate == "on":
-                    evidence.append(gather(degraded, fixed, witnesses, references))
+                    evidence.append(gather(degraded, fixed))
             looked_at.append(degraded.references[0].index if degraded.references else -1)
             progress(i + 1, len(cameras))
         next(stream, None)  # ends the stream, so that the fixer can put its model away
@@ -153,14 +150,6 @@ class Distiller:
             step=step,
         )
         return Round(pseudo, tuple(before), seconds)
-
-    def _render(self, camera: Cameras, render: RenderFn, references: References) -> tuple[Degraded, list[View]]:
-        out = render(camera)
-        depth = rendered_depth(out)
-        best = references(camera, depth, max(WITNESSES, self.config.references))
-        photos = [self.photo(index) for index in best]
-        rgb, alpha = out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0]
-        return Degraded(camera, rgb, alpha, depth, tuple(photos[: self.config.references])), photos[:WITNESSES]
 
     def _check(self, fixed: Tensor, degraded: Degraded, number: int) -> None:
         if fixed.shape != degraded.rgb.shape or not fixed.isfinite().all():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from difix3d.geometry.poses import pose_distance
 from difix3d.geometry.warp import seen_by, unproject
-from difix3d.types import Cameras, Render
+from difix3d.types import Cameras, Degraded, Render, View
 
 RenderFn = Callable[[Cameras], Render]
 """The model, rendered: RGB, alpha and depth."""
@@ -16,6 +16,10 @@ RenderFn = Callable[[Cameras], Render]
 CANDIDATES = 8
 COARSE = 80
 """Long side, in pixels, of the depth maps that overlap is measured with."""
+SIDE = 320
+"""Long side, in pixels, of the depth maps that photos are carried by."""
+OFFERED = 3
+"""Photos that a fixer may look at, and that judge what it makes of a render."""
 
 
 class References:
@@ -46,6 +50,21 @@ class References:
         # those that see (nearly) as much as the best one come first, by distance; then the others, by overlap
         ranks = [(0.0, i) if overlap >= enough else (1 - overlap, i) for i, overlap in enumerate(overlaps)]
         return [near[i] for _, i in sorted(ranks)[:count]]
+
+    def degraded(self, camera: Cameras, out: Render, photo: Callable[[int], View], own: int = -1) -> Degraded:
+        """A render of a novel camera as fixers get it: with the best photos, and the depth that their cameras see.
+
+        Args:
+            camera: the single novel camera.
+            out: what it sees, with depth.
+            photo: gives a captured view by its index.
+            own: the index of a photo that must not be among them.
+        """
+        depth = rendered_depth(out)
+        best = [index for index in self(camera, depth, OFFERED + (own >= 0)) if index != own][:OFFERED]
+        depths = tuple(self.depth(index, SIDE) for index in best)
+        photos = tuple(photo(index) for index in best)
+        return Degraded(camera, out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0], depth, photos, depths)
 
     def depth(self, index: int, side: int) -> Float[Tensor, "H W"]:
         """Depth map of a captured camera, :func:`coarse` to ``side`` pixels; rendered once."""

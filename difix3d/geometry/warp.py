@@ -8,8 +8,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from difix3d.types import Cameras
+from difix3d.types import Cameras, Degraded
 
+COVERED = 0.5
+"""Alpha from which a rendered depth is taken for that of a surface."""
 TOLERANCE = 0.05
 """Difference in depth, as a share of the depth, up to which two cameras are taken to see the same surface."""
 
@@ -72,3 +74,27 @@ def warp(
         image.permute(2, 0, 1)[None], grid[None], "bilinear", "border", align_corners=False
     )
     return sampled[0].permute(1, 2, 0) * valid[..., None], valid
+
+
+@torch.no_grad()
+def warped_references(degraded: Degraded, count: int) -> Float[Tensor, "V H W 4"]:
+    """The references as the render's camera would see them, in layers, with alpha 1 where a layer is valid, else 0.
+
+    A pixel's first layer is the best reference that sees it, the second one the next best, and so on: where two agree,
+    the rendered depth is right; where no reference sees a pixel, all its layers are 0.
+
+    Args:
+        degraded: with its references, the best first, and their depth maps.
+        count: how many layers.
+    """
+    surface = torch.where(degraded.alpha > COVERED, degraded.depth, 0.0)
+    layers = degraded.rgb.new_zeros(count, *degraded.rgb.shape[:2], 4)
+    for photo, depth in zip(degraded.references, degraded.reference_depths, strict=True):
+        camera = photo.camera.resized(depth.shape[1], depth.shape[0])
+        warped, valid = warp(photo.image, depth, camera, surface, degraded.camera)
+        rest = torch.cat([warped, valid[..., None].to(warped)], -1)
+        for layer in layers:  # what a pixel of this layer has already goes on to the next layer
+            free = layer[..., 3:] == 0
+            layer.copy_(torch.where(free, rest, layer))
+            rest = torch.where(free, 0.0, rest)
+    return layers

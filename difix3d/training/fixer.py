@@ -6,8 +6,11 @@ from difix3d.errors import UserError
 from difix3d.types import Fixer
 
 
-def load_fixer(name: str, device: torch.device) -> Fixer | None:
+def load_fixer(name: str, device: torch.device, references: int = 1) -> Fixer | None:
     """Difix by hub id, folder or checkpoint, ready to run; ``none`` is ``None``.
+
+    Args:
+        references: photos that it looks at beside each render.
 
     Raises:
         UserError: the weights cannot be had; it names the ways out, as nothing is ever trained silently without them.
@@ -25,4 +28,4 @@ def load_fixer(name: str, device: torch.device) -> Fixer | None:
             "Pass --fixer FOLDER (downloaded elsewhere), --fixer with another hub id, or --fixer none for plain 3DGS",
         ) from error
     pipe.optimize(pipe.unet.dtype, compile=False)
-    return DifixFixer(pipe, device)
+    return DifixFixer(pipe, device, references=references)

@@ -103,7 +103,7 @@ def choose_fixer(asked: str | None, run: Run) -> tuple[Fixer | None, str]:
         UserError: the weights that were asked for cannot be had.
     """
     try:
-        fixer: Any = load_fixer(asked or run.config.fixer, run.gaussians.device)
+        fixer: Any = load_fixer(asked or run.config.fixer, run.gaussians.device, run.config.distill.references)
     except UserError as error:
         if asked is not None:
             raise
@@ -150,6 +150,4 @@ def choose_rows(
 
 def plus(run: Run, fixer: Fixer, photo: Callable[[int], View], *, trust: bool) -> RenderFn:
     """A model with the fixer behind it."""
-    device = run.gaussians.device
-    references = run.config.distill.references
-    return PostRender(run.render, fixer, run.scene, photo, trust=trust, references=references, device=device)
+    return PostRender(run.render, fixer, run.scene, photo, trust=trust, device=run.gaussians.device)

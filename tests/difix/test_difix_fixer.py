@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -41,6 +43,18 @@ def test_references_of_another_size_are_fitted(toy_scene, pipe):
     small, large = item(camera), item(camera, (64, 80))
     mixed = Degraded(camera, small.rgb, small.alpha, small.depth, large.references)
     assert next(DifixFixer(pipe)([mixed])).shape == (40, 48, 3)
+
+
+def test_it_looks_at_as_many_photos_as_it_is_told(toy_scene, pipe):
+    offered = item(toy_scene.cameras[0], references=3)
+    shown = {}
+    for count in (0, 1, 3):
+        fewer = replace(offered, references=offered.references[:count])
+        one, other = (next(DifixFixer(pipe, references=count)([x])) for x in (offered, fewer))
+        assert torch.equal(one, other)
+        shown[count] = one
+    assert not torch.equal(shown[1], shown[0])
+    assert not torch.equal(shown[1], shown[3])
 
 
 def test_the_stream_is_lazy_and_an_abandoned_one_cleans_up(toy_scene, pipe):

@@ -56,7 +56,7 @@ def test_pairs_in_the_published_format(curated):
     data = json.loads((curated.folder / "dataset.json").read_text())
     pairs = data["train"] | data["test"]
     assert pairs.keys() == curated.card.keys()
-    assert {name.split("_")[1] for name in pairs} == {"underfit", "cycle", "perturb", "sparse"}
+    assert {name.split("_")[1] for name in pairs} == {"underfit", "cycle", "perturb", "sparse", "apart"}
     for pair in pairs.values():
         assert pair.keys() == {"image", "target_image", "ref_image", "prompt"}
         assert pair["ref_image"] != pair["target_image"]

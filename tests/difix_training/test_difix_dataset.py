@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.difix_training.dataset import Crops, centre, join, numbers, read_pairs, stream, usable
+from difix3d.difix_training.dataset import Crops, centre, join, numbers, permuted, read_pairs, stream, usable
 from difix3d.errors import UserError
 from difix3d.images import write_image
 
@@ -155,3 +155,46 @@ def test_samples_follow_from_seed_and_number(folder):
     assert {len(set(batch.prompts)) for batch in batches} == {2}  # two pairs: each turn has both
     other = Crops(pairs, (16, 16), seed=2)
     assert not torch.equal(join([other[0], other[1]]).images, batches[0].images)
+
+
+@pytest.fixture
+def layered(tmp_path):
+    """One pair with two layers of warped references: the second sees only the right half."""
+    for name, blue in (("bad", 10), ("good", 80)):
+        write_image(tmp_path / f"{name}.png", grid(60, 40, blue))
+    for name, first in (("0", 0), ("1", 30)):
+        layer = np.concatenate([grid(60, 40, 200), np.full((40, 60, 1), 255, np.uint8)], 2)
+        layer[:, :first] = 0
+        write_image(tmp_path / f"{name}.png", layer)
+    pair = {"image": "bad.png", "target_image": "good.png", "warp_image": ["0.png", "1.png"]}
+    save(tmp_path, {"train": {"a": pair}})
+    return read_pairs(tmp_path / "pairs.json")["train"]
+
+
+def test_layers_stay_in_register_with_the_render(layered):
+    crops = Crops(layered, (24, 32), references=0, layers=2, zoom=1.5, seed=1)
+    for number in range(6):
+        batch = crops[number]
+        assert batch.images.shape == (1, 11, 24, 32)
+        render, first, second = batch.images[0, :3], batch.images[0, 3:7], batch.images[0, 7:]
+        assert (first[3] == 1).all()
+        assert torch.allclose(first[:2], render[:2], atol=0.03)  # red and green are the place
+        seen = second[3] == 1
+        assert torch.equal(seen, second[:3].amax(0) > 0)
+        assert torch.allclose(second[:2, seen], render[:2, seen], atol=0.03)
+
+
+def test_colours_are_permuted_alike_in_all_pictures(layered):
+    batch = centre(layered[0], (24, 32), references=0, layers=2)
+    other = permuted(batch, [2, 0, 1])
+    assert torch.equal(other.images[:, :3], batch.images[:, [2, 0, 1]])
+    assert torch.equal(other.images[:, 7:], batch.images[:, [9, 7, 8, 10]])
+    assert torch.equal(other.photos, batch.photos[:, [2, 0, 1]])
+    crops = Crops(layered, (24, 32), references=0, layers=2, permute=True)
+    orders = {tuple(crops[n].photos[0].flatten(1).std(1).argsort().tolist()) for n in range(20)}
+    assert len(orders) > 2
+
+
+def test_too_few_layers_are_named(layered):
+    with pytest.raises(UserError, match=r"Pair a has 2 layers in warp_image, and 3 are needed"):
+        usable(layered, 0, layers=3)

@@ -17,6 +17,7 @@ from difix3d.cli.train_difix import parse
 from difix3d.difix import DifixPipeline
 from difix3d.difix_training import publish
 from difix3d.difix_training.config import DifixLossConfig, DifixOptimConfig, MiniConfig, TrainDifixConfig
+from difix3d.difix_training.dataset import centre
 from difix3d.difix_training.start import DifixStep, mini_difix, start_pipeline
 from difix3d.difix_training.trainer import DifixTrainer, evenly, learning_rate
 from difix3d.errors import UserError
@@ -63,6 +64,31 @@ def config(pairs, tmp_path):
 
 def weights(trainer):
     return {name: p.detach().clone() for name, p in trainer.trained.items()}
+
+
+def test_a_network_that_blends_starts_from_the_render_and_learns_from_warped_references(pairs, config):
+    """The layer of a pair is its photo, in the upper half: there the fixed image becomes it."""
+    content = json.loads(pairs.read_text())
+    for entries in content.values():
+        for entry in entries.values():
+            photo = read_image(pairs.parent / entry["target_image"])
+            layer = np.concatenate([photo, np.full((*photo.shape[:2], 1), 255, np.uint8)], 2)
+            layer[18:] = 0
+            entry["warp_image"] = [entry["target_image"].replace("good", "layer")]
+            write_image(pairs.parent / entry["warp_image"][0], layer)
+    data = pairs.parent / "layered.json"
+    data.write_text(json.dumps(content))
+    mini = replace(SMALL, layers=1, latent=8)
+    trainer = DifixTrainer(replace(config, data=data, mini=mini, references=0, permute=True, steps=60))
+    batch = trainer.batches().__next__()
+    before = trainer.fix(batch)
+    assert (before - batch.images[:, :3]).abs().mean() < 0.15
+    trainer.train()
+    batch = centre(trainer.pairs["test"][0], (32, 32), references=0, layers=1)
+    error = (trainer.fix(batch) - batch.photos).abs().mean((0, 1))
+    was = (batch.images[:, :3] - batch.photos).abs().mean((0, 1))
+    seen = batch.images[0, 6] == 1
+    assert error[seen].mean() < 0.6 * was[seen].mean()
 
 
 def equal(a, b):
@@ -266,7 +292,11 @@ def test_command_line(tmp_path):
         ({"resolution": (60, 64)}, r"--resolution is 60 64.*multiples of 8"),
         ({"zoom": 0.5}, r"--zoom is 0.5"),
         ({"steps": 0}, r"steps is 0"),
-        ({"mini": MiniConfig(unet_widths=(16, 32, 32, 32))}, r"four multiples of 32"),
+        ({"loss": DifixLossConfig(perceptual_every=2)}, r"perceptual-every is 2.*in a batch, 1"),
+        (
+            {"mini": MiniConfig(unet_widths=(16, 32, 32, 32))},
+            r"four multiples of the 8 groups; those of the UNet",
+        ),
     ],
 )
 def test_bad_options(options, message):

@@ -1,5 +1,7 @@
 """What photos say of a fix, where the render, the fix and the photos are known exactly."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,24 +9,21 @@ from difix3d.distill import confidence as module
 from difix3d.distill.confidence import credit, gather, share_of_fix
 from difix3d.distill.references import References
 from difix3d.scene import Views
-from difix3d.types import Degraded
 
 SIZE = (40, 48)
 
 
 @pytest.fixture
-def witness(toy_scene, render):
-    return References(toy_scene.cameras, toy_scene.train.tolist(), render)
-
-
-@pytest.fixture
 def case(toy_scene, render):
-    """A test camera of the toy scene: its exact render, and the photos beside it."""
+    """A test camera of the toy scene: its exact render, with the photos beside it."""
     camera = toy_scene.cameras[2]
-    out = render(camera)
-    views = Views(toy_scene)
-    item = Degraded(camera, out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0], out.depth[0, ..., 0])
-    return item, [views[1], views[3]]
+    references = References(toy_scene.cameras, toy_scene.train.tolist(), render)
+    return references.degraded(camera, render(camera), Views(toy_scene).__getitem__)
+
+
+def alone(item):
+    """The same render where no photo sees it."""
+    return replace(item, references=(), reference_depths=())
 
 
 def confidence(evidence, size):
@@ -37,59 +36,59 @@ def solid(item):
     return item.alpha > 0.9
 
 
-def test_an_honest_fix_is_believed(case, witness):
-    item, photos = case
-    evidence = gather(item, item.rgb, photos, witness)
+def test_an_honest_fix_is_believed(case):
+    item = case
+    evidence = gather(item, item.rgb)
     assert evidence.judged.float().mean() > 0.3
     assert (confidence(evidence, SIZE)[solid(item)] > 0.99).all()
 
 
 @pytest.mark.parametrize("harm", ["colors", "dark", "noise"])
-def test_a_fix_that_contradicts_the_photos_is_not(case, witness, harm):
-    item, photos = case
+def test_a_fix_that_contradicts_the_photos_is_not(case, harm):
+    item = case
     noise = torch.randn(*SIZE, 3, generator=torch.Generator().manual_seed(0))
     fixed = {"colors": item.rgb[..., [1, 2, 0]], "dark": item.rgb * 0.3, "noise": (item.rgb + noise).clamp(0, 1)}[harm]
-    harmed, honest = (confidence(gather(item, image, photos, witness), SIZE) for image in (fixed, item.rgb))
+    harmed, honest = (confidence(gather(item, image), SIZE) for image in (fixed, item.rgb))
     assert honest[solid(item)].mean() > 0.99
     assert harmed.max() == 0
 
 
-def test_a_repair_of_a_broken_render_is_believed(case, witness):
-    item, photos = case
-    broken = Degraded(item.camera, item.rgb * 0.3 + 0.5, item.alpha, item.depth)
-    evidence = gather(broken, item.rgb, photos, witness)
+def test_a_repair_of_a_broken_render_is_believed(case):
+    item = case
+    broken = replace(item, rgb=item.rgb * 0.3 + 0.5)
+    evidence = gather(broken, item.rgb)
     weights = confidence(evidence, SIZE)  # 48 pixels wide, the evidence is not reduced
     assert (weights[evidence.judged & solid(item)] > 0.99).all()
     assert (weights[solid(item)] > 0.6).all()
 
 
-def test_where_no_photo_sees_the_fix_loses_weight_with_its_change(case, witness):
-    item, _ = case
-    unseen = gather(item, item.rgb.flip(-1), [], witness)
+def test_where_no_photo_sees_the_fix_loses_weight_with_its_change(case):
+    item = case
+    unseen = gather(alone(item), item.rgb.flip(-1))
     assert not unseen.judged.any()
     weights = confidence(unseen, SIZE)
     assert weights.max() <= 1
-    assert torch.allclose(confidence(gather(item, item.rgb, [], witness), SIZE), torch.ones(SIZE))
+    assert torch.allclose(confidence(gather(alone(item), item.rgb), SIZE), torch.ones(SIZE))
     assert weights.mean() < 1
 
 
-def test_a_trusting_blend_keeps_what_was_right_and_takes_what_was_wrong(case, witness):
-    item, photos = case
-    right = share_of_fix(gather(item, item.rgb, photos, witness), SIZE, 1.0)
-    broken = Degraded(item.camera, item.rgb * 0.2 + 0.4, item.alpha, item.depth)
-    wrong = share_of_fix(gather(broken, item.rgb, photos, witness), SIZE, 1.0)
+def test_a_trusting_blend_keeps_what_was_right_and_takes_what_was_wrong(case):
+    item = case
+    right = share_of_fix(gather(item, item.rgb), SIZE, 1.0)
+    broken = replace(item, rgb=item.rgb * 0.2 + 0.4)
+    wrong = share_of_fix(gather(broken, item.rgb), SIZE, 1.0)
     assert wrong[solid(item)].mean() > 0.7
     assert right[solid(item)].mean() < 0.6 * wrong[solid(item)].mean()
-    unseen = gather(item, item.rgb, [], witness)
+    unseen = gather(alone(item), item.rgb)
     assert torch.equal(share_of_fix(unseen, SIZE, 0.8), torch.full(SIZE, 0.8))
     assert share_of_fix(unseen, SIZE, 0.5).max() == 0
 
 
-def test_a_fix_that_hardly_any_photo_sees_has_the_credit_of_its_round(case, witness):
-    item, photos = case
-    unseen = gather(item, item.rgb, [], witness)
+def test_a_fix_that_hardly_any_photo_sees_has_the_credit_of_its_round(case):
+    item = case
+    unseen = gather(alone(item), item.rgb)
     assert torch.equal(module.confidence(unseen, SIZE, 0.8), torch.full(SIZE, 0.8))
     assert module.confidence(unseen, SIZE, 0.3).max() == 0
-    harm = gather(item, 1 - item.rgb, photos, witness)
-    assert credit([harm]) < credit([harm, gather(item, item.rgb, photos, witness)]) < 1
+    harm = gather(item, 1 - item.rgb)
+    assert credit([harm]) < credit([harm, gather(item, item.rgb)]) < 1
     assert credit([unseen]) == 1

@@ -1,13 +1,14 @@
 """Warping by depth, on a plane whose image any camera knows."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from difix3d.geometry.poses import look_at
-from difix3d.geometry.warp import project, seen_by, unproject, warp
-from difix3d.types import Cameras
+from difix3d.geometry.warp import project, seen_by, unproject, warp, warped_references
+from difix3d.types import Cameras, Degraded, View
 
 W, H = 64, 48
 UP = torch.tensor([0.0, -1.0, 0.0])
@@ -74,3 +75,50 @@ def test_valid_share_is_the_overlap_of_the_views(share):
     image, depth = plane(target)
     valid = warp(image, image_depth, source, depth, target)[1]
     assert math.isclose(float(valid.float().mean()), 1 - share, abs_tol=0.02)
+
+
+def three_photos(target: Cameras, *sources: Cameras) -> Degraded:
+    """A render of the plane, whose references show it from other sides, each in a colour of its own (blue)."""
+    views, depths = [], []
+    for i, source in enumerate(sources):
+        image, depth = plane(source)
+        blue = torch.full((H, W, 1), (i + 1) / 4)
+        views.append(View(source, torch.cat([image.abs(), blue], -1), f"photo {i}", i))
+        depths.append(depth)
+    _, depth = plane(target)
+    return Degraded(target, torch.zeros(H, W, 3), torch.ones(H, W), depth, tuple(views), tuple(depths))
+
+
+def layers_in_loops(degraded: Degraded, count: int) -> torch.Tensor:
+    """For each pixel: what the references show that see it, in their order."""
+    warps = [
+        warp(view.image, depth, view.camera, degraded.depth, degraded.camera)
+        for view, depth in zip(degraded.references, degraded.reference_depths, strict=True)
+    ]
+    layers = torch.zeros(count, H, W, 4)
+    for row in range(H):
+        for column in range(W):
+            seen = [image[row, column] for image, valid in warps if valid[row, column]]
+            for layer, color in enumerate(seen[:count]):
+                layers[layer, row, column] = torch.cat([color, torch.ones(1)])
+    return layers
+
+
+def test_layers_hold_the_references_that_see_a_pixel_in_their_order():
+    degraded = three_photos(camera(0.2), camera(-1.2), camera(1.5), camera(0.9, 0.5))
+    layers = warped_references(degraded, 2)
+    assert torch.equal(layers, layers_in_loops(degraded, 2))
+    shown = {round(4 * value, 3) for value in layers[0, ..., 2].unique().tolist()}
+    assert {1.0, 2.0} <= shown  # where the first does not look, the second comes forward
+    assert (layers[1, ..., 3] <= layers[0, ..., 3]).all()
+    assert (layers[layers[..., 3] == 0] == 0).all()
+
+
+def test_layers_are_empty_where_nothing_is_covered_or_offered():
+    degraded = three_photos(camera(0.2), camera(-0.5))
+    alpha = torch.ones(H, W)
+    alpha[:, : W // 2] = 0.3
+    half = warped_references(replace(degraded, alpha=alpha), 1)
+    assert half[:, :, : W // 2].max() == 0
+    assert half[0, :, W // 2 :, 3].mean() > 0.5
+    assert warped_references(replace(degraded, references=(), reference_depths=()), 2).shape == (2, H, W, 4)

@@ -42,7 +42,10 @@ COLUMNS = (
     "image",
     "target_image",
     "ref_image",
+    "warp_image",
 )
+LISTS = ("ref_image", "warp_image")
+"""Columns that hold several files."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,7 @@ def assemble(folder: Path, *, test_share: float = 0.1, test_scenes: Sequence[str
             "image": row["image"],
             "target_image": row["target_image"],
             "ref_image": references[0] if len(references) == 1 else references,
+            **({"warp_image": row["warp_image"]} if row["warp_image"] else {}),
             "prompt": prompts[row["scene"]],
         }
     names = {split: sorted({row[held_out[0]] for row in card.values() if row["split"] == split}) for split in data}
@@ -196,7 +200,8 @@ def _card(parts: dict[Any, Any], held_out: tuple[str, set[str]]) -> dict[str, di
             row["split"] = "test" if row[by] in names else "train"
             for key in ("image", "target_image"):
                 row[key] = f"{scene}/{row[key]}"
-            row["ref_image"] = [f"{scene}/{path}" for path in row["ref_image"]]
+            for key in LISTS:
+                row[key] = [f"{scene}/{path}" for path in row.get(key, [])]
             card[f"{scene}_{strategy}_{Path(pair['image']).stem}"] = row
     return card
 
@@ -206,7 +211,7 @@ def _csv(card: dict[str, dict[str, Any]]) -> str:
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     for name, row in card.items():
-        writer.writerow({"id": name, **row, "ref_image": " ".join(row["ref_image"])})
+        writer.writerow({"id": name, **row, **{key: " ".join(row[key]) for key in LISTS}})
     return text.getvalue()
 
 

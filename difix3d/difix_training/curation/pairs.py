@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from difix3d.difix_training.curation.workshop import Model, Workshop
-from difix3d.distill.references import References, rendered_depth
+from difix3d.distill.references import References
 from difix3d.geometry.poses import pose_distance
+from difix3d.geometry.warp import warped_references
 from difix3d.images import to_uint8, write_image
 from difix3d.metrics import LPIPS, psnr
 from difix3d.types import View
@@ -26,6 +27,7 @@ class Pair:
         psnr: of the render, in dB, on the pixels that count.
         distance: to the nearest camera that the model was trained on: scene units plus radians.
         image, target_image, ref_image: files, relative to the scene's folder.
+        warp_image: layers of references carried into the render, likewise; perhaps none.
         lpips: VGG; ``None`` if it was not asked for.
     """
 
@@ -37,6 +39,7 @@ class Pair:
     image: str
     target_image: str
     ref_image: tuple[str, ...]
+    warp_image: tuple[str, ...] = ()
     lpips: float | None = None
 
     def to_dict(self) -> dict:
@@ -71,9 +74,11 @@ def make_pairs(
             if not recipe.psnr_min <= quality <= recipe.psnr_max:
                 filtered["perfect" if quality > recipe.psnr_max else "hopeless"] += 1
                 continue
-            near = references(view.camera, rendered_depth(out), recipe.references + 1)
-            chosen = [index for index in near if index != view.index][: recipe.references]
+            degraded = references.degraded(view.camera, out, shop.views.__getitem__, own=view.index)
             write_image(renders / f"{number:05d}.png", render.numpy())
+            warps = [f"{name}/{number:05d}_{layer}.png" for layer in range(recipe.warps)]
+            for path, layer in zip(warps, warped_references(degraded, recipe.warps), strict=True):
+                write_image(renders.parent / path, layer)
             yield Pair(
                 photo=view.name,
                 step=model.step,
@@ -84,7 +89,8 @@ def make_pairs(
                 ),
                 image=f"{name}/{number:05d}.png",
                 target_image=save_photo(view, scene_folder),
-                ref_image=tuple(save_photo(shop.views[index], scene_folder) for index in chosen),
+                ref_image=tuple(save_photo(photo, scene_folder) for photo in degraded.references[: recipe.references]),
+                warp_image=tuple(warps),
                 lpips=None if lpips is None else round(lpips(render, photo), 4),
             )
             number += 1

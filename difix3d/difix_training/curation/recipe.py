@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 
+from difix3d.distill.references import OFFERED
 from difix3d.errors import UserError
 from difix3d.training.config import PRESETS, TrainConfig
 from difix3d.training.configfile import merge
@@ -28,7 +29,7 @@ class Recipe:
     seed: int = 0
     """Of everything random. On a CPU, equal seeds give equal bits."""
     every: int = 3
-    """sparse: train on every n-th photo, render the others."""
+    """sparse: train on every n-th photo, render the others; apart: on one n-th of them, neighbours."""
     underfit: tuple[float, ...] = (0.25, 0.5, 0.75)
     """underfit: shares of the schedule after which the model is rendered."""
     shift: float = 0.3
@@ -39,6 +40,9 @@ class Recipe:
     """At most so many renders for each scene and strategy; 0 for all."""
     references: int = 1
     """Reference photos of each pair."""
+    warps: int = 0
+    """Layers of reference photos carried into the render by its depth, written beside each pair: what difix-mini looks
+    at. 0 for none, as in the published data."""
     psnr_min: float = 10.0
     """Pairs below this PSNR in dB are hopeless: nothing in the render says what to make of it."""
     psnr_max: float = 36.0
@@ -64,7 +68,8 @@ class Recipe:
             "--shift": (self.shift, "It must be above 0", self.shift > 0),
             "--perturbations": (self.perturbations, "It must be 1 or more", self.perturbations >= 1),
             "--max-pairs": (self.max_pairs, "It must be 0 (all) or more", self.max_pairs >= 0),
-            "--references": (self.references, "It must be 1 or more", self.references >= 1),
+            "--references": (self.references, f"It lies in 1..{OFFERED}", 1 <= self.references <= OFFERED),
+            "--warps": (self.warps, "It must be 0 (none) or more", self.warps >= 0),
             "--max-steps": (self.max_steps, "It must be 4 or more", self.max_steps is None or self.max_steps >= 4),
             "--psnr-min": (
                 self.psnr_min,

@@ -1,6 +1,7 @@
 """The ways to bad models: each yields them, for the photos that they are to be compared with.
 
-The first four are the paper's (Difix3D+, section 4.1 and the supplement); the fifth needs no further training.
+Four are the paper's (Difix3D+, section 4.1 and the supplement). ``perturb`` needs no further training; ``apart`` leaves
+whole sides of a scene unseen, as captures do whose far views are to be repaired.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from difix3d.difix_training.curation.perturb import damage
+from difix3d.difix_training.curation.perturb import damage, neighbours
 from difix3d.difix_training.curation.workshop import Model, Workshop
 from difix3d.geometry.poses import pose_distance
 from difix3d.images import write_image
@@ -78,6 +79,19 @@ def sparse(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
     yield Model(render, course.cameras, kept, show, shop.steps, f"{len(kept)} photos")
 
 
+def apart(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
+    """Trains on neighbouring photos, one in ``every``; renders the others, far and near."""
+    count = max(FEWEST, len(shop.photos) // shop.recipe.every)
+    if count >= len(shop.photos):
+        raise NotForThisScene(f"{count} photos are needed to train on, and others to render, of {len(shop.photos)}")
+    near = neighbours(shop.scene.cameras[shop.photos], int(rng.integers(len(shop.photos))), count)
+    kept = [shop.photos[i] for i in near]
+    course = shop.course(kept)
+    show = shop.some(sorted(set(shop.photos) - set(kept)), rng)
+    render = course.render(course.at(shop.steps))
+    yield Model(render, course.cameras, kept, show, shop.steps, f"{count} neighbours")
+
+
 def cross(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
     """Trains on one camera of a rig; renders the others."""
     cameras = rig(shop.scene)
@@ -98,6 +112,7 @@ STRATEGIES: dict[str, Strategy] = {
     "cycle": cycle,
     "perturb": perturb,
     "sparse": sparse,
+    "apart": apart,
     "cross": cross,
 }
 """In the order in which they are done: the first three go on with one training."""
