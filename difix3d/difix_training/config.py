@@ -32,7 +32,7 @@ class DifixOptimConfig:
     """AdamW."""
 
     lr: float = 2e-5
-    """Learning rate. From scratch (--init mini) take about 5e-4."""
+    """Learning rate. From scratch take about 5e-4."""
     schedule: Literal["constant", "cosine"] = "constant"
     """What the learning rate does after its warm-up; cosine falls to zero at the last step."""
     warmup: int = 500
@@ -47,11 +47,11 @@ class DifixOptimConfig:
 
 @dataclass(frozen=True)
 class MiniConfig:
-    """Shape of a network trained from scratch (--init mini)."""
+    """Shape of a network trained from scratch (--init scratch)."""
 
     unet_widths: tuple[int, ...] = (64, 96, 128, 128)
     """Channels of the UNet's four stages: multiples of the groups and of the attention heads (32)."""
-    vae_widths: tuple[int, ...] = (24, 48, 64, 96)
+    vae_widths: tuple[int, ...] = (16, 32, 64, 96)
     """Channels of the VAE's four stages: multiples of the groups."""
     groups: int = 8
     """Groups of the normalisation layers."""
@@ -86,8 +86,8 @@ class TrainDifixConfig:
     """Go on with the run in --output-dir, as it was configured; --steps may be raised."""
 
     init: str = "stabilityai/sd-turbo"
-    """Where to start: hub id or folder of SD-Turbo (fresh skips and LoRA) or of a Difix, a .pkl checkpoint, or "mini"
-    for a small network from scratch."""
+    """Where to start: hub id or folder of SD-Turbo (fresh skips and LoRA) or of a Difix, a .pkl checkpoint, "scratch"
+    for a small network of random weights (--mini), or "mini" for the trained one in the package."""
     base: str = "stabilityai/sd-turbo"
     """What a .pkl checkpoint was trained from."""
     lora_rank: int = 4
@@ -135,6 +135,8 @@ class TrainDifixConfig:
     """How many of them are written as pictures."""
     tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
 
+    save_as: Literal["fp32", "fp16"] = "fp32"
+    """Number format of the result."""
     push_to_hub: str | None = None
     """Hub id (NAME/REPOSITORY) that the result is uploaded to at the end, with its model card."""
     private: bool = True

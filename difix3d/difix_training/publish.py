@@ -6,14 +6,19 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+from safetensors.torch import load_file, save_file
 
 from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix_training.config import TrainDifixConfig
+from difix3d.difix_training.start import SCRATCH
 from difix3d.errors import UserError
 
 
-def export(pipe: DifixPipeline, folder: Path, card: str) -> None:
+def export(pipe: DifixPipeline, folder: Path, card: str, half: bool = False) -> None:
     """Writes the model and its card; a folder of that name is replaced only once the new one is whole.
+
+    Args:
+        half: write numbers of 16 bits; the pipeline itself stays as it is.
 
     Raises:
         UserError: the disk is full or cannot be written to; the old folder is untouched then.
@@ -22,6 +27,8 @@ def export(pipe: DifixPipeline, folder: Path, card: str) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     try:
         pipe.save_pretrained(partial)
+        for path in partial.rglob("*.safetensors") if half else ():
+            save_file({key: value.half() for key, value in load_file(path).items()}, path, {"format": "pt"})
         (partial / "README.md").write_text(card, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
@@ -40,9 +47,14 @@ def export(pipe: DifixPipeline, folder: Path, card: str) -> None:
 
 def model_card(config: TrainDifixConfig, step: int, pairs: dict[str, int], scores: dict[str, float]) -> str:
     """The text of the card: how the model came to be, and what it does on the test pairs."""
-    scratch = config.init == "mini"
+    scratch, layers = config.init == SCRATCH, config.mini.layers
     licence = "apache-2.0" if scratch else "other"
     hub = not scratch and not Path(config.init).exists()
+    sees = f"with {config.references or 'no'} reference photo(s) beside each"
+    use = "pipe(image=render, ref_image=photo).images[0]"
+    if scratch and layers:
+        sees = f"looking at reference photos that the rendered depth carries into the render, in {layers} layers"
+        use = "fixed = pipe.fix(renders, layers=layers)  # difix3d.geometry.warp.warped_references"
     head = ["library_name: diffusers", f"license: {licence}", "pipeline_tag: image-to-image"]
     head += [f"base_model: {config.init}"] if hub else []
     head += ["tags: [difix, difix3d, novel-view-synthesis, gaussian-splatting]"]
@@ -65,13 +77,12 @@ def model_card(config: TrainDifixConfig, step: int, pairs: dict[str, int], score
 ---
 # A Difix
 
-Cleans renders of 3D reconstructions in one diffusion step, with {config.references or "no"} reference photo(s) beside
-each. Trained {origin} with [difix3d](https://pypi.org/project/difix3d/).
+Cleans renders of 3D reconstructions in one diffusion step, {sees}. Trained {origin} with [difix3d](https://pypi.org/project/difix3d/).
 {rights}
 ```python
 from difix3d.difix import load_difix
 pipe = load_difix("THIS_FOLDER_OR_HUB_ID")
-pipe(image=render, ref_image=photo).images[0]
+{use}
 ```
 
 ## Training

@@ -15,6 +15,8 @@ from difix3d.difix.vae import ADAPTER, DifixVAE
 from difix3d.difix.weights import fetch, has_skips, is_checkpoint, new_parts
 from difix3d.difix_training.config import HEAD, MiniConfig, TrainDifixConfig
 
+SCRATCH = "scratch"
+"""The name of a network of random weights."""
 RENDER = 4.0
 """Where a network that blends starts: with a logit of 2 for the render, which is kept almost as it is."""
 
@@ -27,7 +29,7 @@ def start_pipeline(config: TrainDifixConfig) -> DifixPipeline:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        if config.init == "mini":
+        if config.init == SCRATCH:
             return mini_difix(config.mini)
         if is_checkpoint(config.init):
             return DifixPipeline.from_pretrained(config.init, base=config.base)

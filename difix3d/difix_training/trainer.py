@@ -300,7 +300,7 @@ class DifixTrainer:
         target = self.folder / "difix"
         counts = {split: len(pairs) for split, pairs in self.pairs.items()}
         with self.averaged():
-            export(self.pipe, target, model_card(self.config, step, counts, scores))
+            export(self.pipe, target, model_card(self.config, step, counts, scores), self.config.save_as == "fp16")
         bar.print(f"the model: {target}")
         if step < self.config.steps:
             bar.print(f"stopped at step {step:,}; go on with: --resume --output-dir {self.folder}")

@@ -47,7 +47,7 @@ def config(pairs, tmp_path):
     return TrainDifixConfig(
         data=pairs,
         output_dir=tmp_path / "run",
-        init="mini",
+        init="scratch",
         mini=SMALL,
         resolution=(32, 32),
         steps=4,
