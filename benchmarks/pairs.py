@@ -113,7 +113,7 @@ def main() -> None:
             "device": device_name(torch.device("cpu")),
             "torch": torch.__version__,
         }
-        chosen = {key: value for key, value in asdict(options).items() if key in ("weights", "count")}
+        chosen = {"weights": options.weights, "count": options.count}
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(facts | chosen | {"rows": rows}, indent=1), encoding="utf-8")
 
