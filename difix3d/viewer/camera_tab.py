@@ -95,7 +95,7 @@ class CameraTab:
         self.size.on_update(lambda _: self._resize())
         self.compare.on_update(lambda _: changed())
         steps.on_click(lambda event: notice.attempt(lambda: self.go(1 if event.target.value == "next" else -1)))
-        client.camera.on_update(lambda _: self._moved())
+        client.camera.on_update(lambda _: notice.attempt(self._moved))
         self.refresh()
 
     @property

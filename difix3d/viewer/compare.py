@@ -24,7 +24,7 @@ def split(left: Image, right: Image, share: float) -> Image:
     return both
 
 
-def compared(mode: Comparison, render: Image, photo: Image, tick: int) -> Image:
+def compared(mode: Comparison, render: Image, photo: Image, tick: int) -> Float[Tensor, "_ _ 3"]:
     """A render and a photo of the same size, as the mode shows them; ``blink`` by whether ``tick`` is odd."""
     if mode == "photo" or (mode == "blink" and tick % 2):
         return photo

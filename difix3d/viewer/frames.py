@@ -46,6 +46,11 @@ class FrameLoop(threading.Thread):
                 self._moved = time.monotonic()
             self._changed.notify()
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing is to be drawn any more."""
+        return self._closed
+
     def close(self) -> None:
         """Ends the thread after the frame that it is at."""
         with self._changed:

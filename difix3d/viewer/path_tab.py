@@ -44,12 +44,20 @@ class PathTab:
         desk: has the fixer; ``None`` without one.
         notice: tells the client something.
         things: node ``/things``, which the path hangs below.
+        trust: whether fixed frames keep what photos agree with.
     """
 
     def __init__(
-        self, client: viser.ClientHandle, stage: Stage, desk: FixDesk | None, notice: Notice, things: viser.FrameHandle
+        self,
+        client: viser.ClientHandle,
+        stage: Stage,
+        desk: FixDesk | None,
+        notice: Notice,
+        things: viser.FrameHandle,
+        *,
+        trust: Callable[[], bool],
     ):
-        self._things = things
+        self._things, self._trust = things, trust
         self._client, self._stage, self._desk, self._notice = client, stage, desk, notice
         self._keys: list[tuple[Tensor, float]] = []
         self._loaded: CameraPath | None = None
@@ -185,7 +193,7 @@ class PathTab:
 
     def _fixed(self, gaussians: Gaussians, cameras: Iterator[Cameras]) -> Iterator[Float[Tensor, "H W 3"]]:
         assert self._desk is not None
-        post: PostRender = self._desk.model(gaussians, trust=True)
+        post: PostRender = self._desk.model(gaussians, self._trust())
         return post.stream(cameras)
 
     def _recorded(self, frames: int, width: int, height: int) -> Cameras:

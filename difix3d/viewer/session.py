@@ -90,7 +90,7 @@ class Session:
         with tabs.add_tab("Cameras", viser.Icon.CAMERA):
             self.cameras = CameraTab(client, stage, monitor, self.loop.wake, self.notice, things)
         with tabs.add_tab("Path", viser.Icon.ROUTE):
-            self.path = PathTab(client, stage, desk, self.notice, things)
+            self.path = PathTab(client, stage, desk, self.notice, things, trust=lambda: self.view.trust.value)
         with tabs.add_tab("Training" if live else "Run", viser.Icon.CHART_LINE):
             self.training = TrainingTab(client, monitor, self.notice)
         self._splats = Splats(client)
@@ -195,6 +195,7 @@ class Session:
         If it is not there it is asked for, and what waited before is dropped.
         """
         if self.desk is None or self.view.fixing.value == "off":
+            self.view.show_reference(None)
             return None, None
         key = (*frame.key, self.view.trust.value)
         if self._fix is None or self._fix[0] != key:
@@ -217,6 +218,8 @@ class Session:
         self.loop.wake()
 
     def _send(self, image: Float[Tensor, "_ _ 3"], out: Render | None, moving: bool) -> None:
+        if self.loop.closed:
+            return  # the client has left meanwhile
         depth = None
         if out is not None and self.cameras.visible:
             stride = -(-max(image.shape[:2]) // DEPTH_SIDE)

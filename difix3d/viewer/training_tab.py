@@ -163,8 +163,8 @@ class TrainingTab:
     def _add_buttons(self, client: viser.ClientHandle, control: Control, notice: Notice) -> None:
         gui: Any = client.gui
         self.pause = gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
-        save = gui.add_button("Save now", icon=viser.Icon.DEVICE_FLOPPY)
-        paint = gui.add_button(
+        self.save = gui.add_button("Save now", icon=viser.Icon.DEVICE_FLOPPY)
+        self.paint = gui.add_button(
             "Fix now", icon=viser.Icon.SPARKLES, visible=self._monitor.can_paint, hint="A round of novel views, now"
         )
 
@@ -174,8 +174,8 @@ class TrainingTab:
 
         asks: list[tuple[viser.GuiButtonHandle, Callable[[], Any]]] = [
             (self.pause, toggle),
-            (save, control.save),
-            (paint, control.paint),
+            (self.save, control.save),
+            (self.paint, control.paint),
         ]
         for button, action in asks:
             button.on_click(partial(_ask, notice, action))

@@ -61,7 +61,7 @@ class ViewTab:
         self._shown: int | None = None
         for handle in (self.renderer, self.layer, self.side, self.fixing, self.share, self.trust):
             handle.on_update(lambda _: changed())
-        self.fixing.on_update(lambda _: self._arrange())
+        self.fixing.on_update(lambda _: setattr(self.share, "visible", self.fixing.value == "split"))
 
     def long_side(self) -> int:
         """Of the picture at rest, in pixels.
@@ -76,7 +76,7 @@ class ViewTab:
         return int(asked)
 
     def show_reference(self, photo: View | None) -> None:
-        """The photo that the fixer looked at, beside the picture."""
+        """The photo that the fixer looked at, beside the picture; ``None`` for none."""
         if photo is None:
             self._reference_title.visible = self._reference.visible = False
             return
@@ -91,8 +91,3 @@ class ViewTab:
         """The next option of a drop-down, for hot keys."""
         options = handle.options
         handle.value = options[(options.index(handle.value) + 1) % len(options)]
-
-    def _arrange(self) -> None:
-        self.share.visible = self.fixing.value == "split"
-        if self.fixing.value == "off":
-            self.show_reference(None)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from dataclasses import replace
 from html import unescape
@@ -11,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from chromium import chromium
 from small_run import write_run
 
 from difix3d.evaluate import Pictures, RunEvaluation, draw, measure
@@ -208,13 +208,6 @@ def test_ticks_are_round_and_inside(low, high):
     found = ticks(low, high, 5)
     assert 2 <= len(found) <= 7
     assert low <= found[0] < found[-1] <= high
-
-
-def chromium():
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("no Chromium here (Debian: apt install chromium); pip, by which the tests are set up, has none")
-    return path
 
 
 def browse(path, folder, *options):

@@ -1,0 +1,121 @@
+"""What a training does when it is asked while it runs."""
+
+import json
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from difix3d.gaussians import load_checkpoint
+from difix3d.training import Trainer
+from difix3d.training.events import Finished, Painted, Paused, Resumed, Saved, Stepped
+
+
+class Asking:
+    """A listener that asks for something after a step, and keeps all events."""
+
+    def __init__(self, **asked):
+        self.asked = {int(name.removeprefix("after_")): action for name, action in asked.items()}
+        self.events = []
+        self.trainer = None
+
+    def __call__(self, event):
+        self.events.append(event)
+        if isinstance(event, Stepped) and event.step in self.asked:
+            self.asked[event.step](self.trainer.control)
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+def train(config, scene, asking, **options):
+    asking.trainer = Trainer(config, scene, [asking], **options)
+    return asking.trainer.train()
+
+
+def same(a, b):
+    return all(torch.equal(value, b.as_dict()[name]) for name, value in a.as_dict().items())
+
+
+@pytest.fixture
+def keep():
+    def fixer(degraded):
+        for item in degraded:
+            yield item.rgb
+
+    return fixer
+
+
+def test_saving_and_pausing_change_nothing(toy_scene, config):
+    plain = Trainer(config, toy_scene).train()
+
+    def pause(control):
+        control.pause()
+        threading.Timer(0.2, control.resume).start()
+
+    asking = Asking(after_5=lambda control: control.save(), after_9=pause)
+    again = train(replace(config, output_dir=config.output_dir.with_name("asked")), toy_scene, asking)
+    assert same(again, plain)
+    assert [event.step for event in asking.of(Saved)] == [5, 30]
+    assert [event.step for event in asking.of(Paused)] == [event.step for event in asking.of(Resumed)] == [9]
+
+
+def test_while_paused_it_saves_and_then_stops_as_by_ctrl_c(toy_scene, config):
+    def ask(control):
+        control.pause()
+        control.save()
+        threading.Timer(0.3, control.stop).start()
+
+    asking = Asking(after_4=ask)
+    start = time.perf_counter()
+    train(config, toy_scene, asking)
+    assert time.perf_counter() - start > 0.25
+    assert [event.step for event in asking.of(Saved)] == [4, 5]
+    (finished,) = asking.of(Finished)
+    assert finished.interrupted
+    assert finished.step == 5
+    assert load_checkpoint(sorted((config.output_dir / "checkpoints").iterdir())[-1])[0] == 5
+    resumed = Trainer(replace(config, resume=True), toy_scene).train()
+    assert same(resumed, Trainer(replace(config, output_dir=config.output_dir.with_name("plain")), toy_scene).train())
+
+
+def test_a_round_that_is_asked_for_comes_beside_those_of_the_schedule(toy_scene, config, keep):
+    targets = toy_scene.cameras[[2, 6]]
+
+    def ask(control):
+        control.aim(targets)
+        control.paint()
+
+    asking = Asking(after_3=ask, after_7=lambda control: control.paint())
+    train(replace(config, max_steps=12), toy_scene, asking, fixer=keep)
+    painted = asking.of(Painted)
+    assert [event.step for event in painted] == [3, 4, 5, 6, 7, 8, 9, 10, 11]  # 3, by the schedule, is painted once
+    assert [event.number for event in painted] == list(range(1, 10))
+    rows = json.loads((config.output_dir / "rounds.json").read_text())
+    assert {len(row["cameras"]) for row in rows} == {2}
+    assert torch.allclose(torch.tensor(rows[-1]["cameras"]), targets.c2w, atol=1e-5)
+    assert torch.allclose(torch.tensor(rows[-1]["K"]), targets.K)
+
+
+def test_a_round_between_those_of_the_schedule(toy_scene, config, keep):
+    config = replace(config, distill=replace(config.distill, mode="once"))
+    asking = Asking(after_2=lambda control: control.paint())
+    train(replace(config, max_steps=12), toy_scene, asking, fixer=keep)
+    assert [(event.step, event.number, event.total) for event in asking.of(Painted)] == [(2, 1, 2), (3, 2, 2)]
+
+
+def test_painting_while_paused_and_without_a_fixer(toy_scene, config, keep):
+    def ask(control):
+        control.pause()
+        control.paint()
+        threading.Timer(1.0, control.resume).start()
+
+    asking = Asking(after_1=ask)
+    train(replace(config, max_steps=4), toy_scene, asking, fixer=keep)
+    order = [type(event).__name__ for event in asking.events]
+    assert order.index("Paused") < order.index("Painted") < order.index("Resumed")
+    plain = Asking(after_1=lambda control: control.paint())
+    train(replace(config, max_steps=4, output_dir=config.output_dir.with_name("plain")), toy_scene, plain)
+    assert not plain.of(Painted)

@@ -1,0 +1,58 @@
+"""A small run, open in the viewer."""
+
+import pytest
+from fake_browser import FakeBrowser, until
+from redden import Redden
+from small_run import write_run
+
+POSITION = (0.0, -2.0, 0.3)
+
+
+@pytest.fixture(scope="session")
+def viewed_run(tmp_path_factory, toy_scene):
+    return write_run(tmp_path_factory.mktemp("viewed"), toy_scene)
+
+
+@pytest.fixture
+def serve(viewed_run):
+    """Opens viewers of the run, or of another stage, and closes them."""
+    from difix3d.training.load import load_run
+    from difix3d.viewer import Monitor, Viewer, stage_of_run
+
+    opened = []
+
+    def open_viewer(stage=None, fixer=None, **options):
+        if stage is None:
+            run = load_run(viewed_run, device="cpu")
+            stage = stage_of_run(run, viewed_run, fixer, "" if fixer else "There is no fixer")
+            options.setdefault("monitor", Monitor.of_run(viewed_run, run.scene))
+        opened.append(Viewer(stage, port=0, **options))
+        return opened[-1]
+
+    yield open_viewer
+    for viewer in opened:
+        viewer.close()
+
+
+@pytest.fixture
+def join():
+    """Connects browsers without a screen; returns each with its session once it has a picture."""
+    joined = []
+
+    def connect(viewer, **options):
+        before = set(viewer.sessions)
+        browser = FakeBrowser(viewer.url, **{"position": POSITION, **options})
+        joined.append(browser)
+        until(lambda: set(viewer.sessions) - before)
+        session = viewer.sessions[max(set(viewer.sessions) - before)]
+        until(lambda: session.view.status.content)
+        return browser, session
+
+    yield connect
+    for browser in joined:
+        browser.close()
+
+
+@pytest.fixture
+def redden():
+    return Redden()

@@ -1,0 +1,367 @@
+"""The viewer's server, with browsers that have no screen."""
+
+import itertools
+import json
+import socket
+import threading
+import time
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+from fake_browser import until
+
+from difix3d.cli.view import ViewConfig, open_viewer
+from difix3d.errors import UserError
+from difix3d.gaussians import read_ply, write_ply
+from difix3d.scene.paths import read_path
+from difix3d.viewer import Viewer, stage_of_ply
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """What each client was sent, by the session's number."""
+    import viser
+
+    sent = {}
+
+    def keep(scene, image, format="auto", *, jpeg_quality=None, depth=None):
+        if isinstance(scene._owner, viser.ClientHandle):
+            sent.setdefault(scene._owner.client_id, []).append((image, depth))
+
+    monkeypatch.setattr(viser.SceneApi, "set_background_image", keep)
+    return sent
+
+
+def last(pictures, session):
+    return pictures[session.client.client_id][-1]
+
+
+def test_a_client_gets_the_exact_picture(serve, join, pictures):
+    viewer = serve()
+    _browser, session = join(viewer)
+    image, depth = last(pictures, session)
+    from difix3d.images import to_uint8
+    from difix3d.viewer.pose import canvas_camera
+
+    exact = viewer.stage.render(canvas_camera(session.client.camera, 640)).rgb[0]
+    np.testing.assert_array_equal(image, to_uint8(exact))
+    assert image.shape == (64, 96, 3)
+    assert image.std() > 10
+    assert depth is None  # there are no frustums that it would have to hide
+    assert "96 x 64 · render" in session.view.status.content
+    assert "300 Gaussians, step 10" in session.view.status.content
+
+
+def test_layers_and_crop_change_the_picture(serve, join, pictures):
+    browser, session = join(serve())
+    seen = [last(pictures, session)[0]]
+    for layer in ("depth", "coverage", "seen or invented"):
+        count = len(pictures[session.client.client_id])
+        browser.set(session.view.layer, layer)
+        until(lambda count=count: len(pictures[session.client.client_id]) > count)
+        seen.append(last(pictures, session)[0])
+    assert all(np.abs(a.astype(int) - b).mean() > 5 for a, b in itertools.pairwise(seen))
+    browser.set(session.crop.high, (0.0, 9.0, 9.0))
+    browser.set(session.crop.on, True)
+    until(lambda: " 300 " not in session.view.status.content.replace("\n", " "))
+    assert 50 < int(session.view.status.content.split("\n\n")[1].split()[0]) < 250
+
+
+def test_in_motion_pictures_are_smaller_and_at_rest_they_are_whole(serve, join, pictures):
+    viewer = serve()
+    browser, session = join(viewer, size=(320, 200))
+    session._pace.scale = 0.3
+    for x in np.linspace(0, 0.5, 12):
+        browser.move((x, -2, 0.3))
+        time.sleep(0.03)
+    until(lambda: last(pictures, session)[0].shape[1] == 320)
+    sizes = {image.shape[1] for image, _ in pictures[session.client.client_id]}
+    assert min(sizes) < 200
+    assert max(sizes) == 320
+
+
+def test_impossible_requests_are_refused_and_the_page_lives(serve, join):
+    browser, session = join(serve())
+    notice = session.notice._line
+    browser.set(session.view.side, 100_000)
+    until(lambda: "asks for pictures of 100000 pixels. They have 160 to 1920" in notice.content)
+    until(lambda: session.view.side.value == 1920)
+    browser.size = (100_000, 100_000)
+    browser.move((0, -2, 0.3))
+    until(lambda: "asks for 100000 x 100000 pixels. Sides are 1 to 16384" in notice.content)
+    browser.size = (96, 64)
+    browser.move((0, -2, 0.3), wxyz=[0, 0, 0, 0])
+    until(lambda: "a camera without a pose" in notice.content)
+    browser.move((0, -2, 0.3), fov=9.0)
+    until(lambda: "a field of view of 9" in notice.content)
+    browser.move((0, -2, 0.3))
+    until(lambda: not notice.visible)
+    browser.set(session.path.frames, 10_000_000)
+    until(lambda: session.path.frames.value == 10_000_000)
+    with pytest.raises(UserError, match="asks for 10000000 frames.*Up to 3000"):
+        session.path.path()
+
+
+def test_an_error_in_a_render_is_shown_and_the_next_render_takes_it_away(serve, join, monkeypatch, caplog):
+    viewer = serve()
+    browser, session = join(viewer)
+    render = viewer.stage.render
+
+    def broken(*args, **options):
+        raise RuntimeError("out of <memory>")
+
+    monkeypatch.setattr(viewer.stage, "render", broken)
+    browser.move((0.1, -2, 0.3))
+    until(lambda: "RuntimeError: out of \\<memory\\>" in session.notice._line.content)
+    assert session.loop.is_alive()
+    assert "in the viewer" in caplog.text
+    monkeypatch.setattr(viewer.stage, "render", render)
+    browser.move((0.2, -2, 0.3))
+    until(lambda: not session.notice._line.visible)
+
+
+def test_clients_look_at_different_things_and_one_that_leaves_mid_render_does_no_harm(serve, join, monkeypatch):
+    viewer = serve()
+    (first, left), (second, stays) = join(viewer), join(viewer)
+    first.set(left.view.layer, "depth")
+    until(lambda: left.view.layer.value == "depth")
+    assert stays.view.layer.value == "colour"
+    rendering, go_on, render = threading.Event(), threading.Event(), viewer.stage.render
+
+    def slow(*args, **options):
+        rendering.set()
+        go_on.wait(10)
+        return render(*args, **options)
+
+    monkeypatch.setattr(viewer.stage, "render", slow)
+    first.move((0.5, -2, 0.3))
+    assert rendering.wait(10)
+    first.drop()
+    until(lambda: len(viewer.sessions) == 1)
+    go_on.set()
+    until(lambda: not left.loop.is_alive())
+    before = stays.view.status.content
+    second.set(stays.view.side, 160)
+    second.size = (320, 320)
+    second.move((0.1, -2, 0.3))
+    until(lambda: stays.view.status.content != before and "160 x 160" in stays.view.status.content)
+    join(viewer)  # and others may come
+
+
+def test_only_this_machine_unless_told_otherwise(serve):
+    viewer = serve()
+    assert viewer.url.startswith("http://127.0.0.1:")
+    others = [info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)]
+    for address in set(others) - {"127.0.0.1", "127.0.1.1"}:
+        with (
+            pytest.raises((ConnectionError, TimeoutError)),
+            socket.create_connection((address, viewer.server.get_port()), timeout=2),
+        ):
+            pass
+    assert viewer.server.request_share_url() is None  # no tunnel to the open net, whoever asks
+
+
+def test_a_ply_needs_no_scene(serve, join, viewed_run, tmp_path):
+    from difix3d.training.load import load_run
+
+    model = load_run(viewed_run, device="cpu").gaussians
+    write_ply(model, tmp_path / "model.ply")
+    viewer = serve(stage_of_ply(tmp_path / "model.ply", torch.device("cpu")))
+    browser, session = join(viewer)
+    assert "300 Gaussians" in session.view.status.content
+    session.crop.low.value, session.crop.high.value = (0.0, -9.0, -9.0), (9.0, 9.0, 9.0)
+    browser.set(session.crop.on, True)
+    browser.set(session.crop.name, "half")
+    until(lambda: session.crop.name.value == "half" and session.crop.on.value)
+    session.crop.export()
+    half = read_ply(tmp_path / "exports" / "half.ply")
+    assert torch.allclose(half.means, model.means[model.means[:, 0] >= 0], atol=1e-6)
+
+
+def test_the_fixer_at_rest(serve, join, pictures, redden):
+    viewer = serve(fixer=redden)
+    browser, session = join(viewer)
+    session.view.trust.value = False
+    plain, _ = last(pictures, session)
+    browser.set(session.view.fixing, "on")
+    until(lambda: "fix " in session.view.status.content)
+    until(lambda: last(pictures, session)[0][..., 0].min() == 255)
+    assert session.view._reference.visible
+    assert session.view._reference_title.content.endswith(".png")
+    browser.set(session.view.fixing, "split")
+    until(lambda: (last(pictures, session)[0][:, :47, :] == plain[:, :47, :]).all())
+    assert last(pictures, session)[0][:, 49:, 0].min() == 255
+    session._drag_divider(0.25)
+    until(lambda: last(pictures, session)[0][:, 30:, 0].min() == 255)
+    assert redden.count == 1  # the divider alone asks for nothing
+    browser.set(session.view.trust, True)
+    until(lambda: redden.count == 5)  # the credit takes three pictures
+    browser.set(session.view.fixing, "off")
+    until(lambda: (last(pictures, session)[0] == plain).all())
+    until(lambda: not session.view._reference.visible)
+
+
+def test_a_fixer_that_fails_leaves_the_render(serve, join):
+    def broken(degraded):
+        raise UserError("The fixer is broken")
+        yield
+
+    browser, session = join(serve(fixer=broken))
+    browser.set(session.view.fixing, "on")
+    until(lambda: "The fixer is broken" in session.notice._line.content)
+    assert session.loop.is_alive()
+    browser.set(session.view.fixing, "off")
+    until(lambda: not session.notice._line.visible)
+
+
+def test_comparison_with_the_photo(serve, join, pictures):
+    viewer = serve()
+    browser, session = join(viewer)
+    session.cameras.show["eval"].value = True
+    until(lambda: len(session.cameras._frustums) == 3)
+    until(lambda: all(frustum.image is not None for frustum in session.cameras._frustums.values()))
+    until(lambda: last(pictures, session)[1] is not None)  # the depth hides frustums behind things
+    shot = session.cameras.shots()[1]
+    session.cameras.fly_to(shot)
+    browser.move(
+        shot.camera.centers[0].tolist(), wxyz=session.client.camera.wxyz.tolist(), fov=session.client.camera.fov
+    )
+    assert session.cameras.seat.shot is shot
+    np.testing.assert_allclose(session.client.camera.position, shot.camera.centers[0].numpy(), atol=1e-5)
+    shown = {}
+    for mode in ("photo", "side by side", "difference"):
+        count = len(pictures[session.client.client_id])
+        browser.set(session.cameras.compare, mode)
+        until(lambda count=count: len(pictures[session.client.client_id]) > count)
+        until(lambda: session.loop._dirty is False)
+        shown[mode] = last(pictures, session)[0]
+    middle = (shown["photo"].shape[1] - 48) // 2
+    assert np.abs(shown["photo"][:, middle : middle + 48].astype(int) - shot.picture()).max() <= 1
+    assert shown["side by side"].shape[1] / shown["side by side"].shape[0] == pytest.approx(1.5, abs=0.05)
+    assert shown["difference"][:, middle : middle + 48].mean() < 5  # the model is as the photos show it
+    browser.set(session.cameras.compare, "blink")
+    count = len(pictures[session.client.client_id])
+    until(lambda: len(pictures[session.client.client_id]) > count + 2)
+    browser.move((0, -2, 0.3))
+    until(lambda: session.cameras.seat is None)
+
+
+def test_recorded_path_is_saved_and_rendered(serve, join, redden, viewed_run):
+    viewer = serve(fixer=redden)
+    browser, session = join(viewer)
+    path, session.view.trust.value = session.path, False
+    with pytest.raises(UserError, match="0 view.*at least 2"):
+        path.path()
+    path.add()
+    browser.move((0.5, -2, 0.3))
+    until(lambda: session.client.camera.position[0] == 0.5)
+    path.add()
+    path.frames.value, path.side.value, path.fps.value = 5, 160, 12.0
+    path.save()
+    saved = read_path(viewed_run / "paths" / "path.json", viewer.stage.scene)
+    assert torch.allclose(saved.cameras.c2w, path.path().cameras.c2w, atol=1e-5)
+    assert saved.cameras.size == (160, 106)
+    for fix in (False, True):
+        path.fix.value = fix
+        path._run(path.render)
+        assert "5 frames written" in session.notice._line.content
+    plain, fixed = (imageio.mimread(viewed_run / "renders" / name) for name in ("path.mp4", "path_plus.mp4"))
+    assert len(plain) == len(fixed) == 5
+    assert np.mean(fixed) != pytest.approx(np.mean(plain), abs=1)
+    path.frames.value = 2
+    path._run(path.preview)
+    assert session.client.camera.position[0] > 0.0
+    path.name.value = "../../elsewhere"
+    path._run(path.render)
+    assert "cannot be called" in session.notice._line.content
+    assert not list(viewed_run.parent.glob("elsewhere*"))
+    path.kind.value = "interp"
+    assert len(path.path().cameras) == 2
+    path.kind.value = "loaded file"
+    with pytest.raises(UserError, match="No file is loaded"):
+        path.path()
+
+
+def test_a_path_can_be_loaded_and_a_render_stopped(serve, join, viewed_run):
+    import viser
+
+    _browser, session = join(serve())
+    path = session.path
+    path.kind.value, path.frames.value, path.side.value = "interp", 400, 160
+    path.name.value = "long"
+    path.save()
+    path.load(viser.UploadedFile("long.json", (viewed_run / "paths" / "long.json").read_bytes()))
+    assert path.kind.value == "loaded file"
+    assert len(path.path().cameras) == 400
+    worker = threading.Thread(target=path._run, args=(path.render,))
+    worker.start()
+    until(lambda: path.bar.value > 1)
+    path._going.clear()
+    worker.join(10)
+    assert "there is no video" in session.notice._line.content
+    assert not list((viewed_run / "renders").glob("*long*"))
+    with pytest.raises(UserError, match="Expecting|JSON|read"):
+        path.load(viser.UploadedFile("bad.json", b"{"))
+
+
+def test_targets_are_written_for_training(serve, join, viewed_run):
+    from difix3d.training.rounds import choose_targets
+
+    viewer = serve()
+    _browser, session = join(viewer)
+    targets = session.cameras.targets
+    with pytest.raises(UserError, match="no target cameras"):
+        targets.save()
+    targets.place()
+    targets.place()
+    targets.remove(1)
+    targets.save()
+    cameras = choose_targets(str(viewed_run / "paths" / "targets.json"), viewer.stage.scene)
+    assert len(cameras) == 1
+    np.testing.assert_allclose(cameras.centers[0].numpy(), session.client.camera.position, atol=1e-5)
+    assert cameras.size == (48, 40)
+
+
+def test_rounds_of_a_run_are_shown(serve, join, viewed_run):
+    from difix3d.images import write_image
+
+    viewer = serve()
+    fixed = viewed_run / "rounds" / "step_000007" / "fixed" / "00.png"
+    write_image(fixed, np.full((40, 48, 3), 80, np.uint8))
+    c2w = viewer.stage.scene.cameras.c2w[0].tolist()
+    row = {"step": 7, "decision": "keep", "gain": 0.5, "cameras": [c2w]}
+    (viewed_run / "rounds.json").write_text(json.dumps([row]))
+    try:
+        _browser, session = join(viewer)
+        assert session.cameras.round.options == ("none", "round 7")
+        session.cameras.round.value = "round 7"
+        until(lambda: list(session.cameras._frustums) == ["round 7, novel view 0"])
+        assert session.cameras.shots()[0].camera.size == (48, 40)
+    finally:
+        (viewed_run / "rounds.json").unlink()
+
+
+def test_splats_for_the_browser(serve, join):
+    browser, session = join(serve())
+    browser.set(session.view.renderer, "browser (splats)")
+    until(lambda: session._splats._node is not None and session._splats._node.visible)
+    assert session._splats._node.centers.shape == (300, 3)
+    assert browser.received > 300 * 32
+    browser.set(session.view.renderer, "server")
+    until(lambda: not session._splats._node.visible)
+
+
+def test_the_command_opens_runs_and_models(viewed_run, tmp_path):
+    viewer = open_viewer(ViewConfig(viewed_run, port=0, fixer="none", device="cpu"))
+    try:
+        assert isinstance(viewer, Viewer)
+        assert viewer.desk is None
+        assert "no fixer" in viewer.stage.why_no_fixer
+    finally:
+        viewer.close()
+    with pytest.raises(UserError, match="There is no run in"):
+        open_viewer(ViewConfig(tmp_path / "nothing"))
+    with pytest.raises(UserError, match="There is no file"):
+        open_viewer(ViewConfig(tmp_path / "nothing.ply"))
