@@ -211,14 +211,24 @@ def _notes(evaluations: Sequence[RunEvaluation], rows: list[Row]) -> Iterable[st
     for scene in dict.fromkeys(evaluation.scene for evaluation in evaluations):
         own = [evaluation for evaluation in evaluations if evaluation.scene == scene]
         yield from _protocol(scene, own)
-    seen = set()
+    yield from _left_out(evaluations)
+    variants = (variant for evaluation in evaluations for variant in evaluation.variants)
+    warnings = [score.warning for variant in variants for score in variant.sets.values() if score.warning]
+    yield from dict.fromkeys(warnings)
+
+
+def _left_out(evaluations: Sequence[RunEvaluation]) -> Iterable[str]:
+    """A line for each reason: of what, and of which scenes unless it is all of them."""
+    reasons: dict[str, tuple[list[str], list[str]]] = {}
     for evaluation in evaluations:
-        lines = [f"{evaluation.scene}: {what} left out: {why}" for what, why in evaluation.left_out.items()]
-        lines += [score.warning for variant in evaluation.variants for score in variant.sets.values() if score.warning]
-        for line in lines:
-            if line not in seen:
-                seen.add(line)
-                yield line
+        for what, why in evaluation.left_out.items():
+            names, scenes = reasons.setdefault(why, ([], []))
+            names.append(what)
+            scenes.append(evaluation.scene)
+    everywhere = {evaluation.scene for evaluation in evaluations}
+    for why, (names, scenes) in reasons.items():
+        where = "" if set(scenes) == everywhere else f" of {', '.join(dict.fromkeys(scenes))}"
+        yield f"{', '.join(dict.fromkeys(names))}{where} left out: {why}"
 
 
 def _protocol(scene: str, own: Sequence[RunEvaluation]) -> Iterable[str]:

@@ -87,6 +87,17 @@ def test_gains_are_paired_and_rows_in_the_papers_order(one):
     assert notes.count("FID of 4 pictures: few") == 1
 
 
+def test_what_is_left_out_for_one_reason_is_said_once(one):
+    why = {"lpips": "no weights", "fid": "no weights"}
+    runs = [replace(one, scene=scene, left_out=why) for scene in ("fox", "castle", "fern")]
+    runs[2] = replace(runs[2], left_out={"fid": "no weights", "tsed": "no path"})
+    notes = table(runs).notes
+    assert [note for note in notes if "left out" in note] == [
+        "lpips, fid left out: no weights",
+        "tsed of fern left out: no path",
+    ]
+
+
 def test_seeds_are_averaged_by_photo_and_scenes_by_their_means(one):
     other = evaluation(variant("3DGS", [10.0, 12.0, 14.0]), variant("Difix3D", [13.0, 15.0, 17.0]), scene="castle")
     second = replace(one, seed=1, variants=(variant("3DGS", [22.0, 24.0, 26.0, 28.0], fid=90.0), one.variants[0]))
