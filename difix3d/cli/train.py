@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
@@ -38,23 +38,23 @@ def train(args: Sequence[str] | None = None) -> None:
     """Trains as the arguments say."""
     command = read(args)
     config = bare(command)
-    with closing(ProgressLog()) as progress:
+    with closing(ProgressLog()) as progress, ExitStack() as stack:
         trainer = Trainer(config, listeners=[progress, TensorBoardLog()])
         viewer = None
         if command.viewer:
             from difix3d.viewer import watch
 
             viewer = watch(trainer, command.host, command.port)
+            stack.callback(viewer.close)
             progress.print(f"viewer: {viewer.url}")
         plain = train_plain(trainer, progress) if config.compare else None
         trainer.train()
         if trainer.rounds is not None or plain is not None:
             progress.print(f"report: {write_report(trainer.run, plain)}")
-        if viewer is not None:
+        if viewer is not None and viewer.monitor.finished:
             progress.print(f"the viewer is still there: {viewer.url} (Ctrl-C ends it)")
             with suppress(KeyboardInterrupt):
                 viewer.wait()
-            viewer.close()
 
 
 def train_plain(trainer: Trainer, progress: ProgressLog) -> RunFolder:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,6 +34,8 @@ DEPTH_SIDE = 320
 """Long side, in pixels, of the depth that hides frustums behind the model."""
 FAR = 167.0
 """Depth in scene units of what is not covered; viser sends no larger one."""
+LONGEST = 0.3
+"""Seconds that a moving picture waits for the fixer."""
 BLINK = 0.7
 """Seconds that each of two blinking pictures is shown."""
 
@@ -132,7 +134,9 @@ class Session:
         camera = canvas_camera(self.client.camera, side) if seat is None else seat.sized(side)
         frame = self._render(snapshot, model, camera)
         image = picture(self.view.layer.value, frame.out, partial(self._count, model, frame))
-        fixed, failure = self._fixed(frame, model) if not moving else (None, None)
+        fixed, failure = (
+            (None, None) if moving and not self.stage.fixes_in_motion else self._fixed(frame, model, moving)
+        )
         if fixed is not None:
             image = split(image, fixed.rgb, self.view.share.value) if self.view.fixing.value == "split" else fixed.rgb
         if seat is not None:
@@ -189,7 +193,7 @@ class Session:
             self._seen = model, Seen(captured, partial(self.stage.render, gaussians=model))
         return self._seen[1](frame.camera, rendered_depth(frame.out))
 
-    def _fixed(self, frame: Frame, model: Gaussians) -> tuple[Fixed | None, BaseException | None]:
+    def _fixed(self, frame: Frame, model: Gaussians, moving: bool) -> tuple[Fixed | None, BaseException | None]:
         """The fixed picture of a frame, or what went wrong with it.
 
         If it is not there it is asked for, and what waited before is dropped.
@@ -205,6 +209,8 @@ class Session:
             self._fix = key, future
             future.add_done_callback(self._arrived)
         future = self._fix[1]
+        if moving:
+            wait([future], LONGEST)
         if not future.done() or future.cancelled():
             return None, None
         if future.exception() is not None:

@@ -44,12 +44,13 @@ class Monitor:
         can_paint: whether rounds can be asked for.
         version: grows when something has changed.
         phase: what goes on, in words.
+        finished: whether the training came to its last step.
     """
 
     def __init__(self, control: Control | None = None, *, can_paint: bool = False):
         self.control, self.can_paint = control, can_paint
-        self.version, self.phase = 0, ""
-        self.step, self.last, self.rate = 0, 0, 0.0
+        self.version, self.phase = 0, "" if control is None else "not begun yet"
+        self.step, self.last, self.rate, self.finished = 0, 0, 0.0, False
         self.curve: list[tuple[int, float, float]] = []
         self.scores: list[str] = []
         self.rounds: list[str] = []
@@ -92,7 +93,7 @@ class Monitor:
                 self.phase, self._begin = "training", (step, time.monotonic())
             case Finished():
                 self.phase = "stopped" if event.interrupted else "finished"
-                self.step = event.step
+                self.step, self.finished = event.step, not event.interrupted
         if not isinstance(event, Stepped) or event.step % EVERY == 0:
             self.version += 1
 
@@ -147,6 +148,7 @@ class TrainingTab:
             if monitor.version == self._version:
                 return
             self._version = monitor.version
+            self.status.content = monitor.phase
             if monitor.last:
                 self.bar.value = 100 * monitor.step / monitor.last
                 self.status.content = (

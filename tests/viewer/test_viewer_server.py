@@ -231,11 +231,9 @@ def test_comparison_with_the_photo(serve, join, pictures):
     assert session.cameras.seat.shot is shot
     np.testing.assert_allclose(session.client.camera.position, shot.camera.centers[0].numpy(), atol=1e-5)
     shown = {}
-    for mode in ("photo", "side by side", "difference"):
-        count = len(pictures[session.client.client_id])
+    for mode, size in (("photo", (40, 60)), ("side by side", (64, 96)), ("difference", (40, 60))):
         browser.set(session.cameras.compare, mode)
-        until(lambda count=count: len(pictures[session.client.client_id]) > count)
-        until(lambda: session.loop._dirty is False)
+        until(lambda size=size: last(pictures, session)[0].shape[:2] == size)
         shown[mode] = last(pictures, session)[0]
     middle = (shown["photo"].shape[1] - 48) // 2
     assert np.abs(shown["photo"][:, middle : middle + 48].astype(int) - shot.picture()).max() <= 1
@@ -365,3 +363,34 @@ def test_the_command_opens_runs_and_models(viewed_run, tmp_path):
         open_viewer(ViewConfig(tmp_path / "nothing"))
     with pytest.raises(UserError, match="There is no file"):
         open_viewer(ViewConfig(tmp_path / "nothing.ply"))
+
+
+def test_a_fixer_that_keeps_up_fixes_in_motion(serve, join, pictures, redden, monkeypatch):
+    from difix3d.viewer import Stage
+
+    monkeypatch.setattr(Stage, "fixes_in_motion", True)
+    browser, session = join(serve(fixer=redden))
+    session.view.trust.value = False
+    browser.set(session.view.fixing, "on")
+    until(lambda: redden.count == 1)
+    count = len(pictures[session.client.client_id])
+    for x in range(10):
+        browser.move((0.05 * x, -2, 0.3))
+        time.sleep(0.05)
+    moving = [image for image, _ in pictures[session.client.client_id][count + 1 :]]
+    assert len(moving) >= 3
+    assert all(image[..., 0].min() == 255 for image in moving)
+
+
+@pytest.mark.slow
+def test_difix_itself(viewed_run, shared, join):
+    """The whole way with real (tiny) weights."""
+    weights = str(shared / "golden" / "tiny_difix_ref")
+    viewer = open_viewer(ViewConfig(viewed_run, port=0, fixer=weights, device="cpu"))
+    try:
+        browser, session = join(viewer)
+        browser.set(session.view.fixing, "on")
+        until(lambda: "fix " in session.view.status.content, 60)
+        assert session.view._reference.visible
+    finally:
+        viewer.close()
