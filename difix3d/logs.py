@@ -4,8 +4,8 @@ import math
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from difix3d.progress import training_bar
 from difix3d.training.events import Evaluated, Event, Finished, Painted, Painting, Paused, Saved, Started, Stepped
 
 
@@ -14,16 +14,7 @@ class ProgressLog:
 
     def __init__(self, console: Console | None = None):
         self.console = console or Console(stderr=True, highlight=False)
-        self._bar = Progress(
-            TextColumn("[bold]train"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
+        self._bar = training_bar("train", self.console)
         self._task = self._bar.add_task("train", total=None, status="")
         self._loss = self._mse = math.nan
 

@@ -7,7 +7,7 @@ import difix3d
 
 PACKAGE = Path(difix3d.__file__).parent
 FLOORS = [
-    {"errors", "schedule"},
+    {"errors", "schedule", "progress"},
     {"types", "native"},
     {"geometry", "images", "features", "ssim", "video"},
     {"scene", "gaussians", "render", "difix", "losses", "metrics"},

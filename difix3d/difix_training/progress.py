@@ -3,7 +3,8 @@
 import time
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from difix3d.progress import training_bar
 
 
 class TrainingBar:
@@ -16,16 +17,7 @@ class TrainingBar:
     def __init__(self, first: int, last: int, shown: bool = True):
         self.console = Console(stderr=True, highlight=False, quiet=not shown)
         self._first, self._last, self._begin, self._loss = first, last, time.perf_counter(), 0.0
-        self._bar = Progress(
-            TextColumn("[bold]train Difix"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
-            TimeRemainingColumn(),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
+        self._bar = training_bar("train Difix", self.console)
         self._task = self._bar.add_task("", total=last, completed=first, status="")
 
     def __enter__(self) -> "TrainingBar":
