@@ -1,6 +1,7 @@
 """Cameras in the scene: photos and novel views as frustums, flights to them, and comparison with their pictures."""
 
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from difix3d.viewer.training_tab import Monitor
 COLORS = {"train": (70, 120, 220), "eval": (240, 150, 30), "round": (60, 180, 90)}
 LEFT = 0.02
 """Distance of poses (scene units and radians) from which a camera has left the one that it flew to."""
+ECHO = 3.0
+"""Seconds after a flight within which the browser still tells of it."""
 NONE = "none"
 
 
@@ -72,7 +75,7 @@ class CameraTab:
         self._client, self._gallery, self._changed, self._notice = client, stage.gallery, changed, notice
         self._things = things
         self.seat: Seat | None = None
-        self._flight = 0
+        self._flight, self._arrived, self._latest = 0, False, 0.0
         self._lock = threading.Lock()
         self._frustums: dict[str, viser.CameraFrustumHandle] = {}
         self._thumbnails = ThreadPoolExecutor(1, thread_name_prefix="viewer thumbnails")
@@ -155,7 +158,7 @@ class CameraTab:
 
     def _sit(self, seat: Seat | None) -> None:
         """The frustum that one sits in would hide the view, so that all are hidden meanwhile."""
-        self.seat = seat
+        self.seat, self._arrived, self._latest = seat, False, time.monotonic() + ECHO
         self._things.visible = seat is None
         self._title.visible = self._photo.visible = seat is not None
         if seat is not None:
@@ -164,8 +167,14 @@ class CameraTab:
             self._title.content = f"**{seat.shot.title}**"
 
     def _moved(self) -> None:
+        """Leaves the seat when the client moves away; what the browser says of the flight still may come later."""
         seat = self.seat
-        if seat is not None and float(pose_distance(c2w_of(self._client.camera), seat.shot.camera.c2w[0].cpu())) > LEFT:
+        if seat is None:
+            return
+        near = float(pose_distance(c2w_of(self._client.camera), seat.shot.camera.c2w[0].cpu())) <= LEFT
+        if near:
+            self._arrived = True
+        elif self._arrived or time.monotonic() > self._latest:
             self._sit(None)
             self._changed()
 

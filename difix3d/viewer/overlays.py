@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from difix3d.distill.references import References, RenderFn, rendered_depth
+from difix3d.distill.references import References, RenderFn, coarse, rendered_depth
 from difix3d.geometry.poses import pose_distance
 from difix3d.geometry.warp import seen_by, unproject
 from difix3d.types import Cameras, Render
@@ -19,6 +19,8 @@ NEIGHBOURS = 12
 """Captured cameras that are asked whether they see a pixel: the nearest ones."""
 SIDE = 160
 """Long side of their depth maps, in pixels."""
+GRID = 320
+"""Long side of the grid that they are asked on."""
 TOLERANCE = 0.1
 """Difference in depth, as a share of it, up to which two cameras see the same surface; the maps are coarse."""
 RAMP = torch.tensor(
@@ -92,8 +94,10 @@ class Seen:
 
     @torch.no_grad()
     def __call__(self, camera: Cameras, depth: Float[Tensor, "H W"]) -> Int[Tensor, "H W"]:
-        """For each pixel of the camera, with its rendered depth."""
-        captured = self._references.cameras
+        """For each pixel of the camera, with its rendered depth; counted on a grid of at most 320 pixels a side."""
+        captured, size = self._references.cameras, depth.shape
+        camera = coarse(camera, GRID)
+        depth = torch.nn.functional.interpolate(depth[None, None], camera.size[::-1], mode="nearest")[0, 0]
         count = torch.zeros(depth.shape, dtype=torch.long, device=depth.device)
         points = unproject(depth, camera)
         order = pose_distance(camera.c2w, captured.c2w).argsort()[:NEIGHBOURS]
@@ -101,4 +105,4 @@ class Seen:
             theirs = self._references.depth(index, SIDE)
             small = captured[index].resized(theirs.shape[1], theirs.shape[0])
             count += seen_by(points, small, theirs, TOLERANCE)[0] & (depth > 0)
-        return count
+        return torch.nn.functional.interpolate(count[None, None].float(), size, mode="nearest")[0, 0].long()

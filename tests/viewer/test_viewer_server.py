@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import socket
 import threading
 import time
@@ -374,11 +375,11 @@ def test_a_fixer_that_keeps_up_fixes_in_motion(serve, join, pictures, redden, mo
     browser.set(session.view.fixing, "on")
     until(lambda: redden.count == 1)
     count = len(pictures[session.client.client_id])
-    for x in range(10):
-        browser.move((0.05 * x, -2, 0.3))
+    deadline, moving = time.monotonic() + 20, []
+    while len(moving) < 3 and time.monotonic() < deadline:
+        browser.move((0.5 * math.sin(time.monotonic()), -2, 0.3))
         time.sleep(0.05)
-    moving = [image for image, _ in pictures[session.client.client_id][count + 1 :]]
-    assert len(moving) >= 3
+        moving = [image for image, _ in pictures[session.client.client_id][count + 1 :]]
     assert all(image[..., 0].min() == 255 for image in moving)
 
 
