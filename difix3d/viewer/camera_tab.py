@@ -117,10 +117,10 @@ class CameraTab:
 
     def refresh(self) -> None:
         """Brings the frustums and the list of rounds up to date."""
+        options = (NONE, *self._gallery.rounds())
+        if options != self.round.options:
+            self.round.options = options  # which comes back here if it takes the chosen round away
         with self._lock:
-            options = (NONE, *self._gallery.rounds())
-            if options != self.round.options:
-                self.round.options = options
             shots = {shot.title: shot for shot in self.shots()}
             for title in [title for title in self._frustums if title not in shots]:
                 self._frustums.pop(title).remove()

@@ -141,8 +141,9 @@ class PathTab:
         """Moves the client's camera along the path."""
         path = self.path()
         start, count = time.monotonic(), len(path.cameras)
-        self._things.visible = False
-        while self._going.is_set() and (number := int((time.monotonic() - start) * path.fps)) < count:
+        self._things.visible, number = False, 0
+        while self._going.is_set() and number < count - 1:
+            number = min(count - 1, int((time.monotonic() - start) * path.fps))
             camera = path.cameras[number]
             put(self._client, camera.c2w[0], fov_of(camera))
             self.bar.value = 100 * number / count

@@ -71,7 +71,7 @@ class FakeBrowser:
                 self.received += len(message)
 
 
-def until(condition, seconds=20.0):
+def until(condition, seconds=60.0):
     """Waits for it; fails when it takes longer."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -20,7 +20,7 @@ OPTIONS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshad
 def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     with playwright.sync_playwright() as library:
-        browser = library.chromium.launch(executable_path=chromium(), args=OPTIONS)
+        browser = library.chromium.launch(executable_path=chromium(), args=OPTIONS, timeout=120_000)
         yield browser
         browser.close()
 
@@ -44,6 +44,8 @@ def visit(browser, viewer):
     """Opens a page; returns it with its session once it has a picture."""
     before = set(viewer.sessions)
     page = browser.new_page(viewport=SIZE)
+    page.set_default_timeout(120_000)
+    page.set_default_navigation_timeout(120_000)
     page.goto(viewer.url)
     until(lambda: set(viewer.sessions) - before, 60)
     session = viewer.sessions[max(set(viewer.sessions) - before)]
@@ -62,10 +64,10 @@ def visited(browser, viewer):
 
 def canvas(page):
     """The picture left of the panel."""
-    return np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB"))[:, :PANEL].astype(int)
+    return np.asarray(Image.open(io.BytesIO(page.screenshot(timeout=120_000))).convert("RGB"))[:, :PANEL].astype(int)
 
 
-def settle(page, condition, seconds=30.0):
+def settle(page, condition, seconds=120.0):
     """Waits until the picture meets the condition; returns it."""
     deadline = time.monotonic() + seconds
     while not condition(image := canvas(page)):

@@ -395,3 +395,21 @@ def test_difix_itself(viewed_run, shared, join):
         assert session.view._reference.visible
     finally:
         viewer.close()
+
+
+def test_a_round_that_vanishes_while_it_is_shown(serve, join, viewed_run):
+    from difix3d.images import write_image
+
+    viewer = serve()
+    write_image(viewed_run / "rounds" / "step_000009" / "fixed" / "00.png", np.zeros((40, 48, 3), np.uint8))
+    row = {"step": 9, "decision": "keep", "gain": None, "cameras": [viewer.stage.scene.cameras.c2w[0].tolist()]}
+    (viewed_run / "rounds.json").write_text(json.dumps([row]))
+    try:
+        _, session = join(viewer)
+        session.cameras.round.value = "round 9"
+        until(lambda: session.cameras._frustums)
+    finally:
+        (viewed_run / "rounds.json").unlink()
+    session.cameras.refresh()
+    assert session.cameras.round.value == "none"
+    assert not session.cameras._frustums
