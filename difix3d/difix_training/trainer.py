@@ -21,6 +21,7 @@ from difix3d.difix_training.losses import loss_terms
 from difix3d.difix_training.progress import TrainingBar
 from difix3d.difix_training.publish import export, model_card, push
 from difix3d.difix_training.start import DifixStep, start_pipeline
+from difix3d.difix_training.state import load_state, state
 from difix3d.difix_training.validate import means, validate
 from difix3d.errors import UserError
 from difix3d.gaussians.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
@@ -28,8 +29,6 @@ from difix3d.images import read_image
 from difix3d.metrics import LPIPS
 from difix3d.training.configfile import write_yaml
 from difix3d.training.guard import interruptible
-
-MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
 
 class DifixTrainer:
@@ -202,40 +201,8 @@ class DifixTrainer:
             self.ema.restore(self.trained.values())
 
     def state(self) -> dict[str, Tensor]:
-        """All that training goes on from: what is trained, its moments and its average. The rest is in the config."""
-        state: dict[str, Tensor] = {f"model.{name}": p for name, p in self.trained.items()}
-        for name, p in self.trained.items():
-            state |= {f"{key}.{name}": self.optimizer.state[p][key] for key in MOMENTS if p in self.optimizer.state}
-        if self.ema is not None:
-            state |= {f"ema.{name}": p for name, p in zip(self.trained, self.ema.shadow_params, strict=True)}
-        return state
-
-    def load_state(self, state: dict[str, Tensor], step: int) -> None:
-        """Puts back what :meth:`state` gave, to the bit.
-
-        Raises:
-            UserError: it is the state of another network, or of other options.
-        """
-        names = {key.removeprefix("model.") for key in state if key.startswith("model.")}
-        if names != self.trained.keys() or (self.ema is not None) != any(key.startswith("ema.") for key in state):
-            raise UserError(
-                f"The checkpoint of step {step} in {self.folder} is that of another network",
-                f"It trains {len(names)} tensors, this configuration {len(self.trained)}",
-                "Resume with the options of the run's config.yaml (--init, --trainable, --lora-rank, --optim.ema)",
-            )
-        device = self.accelerator.device
-        with torch.no_grad():
-            for name, p in self.trained.items():
-                p.copy_(state[f"model.{name}"])
-                moments = {key: state[f"{key}.{name}"] for key in MOMENTS if f"{key}.{name}" in state}
-                on_cpu = not self.optimizer.defaults["fused"]
-                self.optimizer.state[p] = {
-                    key: value.clone() if key == "step" and on_cpu else value.to(device, copy=True)
-                    for key, value in moments.items()
-                }
-        if self.ema is not None:
-            self.ema.shadow_params = [state[f"ema.{name}"].to(device, copy=True) for name in self.trained]
-            self.ema.optimization_step = step
+        """All that training goes on from; the rest is in the config."""
+        return state(self.trained, self.optimizer, self.ema)
 
     def save(self, step: int) -> None:
         """Writes a checkpoint, from the first process."""
@@ -248,10 +215,17 @@ class DifixTrainer:
         path = newest_checkpoint(self.folder / "checkpoints")
         if path is None:
             raise UserError(f"There is no checkpoint in {self.folder}", "", "Train it without --resume")
-        step, state, _ = load_checkpoint(path)
+        step, tensors, _ = load_checkpoint(path)
         if step > self.config.steps:
             raise UserError(f"The run in {self.folder} is at step {step} already", f"--steps is {self.config.steps}")
-        self.load_state(state, step)
+        try:
+            load_state(tensors, self.trained, self.optimizer, self.ema, step)
+        except KeyError as error:
+            raise UserError(
+                f"{path} is the checkpoint of another network: {error.args[0]}",
+                "It goes on only as it was configured",
+                "Resume with the options of the run's config.yaml (--init, --trainable, --lora-rank, --optim.ema)",
+            ) from error
         return step
 
     def _open(self) -> None:

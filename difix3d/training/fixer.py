@@ -25,8 +25,8 @@ def load_fixer(name: str, device: torch.device, references: int = 1) -> Fixer | 
         raise UserError(
             f"The fixer {name!r} cannot be loaded: {error.fact}",
             error.limit,
-            "Pass --fixer FOLDER (downloaded elsewhere), --fixer with another hub id, --fixer mini for the small weights "
-            "in the package, or --fixer none for plain 3DGS",
+            "Pass --fixer FOLDER (downloaded elsewhere), --fixer with another hub id, --fixer mini (small weights, in "
+            "the package), or --fixer none (plain 3DGS)",
         ) from error
     pipe.optimize(pipe.unet.dtype, compile=False)
     return DifixFixer(pipe, device, references=references)
