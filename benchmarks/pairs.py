@@ -48,8 +48,7 @@ def fix(pipe: DifixPipeline, pair: Pair) -> tuple[torch.Tensor, torch.Tensor, to
     layers, (width, height) = pipe.vae.layers, image_size(pair.image)
     batch = centre(pair, (height, width), references=0 if layers else 1, layers=layers)
     if layers:
-        warped = batch.images[:, 3:].unflatten(1, (-1, 4)).movedim(2, -1)
-        fixed = pipe.fix(batch.images[:, :3], layers=warped)
+        fixed = pipe.fix(batch.images[:, :3], guide=batch.images[:, 3:])
     else:
         fixed = pipe.fix(batch.images, batch.references)
     images = (batch.images[0, :3], fixed[0], batch.photos[0])

@@ -78,18 +78,24 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> Bool[np.ndarra
     return np.asarray(mask) > 127
 
 
-def read_layer(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W 4"]:
-    """A picture with holes: alpha is 255 or 0, and where it is 0 so is the colour; resized to (width, height)."""
+def read_channels(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W C"]:
+    """A grey picture (C = 1), or one with holes (C = 4): alpha becomes 255 or 0, and where it is 0 so does the colour.
+
+    Args:
+        size: (width, height) to resize to.
+    """
     with _open(path) as image:
         try:
-            layer = image.convert("RGBA")
+            layer = image.convert("RGBA" if image.has_transparency_data else "L")
         except (OSError, SyntaxError, ValueError) as error:
             raise _unreadable(path, error) from None
     if size is not None and layer.size != size:
         layer = layer.resize(size, Image.Resampling.BILINEAR)
     pixels = np.array(layer)
-    pixels[..., 3] = np.where(pixels[..., 3] > 127, 255, 0)
-    return np.where(pixels[..., 3:] > 0, pixels, 0)
+    if pixels.ndim == 2:
+        return pixels[..., None]
+    there = pixels[..., 3:] > 127
+    return np.where(there, np.concatenate([pixels[..., :3], np.full_like(pixels[..., 3:], 255)], 2), 0).astype(np.uint8)
 
 
 def resize(image: UInt8[np.ndarray, "H W 3"], width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:

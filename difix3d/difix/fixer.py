@@ -8,7 +8,7 @@ from torch import Tensor
 
 from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix.sizes import fit
-from difix3d.geometry.warp import warped_references
+from difix3d.geometry.warp import guide
 from difix3d.types import Degraded
 
 
@@ -19,7 +19,7 @@ class DifixFixer:
         pipe: the model; ``pipe.optimize()`` it for speed.
         device: where it runs.
         batch: renders at a time.
-        references: photos that it looks at beside each render; weights that take warped references look at all.
+        references: photos that it looks at beside each render; weights that take a guide look at all.
         offload: after a stream, put the model into main memory; by default where a GPU's memory is short.
     """
 
@@ -51,10 +51,9 @@ class DifixFixer:
 
     def _fix(self, group: list[Degraded]) -> Float[Tensor, "B H W 3"]:
         images = torch.stack([item.rgb for item in group]).permute(0, 3, 1, 2)
-        layers = self.pipe.vae.layers
-        if layers:
-            warped = torch.stack([warped_references(item, layers) for item in group])
-            return self.pipe.fix(images, layers=warped).permute(0, 2, 3, 1)
+        if self.pipe.vae.guide:
+            guides = torch.stack([guide(item, self.pipe.vae.layers) for item in group])
+            return self.pipe.fix(images, guide=guides).permute(0, 2, 3, 1)
         height, width = images.shape[-2:]
         photos = [[view.image.permute(2, 0, 1) for view in item.references[: self.references]] for item in group]
         sets = [torch.stack([fit(photo, height, width) for photo in some]) for some in photos if some]

@@ -128,7 +128,7 @@ class DifixPipeline(DiffusionPipeline):
     @torch.no_grad()
     def encode_references(self, references: Float[Tensor, "B V 3 H W"]) -> Float[Tensor, "B V C h w"]:
         """Latents of references (0..1), which :meth:`fix` takes in their place: encode once, fix many images."""
-        empty = references.new_zeros(*references.shape[:2], 4 * self.vae.layers, *references.shape[-2:])
+        empty = references.new_zeros(*references.shape[:2], self.vae.guide, *references.shape[-2:])
         views = pad(torch.cat([references, empty], 2))
         return encode(self.vae, views.to(self._execution_device, self.unet.dtype))[0]
 
@@ -138,7 +138,7 @@ class DifixPipeline(DiffusionPipeline):
         images: Float[Tensor, "B 3 H W"],
         references: Float[Tensor, "B V _ _ _"] | None = None,
         *,
-        layers: Float[Tensor, "B V H W 4"] | None = None,
+        guide: Float[Tensor, "B K H W"] | None = None,
         prompt: str | Sequence[str] = PROMPT,
         timestep: int = TIMESTEP,
         generator: torch.Generator | None = None,
@@ -149,8 +149,8 @@ class DifixPipeline(DiffusionPipeline):
         Args:
             images: 0..1.
             references: V for each image: pixels [B,V,3,H,W] in 0..1, or latents from :meth:`encode_references`.
-            layers: what :func:`~difix3d.geometry.warp.warped_references` gives, for models that take them
-                (``vae.layers``), in place of references; ``None`` where there are none.
+            guide: what :func:`~difix3d.geometry.warp.guide` gives, for models that take it (``vae.guide`` channels) in
+                place of references; ``None`` for full alpha, and nothing to look at.
             prompt: one for all images, or one for each.
             timestep: how far the image is taken to be from clean, 0..999; Difix is trained at 199.
             generator: draws the latents of each image and its references, in this order; default is their mode.
@@ -160,10 +160,12 @@ class DifixPipeline(DiffusionPipeline):
             Images in 0..1, of the dtype and on the device of ``images``.
         """
         size = images.shape[-2:]
-        check_fix(self.vae, images, references, layers, timestep, tile)
-        if self.vae.layers:
-            empty = images.new_zeros(len(images), self.vae.layers, *size, 4)
-            images = torch.cat([images, (empty if layers is None else layers).movedim(-1, 2).flatten(1, 2)], 1)
+        check_fix(self.vae, images, references, guide, timestep, tile)
+        if self.vae.guide and guide is None:
+            guide = images.new_zeros(len(images), self.vae.guide, *size)
+            guide[:, 0] = 1
+        if guide is not None:
+            images = torch.cat([images, guide], 1)
         device, dtype = self._execution_device, self.unet.dtype
         prompts = [prompt] * len(images) if isinstance(prompt, str) else list(prompt)
         embeds = {p: self.embed(p) for p in prompts}
@@ -227,11 +229,11 @@ class DifixPipeline(DiffusionPipeline):
             )
         if resize not in ("pad", "published"):
             raise UserError(f"resize is {resize!r}", "It is 'pad' or 'published'")
-        if self.vae.layers and ref_image is not None:
+        if self.vae.guide and ref_image is not None:
             raise UserError(
                 "These weights look at references that are carried into the render by its depth",
                 "Here are only the photos",
-                "Fix a run (difix3d train, render, evaluate), pass layers to fix(), or leave ref_image out",
+                "Fix a run (difix3d train, render, evaluate), pass a guide to fix(), or leave ref_image out",
             )
         images = to_tensors(image, shrink=resize == "published")
         references = to_references(ref_image, len(images), shrink=resize == "published")
@@ -290,14 +292,12 @@ def one_each(value: Any, count: int, name: str) -> list[Any]:
 
 
 def check_fix(
-    vae: DifixVAE, images: Tensor, references: Tensor | None, layers: Tensor | None, timestep: int, tile: int
+    vae: DifixVAE, images: Tensor, references: Tensor | None, guide: Tensor | None, timestep: int, tile: int
 ) -> None:
     """:class:`UserError` unless :meth:`DifixPipeline.fix` can do it."""
-    expected = (len(images), vae.layers, *images.shape[-2:], 4)
-    if layers is not None and tuple(layers.shape) != expected:
-        raise UserError(
-            f"Layers are {tuple(layers.shape)}", f"These weights take {expected}", "Pass vae.layers of them"
-        )
+    expected = (len(images), vae.guide, *images.shape[-2:])
+    if guide is not None and tuple(guide.shape) != expected:
+        raise UserError(f"The guide is {tuple(guide.shape)}", f"These weights take {expected}")
     if not 0 <= timestep < 1000:
         raise UserError(f"The time step is {timestep}", "It lies in 0..999", f"Difix is trained at {TIMESTEP}")
     if tile % CELL or tile <= OVERLAP:

@@ -15,7 +15,7 @@ def encode(
 
     Args:
         views: 0..1; the image first, then its references. Height and width are multiples of 8. K channels: RGB, and
-            RGBA of each layer of warped references if the VAE takes any.
+            the guide if the VAE takes one.
         generator: draws the latents of all views at once from their posterior; without it they are its mode.
     """
     batch, count = views.shape[:2]
@@ -56,7 +56,7 @@ def decode(
 ) -> Float[Tensor, "B K H W"]:
     """Images in about 0..1, not clamped, from scaled latents and the skips of the same images.
 
-    K channels: RGB, and what :func:`blend` takes if the VAE takes layers of warped references.
+    K channels: RGB, and what :func:`blend` takes if the VAE takes a guide.
     """
     return vae.decode_with_skips(latents / vae.config["scaling_factor"], skips) / 2 + 0.5
 
@@ -66,9 +66,9 @@ def blend(decoded: Float[Tensor, "B K H W"], images: Float[Tensor, "B C H W"]) -
 
     Args:
         decoded: RGB, then a logit for each of these pictures in this order.
-        images: RGB of the render, then RGBA of each layer.
+        images: RGBA of the render, then RGBA of each layer.
     """
-    layers = images[:, 3:].unflatten(1, (-1, 4))
+    layers = images[:, 4:].unflatten(1, (-1, 4))
     pictures = torch.cat([decoded[:, None, :3], images[:, None, :3], layers[:, :, :3]], 1)
     logits = decoded[:, 3:].clone()
     logits[:, 2:] = logits[:, 2:].masked_fill(layers[:, :, 3] < 0.5, -torch.inf)
@@ -88,7 +88,7 @@ def fix_views(
     """Encode, one step, decode: the whole of Difix. Only the images are decoded, with their own skips.
 
     Args:
-        images: RGB in 0..1, and RGBA of each layer of warped references if the VAE takes any.
+        images: RGB in 0..1, and the guide (alpha, RGBA of each layer of warped references) if the VAE takes one.
         references: pixels in 0..1 of the images' size, or their scaled latents, or ``None``.
     """
     if references is not None and references.shape[2] == 3:
@@ -100,4 +100,4 @@ def fix_views(
         if references is not None:
             latents = torch.cat([latents, references], 1)
     decoded = decode(vae, denoise(unet, latents, prompt_embeds, timestep, alpha_bar), skips)
-    return blend(decoded, images) if vae.layers else decoded
+    return blend(decoded, images) if vae.guide else decoded

@@ -49,9 +49,14 @@ class DifixVAE(AutoencoderKL):
         return vae
 
     @property
+    def guide(self) -> int:
+        """How many channels it takes beside an image's RGB; 0 for the published one."""
+        return int(self.config["in_channels"]) - 3
+
+    @property
     def layers(self) -> int:
-        """How many layers of warped references (RGBA) it takes beside an image; 0 for the published one."""
-        return (int(self.config["in_channels"]) - 3) // 4
+        """How many layers of warped references (RGBA) are in the guide, after the alpha of the render."""
+        return self.guide // 4
 
     @apply_forward_hook
     def encode_with_skips(

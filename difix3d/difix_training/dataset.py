@@ -18,20 +18,21 @@ from torch import Tensor
 
 from difix3d.difix.pipeline import PROMPT
 from difix3d.errors import UserError
-from difix3d.images import image_size, read_image, read_layer
+from difix3d.images import image_size, read_channels, read_image
 
 SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Files of one pair; render, photo and layers of warped references have one size, references any."""
+    """Files of one pair; render, photo and guide (alpha, layers of warped references) have one size, references any."""
 
     id: str
     image: Path
     target: Path
     references: tuple[Path, ...]
     prompt: str
+    alpha: Path | None = None
     layers: tuple[Path, ...] = ()
 
 
@@ -39,7 +40,7 @@ class Pair:
 class Batch:
     """Crops in 0..1; ``V`` references of each pair, perhaps none.
 
-    ``images`` are the renders' RGB, and RGBA of each layer of warped references, if there are any.
+    ``images`` are the renders' RGB, and the guide (alpha, RGBA of each layer of warped references) if there is one.
     """
 
     images: Float[Tensor, "B K H W"]
@@ -53,7 +54,7 @@ def read_pairs(file: Path) -> dict[str, list[Pair]]:
 
     ``{"train": {id: {"image", "target_image", "ref_image", "prompt"}}, "test": {...}}``; paths are absolute or relative
     to the file's folder. ``ref_image`` is a path, a list or missing; ``prompt`` may be missing. Our own curation adds
-    ``warp_image`` if asked, a list of layers: RGBA files.
+    a guide if asked: ``alpha_image``, grey, and ``warp_image``, a list of RGBA files.
 
     Raises:
         UserError: the file cannot be read, or lacks a key: which, and of which pair.
@@ -88,6 +89,7 @@ def _pair(file: Path, split: str, name: str, entry: Any) -> Pair:
         target=folder / entry["target_image"],
         references=tuple(folder / path for path in references),
         prompt=entry.get("prompt") or PROMPT,
+        alpha=folder / entry["alpha_image"] if entry.get("alpha_image") else None,
         layers=tuple(folder / path for path in entry.get("warp_image") or ()),
     )
 
@@ -116,9 +118,10 @@ def usable(pairs: list[Pair], references: int, skip_bad: bool = False, layers: i
 
 def fault(pair: Pair, references: int, decode: bool = False, layers: int = 0) -> str | None:
     """What is wrong with a pair, if anything."""
-    if len(pair.layers) < layers:
-        return f"Pair {pair.id} has {len(pair.layers)} layers in warp_image, and {layers} are needed"
-    same = [pair.image, pair.target, *pair.layers[:layers]]
+    if layers and (pair.alpha is None or len(pair.layers) < layers):
+        found = f"{'no' if pair.alpha is None else 'an'} alpha_image, and {len(pair.layers)} files in warp_image"
+        return f"Pair {pair.id} has {found}; the network needs alpha and {layers} layers"
+    same = [pair.image, pair.target, *guide_files(pair, layers)]
     used = pair.references if references else ()
     try:
         sizes = [image_size(path) for path in (*same, *used)]
@@ -134,6 +137,11 @@ def fault(pair: Pair, references: int, decode: bool = False, layers: int = 0) ->
     if references and not used:
         return f"Pair {pair.id} has no ref_image, and --references is {references}"
     return None
+
+
+def guide_files(pair: Pair, layers: int) -> list[Path]:
+    """The alpha and the layers that a network takes; none if it takes no guide."""
+    return [pair.alpha, *pair.layers[:layers]] if layers and pair.alpha is not None else []
 
 
 class Crops:
@@ -173,7 +181,7 @@ class Crops:
 
 def permuted(batch: Batch, order: list[int]) -> Batch:
     """The same batch with its colour channels in another order."""
-    colors = [*order, *(3 + 4 * layer + i for layer in range(batch.images.shape[1] // 4) for i in (*order, 3))]
+    colors = [4 * picture + i for picture in range(batch.images.shape[1] // 4) for i in (*order, 3)] or order
     return replace(
         batch, images=batch.images[:, colors], photos=batch.photos[:, order], references=batch.references[:, :, order]
     )
@@ -224,11 +232,11 @@ def _read(
     try:
         views = [read_image(path, (width, height)) for path in (pair.image, pair.target)]
         views += [_fitted(shown[i % len(shown)], width, height) for i in range(count)]
-        warped = [read_layer(path, (width, height)) for path in pair.layers[:layers]]
+        guide = [read_channels(path, (width, height)) for path in guide_files(pair, layers)]
     except UserError as error:
         raise UserError(f"Pair {pair.id}: {error.fact}", error.limit, "Leave bad pairs out by --skip-bad") from error
     tensors = []
-    for view in [np.concatenate([views[0], *warped], 2), *views[1:]]:
+    for view in [np.concatenate([views[0], *guide], 2), *views[1:]]:
         crop = view[box][:, ::-1] if mirror else view[box]
         tensors.append(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 255)
     references = torch.stack(tensors[2:], 1) if count else tensors[1].new_zeros(1, 0, *tensors[1].shape[1:])

@@ -54,7 +54,7 @@ def model_card(config: TrainDifixConfig, step: int, pairs: dict[str, int], score
     use = "pipe(image=render, ref_image=photo).images[0]"
     if scratch and layers:
         sees = f"looking at reference photos that the rendered depth carries into the render, in {layers} layers"
-        use = "fixed = pipe.fix(renders, layers=layers)  # difix3d.geometry.warp.warped_references"
+        use = "fixed = pipe.fix(renders, guide=guides)  # see difix3d.geometry.warp.guide"
     head = ["library_name: diffusers", f"license: {licence}", "pipeline_tag: image-to-image"]
     head += [f"base_model: {config.init}"] if hub else []
     head += ["tags: [difix, difix3d, novel-view-synthesis, gaussian-splatting]"]

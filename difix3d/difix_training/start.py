@@ -51,7 +51,7 @@ def mini_difix(shape: MiniConfig) -> DifixPipeline:
         "norm_num_groups": shape.groups,
     }
     vae: dict[str, Any] = VAE | {
-        "in_channels": 3 + 4 * shape.layers,
+        "in_channels": 4 + 4 * shape.layers if shape.layers else 3,
         "out_channels": 5 + shape.layers if shape.layers else 3,
         "latent_channels": shape.latent,
         "block_out_channels": shape.vae_widths,

@@ -59,7 +59,7 @@ def validate(
 
 def picture(batch: Batch, fixed: Float[Tensor, "1 3 H W"]) -> UInt8[np.ndarray, "H _ 3"]:
     """Render, fixed, photo, the layers of warped references and the references of one pair, side by side."""
-    layers = batch.images[0, 3:].unflatten(0, (-1, 4))[:, :3]
+    layers = batch.images[0, 4:].unflatten(0, (-1, 4))[:, :3]
     views = [batch.images[0, :3], fixed[0], batch.photos[0], *layers, *batch.references[0]]
     rows = [to_uint8(view.permute(1, 2, 0)) for view in views]
     gap = np.full((rows[0].shape[0], GAP, 3), 255, np.uint8)

@@ -98,3 +98,9 @@ def warped_references(degraded: Degraded, count: int) -> Float[Tensor, "V H W 4"
             layer.copy_(torch.where(free, rest, layer))
             rest = torch.where(free, 0.0, rest)
     return layers
+
+
+def guide(degraded: Degraded, layers: int) -> Float[Tensor, "K H W"]:
+    """What a small network sees beside a render: its alpha, then RGBA of each layer of :func:`warped_references`."""
+    warped = warped_references(degraded, layers).permute(0, 3, 1, 2).flatten(0, 1)
+    return torch.cat([degraded.alpha[None], warped])

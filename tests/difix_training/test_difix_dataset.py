@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -166,7 +167,13 @@ def layered(tmp_path):
         layer = np.concatenate([grid(60, 40, 200), np.full((40, 60, 1), 255, np.uint8)], 2)
         layer[:, :first] = 0
         write_image(tmp_path / f"{name}.png", layer)
-    pair = {"image": "bad.png", "target_image": "good.png", "warp_image": ["0.png", "1.png"]}
+    write_image(tmp_path / "alpha.png", np.linspace(0, 1, 60)[None, :, None].repeat(40, 0))
+    pair = {
+        "image": "bad.png",
+        "target_image": "good.png",
+        "alpha_image": "alpha.png",
+        "warp_image": ["0.png", "1.png"],
+    }
     save(tmp_path, {"train": {"a": pair}})
     return read_pairs(tmp_path / "pairs.json")["train"]
 
@@ -175,8 +182,9 @@ def test_layers_stay_in_register_with_the_render(layered):
     crops = Crops(layered, (24, 32), references=0, layers=2, zoom=1.5, seed=1)
     for number in range(6):
         batch = crops[number]
-        assert batch.images.shape == (1, 11, 24, 32)
-        render, first, second = batch.images[0, :3], batch.images[0, 3:7], batch.images[0, 7:]
+        assert batch.images.shape == (1, 12, 24, 32)
+        render, alpha, first, second = batch.images[0].split([3, 1, 4, 4])
+        assert torch.allclose(alpha[0], render[0], atol=0.03)  # red and alpha are the column
         assert (first[3] == 1).all()
         assert torch.allclose(first[:2], render[:2], atol=0.03)  # red and green are the place
         seen = second[3] == 1
@@ -188,13 +196,15 @@ def test_colours_are_permuted_alike_in_all_pictures(layered):
     batch = centre(layered[0], (24, 32), references=0, layers=2)
     other = permuted(batch, [2, 0, 1])
     assert torch.equal(other.images[:, :3], batch.images[:, [2, 0, 1]])
-    assert torch.equal(other.images[:, 7:], batch.images[:, [9, 7, 8, 10]])
+    assert torch.equal(other.images[:, 3:], batch.images[:, [3, 6, 4, 5, 7, 10, 8, 9, 11]])
     assert torch.equal(other.photos, batch.photos[:, [2, 0, 1]])
     crops = Crops(layered, (24, 32), references=0, layers=2, permute=True)
     orders = {tuple(crops[n].photos[0].flatten(1).std(1).argsort().tolist()) for n in range(20)}
     assert len(orders) > 2
 
 
-def test_too_few_layers_are_named(layered):
-    with pytest.raises(UserError, match=r"Pair a has 2 layers in warp_image, and 3 are needed"):
+def test_an_incomplete_guide_is_named(layered):
+    with pytest.raises(UserError, match=r"Pair a has an alpha_image, and 2 files in warp_image; .* alpha and 3 layers"):
         usable(layered, 0, layers=3)
+    with pytest.raises(UserError, match=r"Pair a has no alpha_image"):
+        usable([replace(layered[0], alpha=None)], 0, layers=2)

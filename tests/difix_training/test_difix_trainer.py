@@ -74,8 +74,10 @@ def test_a_network_that_blends_starts_from_the_render_and_learns_from_warped_ref
             photo = read_image(pairs.parent / entry["target_image"])
             layer = np.concatenate([photo, np.full((*photo.shape[:2], 1), 255, np.uint8)], 2)
             layer[18:] = 0
+            entry["alpha_image"] = "alpha.png"
             entry["warp_image"] = [entry["target_image"].replace("good", "layer")]
             write_image(pairs.parent / entry["warp_image"][0], layer)
+    write_image(pairs.parent / "alpha.png", np.ones((36, 40, 1)))
     data = pairs.parent / "layered.json"
     data.write_text(json.dumps(content))
     mini = replace(SMALL, layers=1, latent=8)
@@ -87,7 +89,7 @@ def test_a_network_that_blends_starts_from_the_render_and_learns_from_warped_ref
     batch = centre(trainer.pairs["test"][0], (32, 32), references=0, layers=1)
     error = (trainer.fix(batch) - batch.photos).abs().mean((0, 1))
     was = (batch.images[:, :3] - batch.photos).abs().mean((0, 1))
-    seen = batch.images[0, 6] == 1
+    seen = batch.images[0, 7] == 1
     assert error[seen].mean() < 0.6 * was[seen].mean()
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from difix3d.geometry.poses import look_at
-from difix3d.geometry.warp import project, seen_by, unproject, warp, warped_references
+from difix3d.geometry.warp import guide, project, seen_by, unproject, warp, warped_references
 from difix3d.types import Cameras, Degraded, View
 
 W, H = 64, 48
@@ -122,3 +122,13 @@ def test_layers_are_empty_where_nothing_is_covered_or_offered():
     assert half[:, :, : W // 2].max() == 0
     assert half[0, :, W // 2 :, 3].mean() > 0.5
     assert warped_references(replace(degraded, references=(), reference_depths=()), 2).shape == (2, H, W, 4)
+
+
+def test_the_guide_is_alpha_and_the_layers():
+    degraded = three_photos(camera(0.2), camera(-1.2), camera(1.5))
+    degraded = replace(degraded, alpha=torch.linspace(0.6, 1, H * W).view(H, W))
+    found, layers = guide(degraded, 2), warped_references(degraded, 2)
+    assert found.shape == (9, H, W)
+    assert torch.equal(found[0], degraded.alpha)
+    for layer in range(2):
+        assert torch.equal(found[1 + 4 * layer : 5 + 4 * layer], layers[layer].permute(2, 0, 1))

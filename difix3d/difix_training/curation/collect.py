@@ -42,6 +42,7 @@ COLUMNS = (
     "image",
     "target_image",
     "ref_image",
+    "alpha_image",
     "warp_image",
 )
 LISTS = ("ref_image", "warp_image")
@@ -140,7 +141,7 @@ def assemble(folder: Path, *, test_share: float = 0.1, test_scenes: Sequence[str
             "image": row["image"],
             "target_image": row["target_image"],
             "ref_image": references[0] if len(references) == 1 else references,
-            **({"warp_image": row["warp_image"]} if row["warp_image"] else {}),
+            **{key: row[key] for key in ("alpha_image", "warp_image") if row.get(key)},
             "prompt": prompts[row["scene"]],
         }
     names = {split: sorted({row[held_out[0]] for row in card.values() if row["split"] == split}) for split in data}
@@ -198,8 +199,8 @@ def _card(parts: dict[Any, Any], held_out: tuple[str, set[str]]) -> dict[str, di
         for pair in part["pairs"]:
             row = {"scene": scene, "strategy": strategy, **pair}
             row["split"] = "test" if row[by] in names else "train"
-            for key in ("image", "target_image"):
-                row[key] = f"{scene}/{row[key]}"
+            for key in ("image", "target_image", "alpha_image"):
+                row[key] = f"{scene}/{row[key]}" if row.get(key) else ""
             for key in LISTS:
                 row[key] = [f"{scene}/{path}" for path in row.get(key, [])]
             card[f"{scene}_{strategy}_{Path(pair['image']).stem}"] = row

@@ -27,7 +27,8 @@ class Pair:
         psnr: of the render, in dB, on the pixels that count.
         distance: to the nearest camera that the model was trained on: scene units plus radians.
         image, target_image, ref_image: files, relative to the scene's folder.
-        warp_image: layers of references carried into the render, likewise; perhaps none.
+        alpha_image, warp_image: the guide: coverage of the render, and layers of references carried into it, likewise;
+            perhaps none.
         lpips: VGG; ``None`` if it was not asked for.
     """
 
@@ -39,6 +40,7 @@ class Pair:
     image: str
     target_image: str
     ref_image: tuple[str, ...]
+    alpha_image: str = ""
     warp_image: tuple[str, ...] = ()
     lpips: float | None = None
 
@@ -76,9 +78,12 @@ def make_pairs(
                 continue
             degraded = references.degraded(view.camera, out, shop.views.__getitem__, own=view.index)
             write_image(renders / f"{number:05d}.png", render.numpy())
-            warps = [f"{name}/{number:05d}_{layer}.png" for layer in range(recipe.warps)]
+            alpha, warps = "", [f"{name}/{number:05d}_{layer}.png" for layer in range(recipe.warps)]
             for path, layer in zip(warps, warped_references(degraded, recipe.warps), strict=True):
                 write_image(renders.parent / path, layer)
+            if recipe.warps:
+                alpha = f"{name}/{number:05d}_a.png"
+                write_image(renders.parent / alpha, degraded.alpha[..., None])
             yield Pair(
                 photo=view.name,
                 step=model.step,
@@ -90,6 +95,7 @@ def make_pairs(
                 image=f"{name}/{number:05d}.png",
                 target_image=save_photo(view, scene_folder),
                 ref_image=tuple(save_photo(photo, scene_folder) for photo in degraded.references[: recipe.references]),
+                alpha_image=alpha,
                 warp_image=tuple(warps),
                 lpips=None if lpips is None else round(lpips(render, photo), 4),
             )

@@ -41,8 +41,8 @@ class Recipe:
     references: int = 1
     """Reference photos of each pair."""
     warps: int = 0
-    """Layers of reference photos carried into the render by its depth, written beside each pair: what difix-mini looks
-    at. 0 for none, as in the published data."""
+    """Layers of reference photos carried into the render by its depth, written beside each pair with the render's
+    coverage: what difix-mini looks at. 0 for none, as in the published data."""
     psnr_min: float = 10.0
     """Pairs below this PSNR in dB are hopeless: nothing in the render says what to make of it."""
     psnr_max: float = 36.0

@@ -1,4 +1,4 @@
-"""Warped references: what goes in, and how the decoder's pictures are mixed."""
+"""The guide of small networks (alpha, warped references), and how the decoder's pictures are mixed."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from difix3d.difix_training.config import MiniConfig
 from difix3d.difix_training.start import mini_difix
 from difix3d.distill.references import References
 from difix3d.errors import UserError
-from difix3d.geometry.warp import warped_references
+from difix3d.geometry.warp import guide
 from difix3d.scene import Views
 
 
@@ -32,9 +32,9 @@ def blend_in_loops(decoded, images):
             for x in range(images.shape[3]):
                 pictures = [decoded[b, :3, y, x], images[b, :3, y, x]]
                 weights = [decoded[b, 3, y, x].exp(), decoded[b, 4, y, x].exp()]
-                for layer in range((images.shape[1] - 3) // 4):
-                    if images[b, 6 + 4 * layer, y, x] == 1:
-                        pictures.append(images[b, 3 + 4 * layer : 6 + 4 * layer, y, x])
+                for layer in range(images.shape[1] // 4 - 1):
+                    if images[b, 7 + 4 * layer, y, x] == 1:
+                        pictures.append(images[b, 4 + 4 * layer : 7 + 4 * layer, y, x])
                         weights.append(decoded[b, 5 + layer, y, x].exp())
                 out[b, :, y, x] = sum(w * p for w, p in zip(weights, pictures, strict=True)) / sum(weights)
     return out
@@ -43,8 +43,8 @@ def blend_in_loops(decoded, images):
 def test_blend_equals_its_slow_twin_with_gradients():
     generator = torch.Generator().manual_seed(0)
     decoded = torch.randn(2, 7, 4, 5, generator=generator, dtype=torch.float64, requires_grad=True)
-    images = torch.rand(2, 11, 4, 5, generator=generator, dtype=torch.float64)
-    for alpha in (6, 10):
+    images = torch.rand(2, 12, 4, 5, generator=generator, dtype=torch.float64)
+    for alpha in (7, 11):
         images[:, alpha] = (images[:, alpha] > 0.5).double()
     fast, slow = blend(decoded, images), blend_in_loops(decoded, images)
     assert torch.allclose(fast, slow)
@@ -53,29 +53,31 @@ def test_blend_equals_its_slow_twin_with_gradients():
     assert torch.allclose(*gradients)
 
 
-def test_layers_are_looked_at_and_may_be_missing(pipe):
-    image, layers = torch.rand(2, 3, 40, 44), torch.rand(2, 2, 40, 44, 4).round()
-    bare = pipe.fix(image)
-    assert torch.equal(bare, pipe.fix(image, layers=torch.zeros(2, 2, 40, 44, 4)))
-    assert not torch.allclose(bare, pipe.fix(image, layers=layers))
-    singly = torch.cat([pipe.fix(image[i : i + 1], layers=layers[i : i + 1]) for i in range(2)])
-    assert torch.allclose(pipe.fix(image, layers=layers), singly, atol=1e-5)
+def test_the_guide_is_looked_at_and_may_be_missing(pipe):
+    image, guides = torch.rand(2, 3, 40, 44), torch.rand(2, 9, 40, 44).round()
+    bare, empty = pipe.fix(image), torch.zeros(2, 9, 40, 44)
+    empty[:, 0] = 1
+    assert torch.equal(bare, pipe.fix(image, guide=empty))
+    assert not torch.allclose(bare, pipe.fix(image, guide=torch.zeros(2, 9, 40, 44)))  # alpha counts
+    assert not torch.allclose(bare, pipe.fix(image, guide=guides))
+    singly = torch.cat([pipe.fix(image[i : i + 1], guide=guides[i : i + 1]) for i in range(2)])
+    assert torch.allclose(pipe.fix(image, guide=guides), singly, atol=1e-5)
 
 
-def test_tiles_carry_their_part_of_the_layers(pipe):
-    image, layers = torch.rand(1, 3, 320, 160), torch.rand(1, 2, 320, 160, 4).round()
-    tiled = pipe.fix(image, layers=layers, tile=256)
-    top = pipe.fix(image[:, :, :256], layers=layers[:, :, :256])
+def test_tiles_carry_their_part_of_the_guide(pipe):
+    image, guides = torch.rand(1, 3, 320, 160), torch.rand(1, 9, 320, 160).round()
+    tiled = pipe.fix(image, guide=guides, tile=256)
+    top = pipe.fix(image[:, :, :256], guide=guides[:, :, :256])
     assert torch.allclose(tiled[:, :, :64], top[:, :, :64], atol=1e-5)
 
 
 def test_saved_and_loaded_it_fixes_alike(pipe, tmp_path):
-    image, layers = torch.rand(1, 3, 32, 40), torch.rand(1, 2, 32, 40, 4).round()
+    image, guides = torch.rand(1, 3, 32, 40), torch.rand(1, 9, 32, 40).round()
     pipe.save_pretrained(tmp_path)
     again = DifixPipeline.from_pretrained(tmp_path)
-    assert again.vae.layers == 2
-    assert torch.equal(pipe.fix(image, layers=layers), again.fix(image, layers=layers))
-    assert torch.allclose(pipe.fix(image, layers=layers), again.optimize().fix(image, layers=layers), atol=1e-5)
+    assert (again.vae.guide, again.vae.layers) == (9, 2)
+    assert torch.equal(pipe.fix(image, guide=guides), again.fix(image, guide=guides))
+    assert torch.allclose(pipe.fix(image, guide=guides), again.optimize().fix(image, guide=guides), atol=1e-5)
 
 
 def test_the_fixer_carries_the_references_into_the_render(toy_scene, truth, pipe):
@@ -83,16 +85,16 @@ def test_the_fixer_carries_the_references_into_the_render(toy_scene, truth, pipe
     references = References(toy_scene.cameras, toy_scene.train.tolist(), truth)
     degraded = references.degraded(camera, truth(camera), Views(toy_scene).__getitem__)
     (fixed,) = DifixFixer(pipe)([degraded])
-    layers = warped_references(degraded, 2)
-    assert layers[0, ..., 3].mean() > 0.3
-    assert torch.equal(fixed, pipe.fix(degraded.rgb.permute(2, 0, 1)[None], layers=layers[None])[0].permute(1, 2, 0))
+    seen = guide(degraded, 2)
+    assert seen[4].mean() > 0.3
+    assert torch.equal(fixed, pipe.fix(degraded.rgb.permute(2, 0, 1)[None], guide=seen[None])[0].permute(1, 2, 0))
     (alone,) = DifixFixer(pipe)([replace(degraded, references=(), reference_depths=())])
     assert not torch.equal(fixed, alone)
 
 
 def test_wrong_inputs_are_named(pipe):
     image = torch.rand(1, 3, 32, 32)
-    with pytest.raises(UserError, match=r"Layers are \(1, 1, 32, 32, 4\).*\(1, 2, 32, 32, 4\)"):
-        pipe.fix(image, layers=torch.zeros(1, 1, 32, 32, 4))
+    with pytest.raises(UserError, match=r"The guide is \(1, 5, 32, 32\).*\(1, 9, 32, 32\)"):
+        pipe.fix(image, guide=torch.zeros(1, 5, 32, 32))
     with pytest.raises(UserError, match="carried into the render"):
         pipe(image=image, ref_image=image)
