@@ -5,13 +5,14 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from chromium import chromium
 from fake_browser import until
 from PIL import Image
 from redden import Redden
 
-SIZE = {"width": 760, "height": 440}
-PANEL = 410
+SIZE = {"width": 680, "height": 400}
+PANEL = 335
 """Column where the panel begins."""
 OPTIONS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--hide-scrollbars"]
 
@@ -72,8 +73,18 @@ def settle(page, condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not condition(image := canvas(page)):
         assert time.monotonic() < deadline, "the picture did not become what it should"
-        page.wait_for_timeout(50)
+        page.wait_for_timeout(250)  # each look costs a frame in software
     return image
+
+
+def at_rest(page):
+    """The picture once it no longer changes."""
+    last = canvas(page)
+    page.wait_for_timeout(700)
+    while not np.array_equal(last, image := settle(page, colourful)):
+        last = image
+        page.wait_for_timeout(700)
+    return last
 
 
 def colourful(image):
@@ -90,7 +101,7 @@ def choose(page, label, option):
 def test_layers_splats_split_and_hot_keys(visited, fixer):
     page, session = visited
     assert page.title()
-    first = settle(page, colourful)
+    first = at_rest(page)
 
     choose(page, "Layer", "depth")
     settle(page, lambda image: np.abs(image - first).mean() > 10)
@@ -114,34 +125,41 @@ def test_layers_splats_split_and_hot_keys(visited, fixer):
 
     session.view.trust.value = False
     choose(page, "Fixer", "split")
-    middle = SIZE["width"] // 2
-    settle(page, lambda image: image[:, middle + 10 :, 0].min() > 240 and image[:, : middle - 20, 0].min() < 50)
-    page.mouse.move(middle, SIZE["height"] // 2)
+    session.view.share.value = 0.3  # where the panel does not hide it
+    border, middle = round(0.3 * SIZE["width"]), SIZE["height"] // 2
+    settle(page, lambda image: image[:, border + 10 :, 0].min() > 240 and image[:, : border - 20, 0].min() < 50)
+    page.mouse.move(border, middle)
     page.mouse.down()
-    page.mouse.move(middle - 120, SIZE["height"] // 2, steps=6)
-    page.mouse.move(middle - 250, SIZE["height"] // 2, steps=6)
+    page.mouse.move(border - 60, middle, steps=6)
+    page.mouse.move(border - 100, middle, steps=6)
     page.mouse.up()
-    until(lambda: session.view.share.value < 0.3)
-    settle(page, lambda image: image[:, middle - 150 :, 0].min() > 240)
+    until(lambda: session.view.share.value < 0.2)
+    settle(page, lambda image: image[:, border - 80 :, 0].min() > 240)
     assert fixer.count == 1
     session.view.fixing.value = "off"
 
 
 def test_a_click_on_a_frustum_flies_there(visited, viewer):
+    from difix3d.geometry.warp import project
+    from difix3d.viewer.pose import canvas_camera
+
     page, session = visited
     before = session.client.camera.position.copy()
     shot = viewer.stage.gallery.captured[-1]
     page.get_by_role("tab", name="Cameras").click()
     page.get_by_label("Show eval cameras").check()
     until(lambda: shot.title in session.cameras._frustums)
-    # look at that frustum from behind, as the page itself would be moved
+    # look at that frustum from behind, so that it lies left of the panel
     target = shot.camera.c2w[0].numpy()
-    session.client.camera.position = target[:3, 3] - 0.8 * target[:3, 2] + 0.1 * target[:3, 1]
-    session.client.camera.look_at = target[:3, 3] + 0.06 * target[:3, 2]
-    page.wait_for_timeout(1500)
-    clicked = session.cameras._flight
-    page.mouse.click(SIZE["width"] / 2 + 3, SIZE["height"] / 2 + 3)
-    until(lambda: session.cameras._flight > clicked)
+    picture = target[:3, 3] + 0.06 * target[:3, 2]
+    session.client.camera.position = target[:3, 3] - 0.5 * target[:3, 2] + 0.05 * target[:3, 1]
+    session.client.camera.look_at = picture + 0.15 * target[:3, 0]
+    flights, deadline = session.cameras._flight, time.monotonic() + 120
+    while session.cameras._flight == flights and time.monotonic() < deadline:  # until it is drawn there is none to hit
+        page.wait_for_timeout(1500)
+        pixel, _ = project(torch.from_numpy(picture), canvas_camera(session.client.camera, SIZE["width"]))
+        assert float(pixel[0]) < PANEL
+        page.mouse.click(float(pixel[0]) + 3, float(pixel[1]) + 3)
     until(lambda: session.cameras.seat is not None)
     arrived = session.cameras.seat.shot
     page.wait_for_timeout(500)
