@@ -49,7 +49,7 @@ class Options:
     """Scenes: `demo`, or folders with a split.json that has unused photos."""
     trainings: tuple[str, ...] = ("plain", "progressive", "once", "oracle", "same cameras")
     """Which trainings."""
-    fixer: str = "mini"
+    fixer: str = "outputs/difix_mini/difix"
     """Hub id, folder or .pkl checkpoint of a Difix."""
     steps: int = 2000
     """Steps of each training."""

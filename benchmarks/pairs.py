@@ -1,7 +1,7 @@
 """How well a fixer does on curated pairs: PSNR, SSIM and LPIPS before and after, for each strategy.
 
 python scripts/curate.py path/to/fox path/to/castle --output-dir data/pairs/real --resolution 240 --warps 2
-python benchmarks/pairs.py --data data/pairs/real --weights mini
+python benchmarks/pairs.py --data data/pairs/real --weights outputs/difix_mini/difix
 """
 
 import json
@@ -35,7 +35,7 @@ class Options:
 
     data: Path
     """Folder of the pairs."""
-    weights: str = "mini"
+    weights: str = "outputs/difix_mini/difix"
     """Hub id, folder or .pkl checkpoint of a Difix."""
     count: int = 60
     """At most so many pairs of each strategy, evenly spread."""
