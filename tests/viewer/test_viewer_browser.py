@@ -141,10 +141,10 @@ def test_layers_splats_split_and_hot_keys(visited, fixer):
 
 def test_a_click_on_a_frustum_flies_there(visited, viewer):
     from difix3d.geometry.warp import project
-    from difix3d.viewer.pose import canvas_camera
+    from difix3d.viewer.pose import c2w_of, canvas_camera, put
 
     page, session = visited
-    before = session.client.camera.position.copy()
+    before, pose, fov = session.client.camera.position.copy(), c2w_of(session.client.camera), session.client.camera.fov
     shot = viewer.stage.gallery.captured[-1]
     page.get_by_role("tab", name="Cameras").click()
     page.get_by_label("Show eval cameras").check()
@@ -173,6 +173,9 @@ def test_a_click_on_a_frustum_flies_there(visited, viewer):
     page.mouse.move(260, 340, steps=5)
     page.mouse.up()
     until(lambda: session.cameras.seat is None)
+    session.cameras.show["eval"].value = False
+    put(session.client, pose, fov)
+    settle(page, colourful)
 
 
 def test_two_clients_and_one_that_comes_back(browser, visited, viewer):

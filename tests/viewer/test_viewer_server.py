@@ -347,7 +347,7 @@ def test_splats_for_the_browser(serve, join):
     browser.set(session.view.renderer, "browser (splats)")
     until(lambda: session._splats._node is not None and session._splats._node.visible)
     assert session._splats._node.centers.shape == (300, 3)
-    assert browser.received > 300 * 32
+    until(lambda: browser.received > 300 * 32)
     browser.set(session.view.renderer, "server")
     until(lambda: not session._splats._node.visible)
 
