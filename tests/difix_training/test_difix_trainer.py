@@ -322,3 +322,12 @@ def test_two_processes_have_the_loss_of_one_with_twice_the_batch(config, tmp_pat
     assert two["processes"] == 2
     np.testing.assert_allclose(one["losses"], two["losses"], rtol=5e-4)  # AdamW makes a step of rounding errors, too
     assert one["losses"][0] != one["losses"][-1]
+
+
+def test_the_recipe_of_the_small_network():
+    recipe = Path(__file__).parents[2] / "configs" / "difix" / "mini.yaml"
+    config = parse(["--config", str(recipe)])
+    pipe = start_pipeline(config)
+    assert (pipe.vae.guide, pipe.vae.layers) == (9, 2)
+    halves = sum(p.numel() * 2 for model in (pipe.unet, pipe.vae) for p in model.parameters())
+    assert halves < 20e6
