@@ -12,6 +12,7 @@ from difix3d.geometry.poses import focus_point
 from difix3d.training import Trainer
 from difix3d.training.events import Event, Finished, Painted, Paused, Stepped
 from difix3d.viewer.fixing import FixDesk
+from difix3d.viewer.frames import FrameLoop
 from difix3d.viewer.pose import fov_of
 from difix3d.viewer.session import Session
 from difix3d.viewer.stage import Stage, bounds, copy, stage_of_trainer
@@ -56,7 +57,8 @@ class Viewer:
         self.server.on_client_disconnect(self._left)
         self.server.on_client_connect(self._joined)
         self.url = f"http://{host}:{self.server.get_port()}"
-        threading.Thread(target=self._keep_panels, daemon=True, name="viewer panels").start()
+        self._panels = threading.Thread(target=self._keep_panels, daemon=True, name="viewer panels")
+        self._panels.start()
 
     def __call__(self, event: Event) -> None:
         """Listens to the training, in its thread; between two steps, so that the model is whole."""
@@ -72,7 +74,7 @@ class Viewer:
         self._closed.wait()
 
     def close(self) -> None:
-        """Lets all clients go."""
+        """Lets all clients go, and waits for what is being drawn: a program must not end in the middle of it."""
         self._closed.set()
         with self._lock:
             sessions, self.sessions = list(self.sessions.values()), {}
@@ -80,6 +82,9 @@ class Viewer:
             session.close()
         if self.desk is not None:
             self.desk.close()
+        loops = [thread for thread in threading.enumerate() if isinstance(thread, FrameLoop) and thread.closed]
+        for thread in (*loops, self._panels):  # also of clients that have left already
+            thread.join(10)
         self.server.stop()
 
     def _joined(self, client: viser.ClientHandle) -> None:

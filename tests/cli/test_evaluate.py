@@ -72,7 +72,7 @@ def fixer(monkeypatch):
             yield (item.rgb + 0.1).clamp(0, 1)
 
     class Loader:
-        def __call__(self, name, device):
+        def __call__(self, name, device, references=1):
             return None if name == "none" else self.fixer
 
     class Fixer:
@@ -165,7 +165,7 @@ def test_chosen_rows_and_what_is_left_out(distilled, fixer):
 
 
 def test_weights_that_cannot_be_had(run, monkeypatch):
-    def gone(name, device):
+    def gone(name, device, references):
         raise UserError(f"The fixer {name!r} cannot be loaded", "", "Pass --fixer FOLDER")
 
     monkeypatch.setattr("difix3d.training.variants.load_fixer", gone)
