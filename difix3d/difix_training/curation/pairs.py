@@ -79,9 +79,9 @@ def make_pairs(
             degraded = references.degraded(view.camera, out, shop.views.__getitem__, own=view.index)
             write_image(renders / f"{number:05d}.png", render.numpy())
             alpha, warps = "", [f"{name}/{number:05d}_{layer}.png" for layer in range(recipe.warps)]
-            for path, layer in zip(warps, warped_references(degraded, recipe.warps), strict=True):
-                write_image(renders.parent / path, layer)
             if recipe.warps:
+                for path, layer in zip(warps, warped_references(degraded, recipe.warps), strict=True):
+                    write_image(renders.parent / path, layer)
                 alpha = f"{name}/{number:05d}_a.png"
                 write_image(renders.parent / alpha, degraded.alpha[..., None])
             yield Pair(
