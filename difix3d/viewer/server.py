@@ -49,7 +49,9 @@ class Viewer:
         self.sessions: dict[int, Session] = {}
         self._lock = threading.Lock()
         self._spent, self._renewed, self._closed = 0.0, time.monotonic(), threading.Event()
+        others = set(threading.enumerate())
         self.server = viser.ViserServer(host=host, port=port, label="difix3d", verbose=False)
+        self._servers = [thread for thread in threading.enumerate() if thread not in others]
         self.server.request_share_url = _refuse_to_share  # type: ignore[method-assign]
         self.server.gui.configure_theme(show_share_button=False, control_width="medium", dark_mode=True)
         self._aim_first_view()
@@ -86,6 +88,8 @@ class Viewer:
         for thread in (*loops, self._panels):  # also of clients that have left already
             thread.join(10)
         self.server.stop()
+        for thread in self._servers:  # viser waits a second only, and Python aborts if one prints while it ends
+            thread.join(10)
 
     def _joined(self, client: viser.ClientHandle) -> None:
         session = Session(client, self.stage, self.desk, self.monitor, self._busy)
