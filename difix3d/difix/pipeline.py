@@ -15,7 +15,7 @@ from torch import Tensor
 from difix3d.difix.attention import mix_views
 from difix3d.difix.inputs import from_tensors, to_references, to_tensors
 from difix3d.difix.sizes import CELL, OVERLAP, fit, in_tiles, pad
-from difix3d.difix.step import encode, fix_views
+from difix3d.difix.step import encode, fix_views, unguided
 from difix3d.difix.vae import DifixVAE
 from difix3d.difix.weights import PROMPTS, SD_TURBO, load_parts
 from difix3d.errors import UserError
@@ -128,8 +128,7 @@ class DifixPipeline(DiffusionPipeline):
     @torch.no_grad()
     def encode_references(self, references: Float[Tensor, "B V 3 H W"]) -> Float[Tensor, "B V C h w"]:
         """Latents of references (0..1), which :meth:`fix` takes in their place: encode once, fix many images."""
-        empty = references.new_zeros(*references.shape[:2], self.vae.guide, *references.shape[-2:])
-        views = pad(torch.cat([references, empty], 2))
+        views = pad(unguided(self.vae, references))
         return encode(self.vae, views.to(self._execution_device, self.unet.dtype))[0]
 
     @torch.no_grad()

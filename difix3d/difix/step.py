@@ -28,6 +28,11 @@ def encode(
     return latents, [skip.unflatten(0, (batch, count))[:, 0] for skip in skips]
 
 
+def unguided(vae: DifixVAE, photos: Float[Tensor, "B V 3 H W"]) -> Float[Tensor, "B V K H W"]:
+    """Photos as the VAE takes them: they have no guide of their own, so that its channels are empty."""
+    return torch.cat([photos, photos.new_zeros(*photos.shape[:2], vae.guide, *photos.shape[-2:])], 2)
+
+
 def denoise(
     unet: UNet2DConditionModel,
     latents: Float[Tensor, "B V C h w"],
@@ -92,8 +97,7 @@ def fix_views(
         references: pixels in 0..1 of the images' size, or their scaled latents, or ``None``.
     """
     if references is not None and references.shape[2] == 3:
-        empty = references.new_zeros(*references.shape[:2], images.shape[1] - 3, *images.shape[-2:])
-        views = torch.cat([images[:, None], torch.cat([references, empty], 2)], 1)
+        views = torch.cat([images[:, None], unguided(vae, references)], 1)
         latents, skips = encode(vae, views, generator)
     else:
         latents, skips = encode(vae, images[:, None], generator)

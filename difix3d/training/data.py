@@ -1,6 +1,7 @@
 """What a training begins from, and the order in which it sees the photos."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,15 @@ def choose_device(name: str) -> torch.device:
             "Install a CUDA build of torch (pytorch.org), or leave out --device to train on the CPU",
         )
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def render_settings(config: TrainConfig, near: float, device: torch.device) -> dict[str, Any]:
+    """How the models of a run are rendered once trained, for :func:`difix3d.render.rasterize`.
+
+    A random background is black then.
+    """
+    background = torch.ones(3, device=device) if config.background == "white" else None
+    return {"near": near, "antialiased": config.antialiased, "packed": config.packed, "background": background}
 
 
 def initial_gaussians(scene: Scene, config: TrainConfig) -> Gaussians:

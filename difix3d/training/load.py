@@ -14,7 +14,7 @@ from difix3d.scene import load_scene
 from difix3d.scene.splits import read_json
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
-from difix3d.training.trainer import choose_device
+from difix3d.training.data import choose_device, render_settings
 from difix3d.types import Cameras, Gaussians, Render, Scene
 
 
@@ -35,10 +35,9 @@ class Run:
     @torch.no_grad()
     def render(self, cameras: Cameras, **options: Any) -> Render:
         """Renders cameras of one size as the run is configured; ``options`` go to :func:`difix3d.render.rasterize`."""
-        device, config = self.gaussians.device, self.config
-        background = torch.ones(3, device=device) if config.background == "white" else None
-        settings = {"near": self.near, "antialiased": config.antialiased, "packed": config.packed}
-        return rasterize(self.gaussians, cameras.to(device), **{"background": background, **settings, **options})
+        device = self.gaussians.device
+        settings = render_settings(self.config, self.near, device)
+        return rasterize(self.gaussians, cameras.to(device), **settings | options)
 
 
 def load_run(

@@ -68,7 +68,7 @@ class Rounds:
         if step not in steps:
             insort(steps, step)
         self._painted = step
-        render = partial(trainer.render, trainer.gaussians, background=trainer.background(), depth=True)
+        render = partial(trainer.render, trainer.gaussians, depth=True)
         painted = self.distiller.paint(render, step, lambda done, of: trainer.emit(Painting(step, done, of)))
         held_out = self.distiller.held_out(step)
         start = time.perf_counter()

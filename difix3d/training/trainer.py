@@ -23,7 +23,7 @@ from difix3d.render import rasterize
 from difix3d.scene import Views, load_scene, near_depth
 from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control
-from difix3d.training.data import batches, choose_device, initial_gaussians, stack
+from difix3d.training.data import batches, choose_device, initial_gaussians, render_settings, stack
 from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
@@ -207,11 +207,8 @@ class Trainer:
         return {name: value.detach() for name, value in losses.items()}, mse
 
     def render(self, gaussians: Gaussians, cameras: Cameras, **options: Any) -> Render:
-        """Renders as this run is configured (near plane, antialiasing, packing)."""
-        config = self.config
-        return rasterize(
-            gaussians, cameras, near=self.near, antialiased=config.antialiased, packed=config.packed, **options
-        )
+        """Renders as this run is configured; ``options`` go to :func:`difix3d.render.rasterize`."""
+        return rasterize(gaussians, cameras, **render_settings(self.config, self.near, self.device) | options)
 
     def _background(self) -> Tensor | None:
         if self.config.background == "black":
@@ -219,15 +216,11 @@ class Trainer:
         fill = torch.rand(3) if self.config.background == "random" else torch.ones(3)
         return fill.to(self.device)
 
-    def background(self) -> Tensor | None:
-        """What evaluation renders on; black stands for random."""
-        return torch.ones(3, device=self.device) if self.config.background == "white" else None
-
     def evaluate(
         self, indices: Iterable[int], split: str, folder: Path | None = None, plus: bool = False
     ) -> Evaluation:
         """Renders photos' cameras (through the fixer as well, if ``plus``) and compares with the photos."""
-        render: Any = partial(self.render, self.gaussians, background=self.background(), depth=plus)
+        render: Any = partial(self.render, self.gaussians, depth=plus)
         if plus:
             assert self.fixer is not None
             render = PostRender(render, self.fixer, self.scene, self.views.__getitem__, device=self.device)

@@ -15,6 +15,7 @@ from difix3d.gaussians import read_ply
 from difix3d.render import rasterize
 from difix3d.scene import Views
 from difix3d.training import Trainer
+from difix3d.training.data import render_settings
 from difix3d.training.load import Run
 from difix3d.types import Cameras, Degraded, Fixer, Gaussians, Render, Scene, View
 from difix3d.viewer.shots import Gallery
@@ -101,7 +102,7 @@ class Stage:
 
 def stage_of_run(run: Run, folder: Path, fixer: Fixer | None, why_no_fixer: str) -> Stage:
     """A finished run, or one that was interrupted."""
-    settings = _settings(run.config, run.near, run.gaussians.device)
+    settings = render_settings(run.config, run.near, run.gaussians.device)
     options: dict[str, Any] = {"step": run.step, "fixer": fixer, "why_no_fixer": why_no_fixer}
     return Stage(run.gaussians, run.scene, folder, settings, **options)
 
@@ -127,7 +128,7 @@ def stage_of_trainer(trainer: Trainer) -> Stage:
         copy(trainer.gaussians),
         trainer.scene,
         trainer.run.path,
-        _settings(trainer.config, trainer.near, trainer.device),
+        render_settings(trainer.config, trainer.near, trainer.device),
         photo=trainer.views.__getitem__,
         step=trainer.first,
         fixer=trainer.fixer,
@@ -149,8 +150,3 @@ def bounds(gaussians: Gaussians) -> Float[Tensor, "2 3"]:
     means = gaussians.means.cpu()
     means = means[means.isfinite().all(1)]
     return torch.stack([means.amin(0), means.amax(0)]) if len(means) else torch.tensor([[-1.0] * 3, [1.0] * 3])
-
-
-def _settings(config: Any, near: float, device: torch.device) -> dict[str, Any]:
-    background = torch.ones(3, device=device) if config.background == "white" else None
-    return {"near": near, "antialiased": config.antialiased, "packed": config.packed, "background": background}

@@ -79,7 +79,7 @@ class Course:
 
 @torch.no_grad()
 def _render(trainer: Trainer, gaussians: Gaussians, camera: Cameras) -> Render:
-    return trainer.render(gaussians, camera.to(trainer.device), background=trainer.background())
+    return trainer.render(gaussians, camera.to(trainer.device))
 
 
 class Workshop:
