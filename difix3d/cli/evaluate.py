@@ -139,7 +139,7 @@ def check(config: EvaluateConfig) -> None:
 def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
     """Draws, measures and reports all variants of one run."""
     models, left_out = load_models(path, config.load, config.step)
-    run = next(iter(models.values()))
+    run = list(models.values())[-1]  # its own; before it may stand the plain one, which knows no fixer
     device, scene = run.gaussians.device, run.scene
     fixer, why = choose_fixer(config.fixer, run)
     rows, reasons = choose_rows(models, fixer, config.variants, why)

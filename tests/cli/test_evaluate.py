@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 from small_run import write_run
 
 from difix3d.cli.evaluate import evaluate
@@ -140,6 +141,17 @@ def test_the_papers_ablation(distilled, fixer):
     )
     table = (distilled / "evaluation.tex").read_text()
     assert all(row.name in table for row in found.variants)
+
+
+def test_the_runs_own_fixer_is_the_default(distilled, fixer):
+    """Not that of the plain run beside it, which was trained without."""
+    for folder, name in ((distilled, "some"), (distilled / "plain", "none")):
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        (folder / "config.yaml").write_text(yaml.safe_dump(config | {"fixer": name}))
+    call(distilled, "--metrics", "psnr")
+    found = read_evaluation(distilled)
+    assert found.fixer == "some"
+    assert len(found.variants) == 5
 
 
 def test_only_equal_steps_are_compared(distilled):
