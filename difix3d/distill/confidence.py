@@ -105,8 +105,9 @@ def credit(evidence: Sequence[Evidence]) -> float:
 def confidence(evidence: Evidence, size: tuple[int, int], earned: float) -> Float[Tensor, "H W"]:
     """Weight, 0..1, of each fixed pixel in training.
 
-    Where photos see the pixel, it falls as the fix moves away from them. Elsewhere the fix has the credit that it
-    earned where it was judged, and less the more it changed. A fix that photos contradict on the whole is not believed
+    Where photos see the pixel, it falls as the fix moves away from them, and where they agree with the render there is
+    nothing to learn: a fix of what is right can only blur it. Elsewhere the fix has the credit that it earned where it
+    was judged, and less the more it changed. A fix that photos contradict on the whole is not believed
     at all; one that they hardly see is taken for as good as the others of its round.
 
     Args:
@@ -118,7 +119,7 @@ def confidence(evidence: Evidence, size: tuple[int, int], earned: float) -> Floa
     if earned < CREDIT or own < OWN_CREDIT:
         return torch.zeros(size, device=agreement.device)
     unseen = own * torch.exp(-evidence.change / CHANGE)
-    weights = _enlarge(torch.where(evidence.judged, agreement, unseen), size)
+    weights = _enlarge(torch.where(evidence.judged, _wrong(evidence) * agreement, unseen), size)
     return torch.where(weights < FLOOR, 0.0, weights)
 
 
@@ -135,8 +136,7 @@ def share_of_fix(evidence: Evidence, size: tuple[int, int], earned: float) -> Fl
     agreement, own = _agreement(evidence), _own_credit(evidence, earned)
     if own < CREDIT:
         return torch.zeros(size, device=agreement.device)
-    right = torch.exp(-evidence.render_error / RIGHT)
-    return _enlarge(torch.where(evidence.judged, (1 - right) * agreement, own), size)
+    return _enlarge(torch.where(evidence.judged, _wrong(evidence) * agreement, own), size)
 
 
 def _own_credit(evidence: Evidence, earned: float) -> Float[Tensor, ""]:
@@ -144,6 +144,11 @@ def _own_credit(evidence: Evidence, earned: float) -> Float[Tensor, ""]:
     agreement = _agreement(evidence)
     prior = PRIOR * agreement.numel()
     return (agreement[evidence.judged].sum() + prior * earned) / (evidence.judged.sum() + prior)
+
+
+def _wrong(evidence: Evidence) -> Map:
+    """0 where photos agree with the render, rising to 1."""
+    return 1 - torch.exp(-evidence.render_error / RIGHT)
 
 
 def _agreement(evidence: Evidence) -> Map:

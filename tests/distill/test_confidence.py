@@ -36,11 +36,17 @@ def solid(item):
     return item.alpha > 0.9
 
 
-def test_an_honest_fix_is_believed(case):
+def test_an_honest_fix_is_believed_but_does_not_teach_what_was_right(case):
     item = case
     evidence = gather(item, item.rgb)
+    seen = evidence.judged & solid(item)
     assert evidence.judged.float().mean() > 0.3
-    assert (confidence(evidence, SIZE)[solid(item)] > 0.99).all()
+    assert credit([evidence]) > 0.99
+    right = replace(evidence, render_error=torch.zeros(SIZE), fixed_error=torch.zeros(SIZE))
+    assert confidence(right, SIZE)[seen].max() < 0.5  # but at the borders of what photos see
+    assert confidence(right, SIZE)[seen].mean() < 0.05
+    wrong = replace(evidence, render_error=torch.full(SIZE, 0.3), fixed_error=torch.zeros(SIZE))
+    assert (confidence(wrong, SIZE)[seen] > 0.99).all()
 
 
 @pytest.mark.parametrize("harm", ["colors", "dark", "noise"])
@@ -48,9 +54,7 @@ def test_a_fix_that_contradicts_the_photos_is_not(case, harm):
     item = case
     noise = torch.randn(*SIZE, 3, generator=torch.Generator().manual_seed(0))
     fixed = {"colors": item.rgb[..., [1, 2, 0]], "dark": item.rgb * 0.3, "noise": (item.rgb + noise).clamp(0, 1)}[harm]
-    harmed, honest = (confidence(gather(item, image), SIZE) for image in (fixed, item.rgb))
-    assert honest[solid(item)].mean() > 0.99
-    assert harmed.max() == 0
+    assert confidence(gather(item, fixed), SIZE).max() == 0
 
 
 def test_a_repair_of_a_broken_render_is_believed(case):
@@ -58,7 +62,7 @@ def test_a_repair_of_a_broken_render_is_believed(case):
     broken = replace(item, rgb=item.rgb * 0.3 + 0.5)
     evidence = gather(broken, item.rgb)
     weights = confidence(evidence, SIZE)  # 48 pixels wide, the evidence is not reduced
-    assert (weights[evidence.judged & solid(item)] > 0.99).all()
+    assert weights[evidence.judged & solid(item)].mean() > 0.9
     assert (weights[solid(item)] > 0.6).all()
 
 
