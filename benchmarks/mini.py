@@ -49,8 +49,8 @@ class Options:
     """Scenes: `demo`, or folders with a split.json that has unused photos."""
     trainings: tuple[str, ...] = ("plain", "progressive", "once", "oracle", "same cameras")
     """Which trainings."""
-    fixer: str = "outputs/difix_mini/difix"
-    """Hub id, folder or .pkl checkpoint of a Difix."""
+    fixer: str = "mini"
+    """`mini`, hub id, folder or .pkl checkpoint of a Difix."""
     steps: int = 2000
     """Steps of each training."""
     resolution: int = 240
@@ -80,7 +80,7 @@ def scores(render: RenderFn, scene: Scene, views: Views, lpips: LPIPS) -> dict[s
 
 def models(training: str, trainer: Trainer, fixer: Fixer, views: Views) -> dict[str, RenderFn]:
     """What a finished training is scored as: plainly, and with the fixer behind it where that is a row of its own."""
-    render = partial(trainer.render, trainer.gaussians, background=trainer.background(), depth=True)
+    render = partial(trainer.render, trainer.gaussians, depth=True)
     name = {"plain": "3DGS", "once": "Difix3D, at once", "progressive": "Difix3D"}.get(training, training)
     found: dict[str, RenderFn] = {name: render}
     behind: Callable[..., RenderFn] = partial(PostRender, render, fixer, trainer.scene, views.__getitem__)

@@ -1,7 +1,7 @@
 """How well a fixer does on curated pairs: PSNR, SSIM and LPIPS before and after, for each strategy.
 
 python scripts/curate.py path/to/fox path/to/castle --output-dir data/pairs/real --resolution 240 --warps 2
-python benchmarks/pairs.py --data data/pairs/real --weights outputs/difix_mini/difix
+python benchmarks/pairs.py --data data/pairs/real --weights mini
 """
 
 import json
@@ -35,8 +35,8 @@ class Options:
 
     data: Path
     """Folder of the pairs."""
-    weights: str = "outputs/difix_mini/difix"
-    """Hub id, folder or .pkl checkpoint of a Difix."""
+    weights: str = "mini"
+    """`mini`, hub id, folder or .pkl checkpoint of a Difix."""
     count: int = 60
     """At most so many pairs of each strategy, evenly spread."""
     json: Path | None = None

@@ -30,6 +30,8 @@ from difix3d.errors import UserError
 
 State = dict[str, Tensor]
 SD_TURBO = "stabilityai/sd-turbo"
+MINI = "mini"
+"""The name of the small weights that come with the package, for which nothing has to be downloaded."""
 FILES = ["*/config.json", "*/*_config.json", "*/model.safetensors", "*/diffusion_pytorch_model*.safetensors*"]
 FILES += ["tokenizer/*.json", "tokenizer/*.txt", "README.md", "LICENSE*"]
 PROMPTS = "prompt_embeds.safetensors"
@@ -45,7 +47,7 @@ def load_parts(
     """The parts of a :class:`DifixPipeline`; ``prompt_embeds`` too, where the folder has them.
 
     Args:
-        source: hub id, folder, or ``.pkl`` checkpoint of the published trainer.
+        source: hub id, folder, ``mini``, or ``.pkl`` checkpoint of the published trainer.
         base: hub id or folder of SD-Turbo; a checkpoint holds only what differs from it.
         hub: passed to ``huggingface_hub.snapshot_download`` (``revision``, ``cache_dir``, ``token``, ...).
     """
@@ -90,8 +92,13 @@ def new_parts(base: str | Path = SD_TURBO, lora_rank: int = 4, **hub: Any) -> di
 
 
 def fetch(source: str | Path, **hub: Any) -> Path:
-    """The folder itself, or the one that a hub id is downloaded to; the licence is shown at the first download."""
+    """The folder itself, or the one that a hub id is downloaded to; the licence is shown at the first download.
+
+    ``mini`` is the folder in the package.
+    """
     inspect.signature(snapshot_download).bind(str(source), **hub)  # a misspelt option is a TypeError for folders too
+    if source == MINI:
+        return Path(__file__).parent / MINI
     if Path(source).exists():
         return Path(source)
     where = {key: hub[key] for key in ("cache_dir", "revision") if key in hub}

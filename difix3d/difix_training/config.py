@@ -86,8 +86,8 @@ class TrainDifixConfig:
     """Go on with the run in --output-dir, as it was configured; --steps may be raised."""
 
     init: str = "stabilityai/sd-turbo"
-    """Where to start: hub id or folder of SD-Turbo (fresh skips and LoRA) or of a Difix, a .pkl checkpoint, or
-    "scratch" for a small network of random weights (--mini)."""
+    """Where to start: hub id or folder of SD-Turbo (fresh skips and LoRA) or of a Difix, a .pkl checkpoint,
+    "scratch" for a small network of random weights (--mini), or "mini" for the trained one in the package."""
     base: str = "stabilityai/sd-turbo"
     """What a .pkl checkpoint was trained from."""
     lora_rank: int = 4

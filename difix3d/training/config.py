@@ -111,7 +111,8 @@ class TrainConfig:
     output_dir: Path | None = None
     """Folder of this run; by default outputs/SCENE/DATE_TIME."""
     fixer: str = "nvidia/difix_ref"
-    """Difix weights that clean novel views: a hub id, a folder, a .pkl checkpoint, or `none` for plain 3DGS."""
+    """Difix weights that clean novel views: a hub id, a folder, a .pkl checkpoint, `mini` (small weights in the
+    package, for CPUs), or `none` for plain 3DGS."""
     plus: bool = True
     """After the last step, also evaluate with the fixer as a last pass over each frame (the "+")."""
     compare: bool = False

@@ -7,7 +7,7 @@ from difix3d.types import Fixer
 
 
 def load_fixer(name: str, device: torch.device, references: int = 1) -> Fixer | None:
-    """Difix by hub id, folder or checkpoint, ready to run; ``none`` is ``None``.
+    """Difix by hub id, folder or checkpoint, or ``mini``, ready to run; ``none`` is ``None``.
 
     Args:
         references: photos that it looks at beside each render.
@@ -25,7 +25,8 @@ def load_fixer(name: str, device: torch.device, references: int = 1) -> Fixer | 
         raise UserError(
             f"The fixer {name!r} cannot be loaded: {error.fact}",
             error.limit,
-            "Pass --fixer FOLDER (downloaded elsewhere), --fixer with another hub id, or --fixer none for plain 3DGS",
+            "Pass --fixer mini (small weights in the package), --fixer FOLDER (downloaded elsewhere), --fixer with "
+            "another hub id, or --fixer none (plain 3DGS)",
         ) from error
     pipe.optimize(pipe.unet.dtype, compile=False)
     return DifixFixer(pipe, device, references=references)

@@ -13,44 +13,58 @@ from difix3d.evaluate import evaluate
 from difix3d.images import resize, to_uint8
 from difix3d.scene import Views, load_scene
 from difix3d.training.load import load_run
+from difix3d.training.variants import choose_fixer, plus
 
-SHOWN = {"interpolation": ("between the training cameras", 2), "extrapolation": ("far off the training cameras", 5)}
+SHOWN = {"interpolation": ("between the cameras", 2), "extrapolation": ("far off the cameras", 5)}
 """The held-out sets of the scene, which share their training photos, and the view of each that is shown."""
-WIDTH, GAP, TITLE = 448, 6, 34
+WIDTH, GAP, TITLE = 320, 4, 26
 
 
 def main(run: tyro.conf.Positional[Path], data_dir: Path = Path("data")) -> None:
     """Writes the picture beside this file.
 
     Args:
-        run: folder of the training.
+        run: folder of the training, with plain 3DGS beside it (``--compare``).
         data_dir: where the embedded scene was written.
     """
-    model = load_run(run, data_dir=data_dir)
+    before, after = load_run(run / "plain", data_dir=data_dir), load_run(run, data_dir=data_dir)
+    fixer, why = choose_fixer(None, after)
+    assert fixer is not None, why
     rows = []
     for split, (where, number) in SHOWN.items():
         scene = load_scene("demo", data_dir=data_dir, split=split)
         views = Views(scene)
-        result = evaluate(model.render, (views[int(i)] for i in scene.test), split=split)
-        print(f"{split}: {result.mean('psnr'):.2f} dB, SSIM {result.mean('ssim'):.3f}, {len(result.images)} views")
+        models = {
+            "plain 3DGS": before.render,
+            "Difix3D": after.render,
+            "Difix3D+": plus(after, fixer, Views(after.scene).__getitem__, trust=True),
+        }
         view = views[int(scene.test[number])]
-        photo, render = to_uint8(view.image), to_uint8(model.render(view.camera).rgb[0])
-        rows += [titles(f"{where}: photo", f"render, {result.images[number].psnr:.1f} dB"), pair(photo, render)]
+        names, pictures = [f"{where}: photo"], [to_uint8(view.image)]
+        for name, render in models.items():
+            result = evaluate(render, (views[int(i)] for i in scene.test), split=split)
+            scores = f"{result.mean('psnr'):.2f} dB, SSIM {result.mean('ssim'):.3f}"
+            print(f"{split}, {name}: {scores}, {len(result.images)} views")
+            names.append(f"{name}, {result.images[number].psnr:.1f} dB")
+            pictures.append(to_uint8(render(view.camera).rgb[0]))
+        rows += [titles(names), beside(pictures)]
     Image.fromarray(np.concatenate(rows)).save(Path(__file__).with_suffix(".png"), optimize=True)
 
 
-def pair(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Two pictures side by side."""
-    height = round(left.shape[0] * WIDTH / left.shape[1])
-    gap = np.full((height, GAP, 3), 255, np.uint8)
-    return np.concatenate([resize(left, WIDTH, height), gap, resize(right, WIDTH, height)], axis=1)
+def beside(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures side by side."""
+    height = round(pictures[0].shape[0] * WIDTH / pictures[0].shape[1])
+    row = Image.new("RGB", (len(pictures) * (WIDTH + GAP) - GAP, height), "white")
+    for i, picture in enumerate(pictures):
+        row.paste(Image.fromarray(resize(picture, WIDTH, height)), (i * (WIDTH + GAP), 0))
+    return np.asarray(row)
 
 
-def titles(left: str, right: str) -> np.ndarray:
-    """What the two pictures are."""
-    strip = Image.new("RGB", (2 * WIDTH + GAP, TITLE), "white")
-    for x, text in ((4, left), (WIDTH + GAP + 4, right)):
-        ImageDraw.Draw(strip).text((x, 8), text, "black", font=ImageFont.load_default(17))
+def titles(names: list[str]) -> np.ndarray:
+    """What the pictures are."""
+    strip = Image.new("RGB", (len(names) * (WIDTH + GAP) - GAP, TITLE), "white")
+    for i, name in enumerate(names):
+        ImageDraw.Draw(strip).text((i * (WIDTH + GAP) + 2, 5), name, "black", font=ImageFont.load_default(15))
     return np.asarray(strip)
 
 

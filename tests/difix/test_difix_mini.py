@@ -1,0 +1,64 @@
+"""difix-mini, the weights in the package."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from difix3d.difix import DifixPipeline, load_difix
+from difix3d.difix.weights import fetch
+from difix3d.images import to_uint8
+from difix3d.metrics import psnr
+from difix3d.postrender import PostRender
+from difix3d.scene import Views, load_scene
+from difix3d.training import TrainConfig, Trainer
+from difix3d.training.fixer import load_fixer
+
+
+@pytest.fixture(scope="module")
+def mini() -> DifixPipeline:
+    return load_difix("mini", "cpu")
+
+
+def test_it_is_small_and_says_where_it_comes_from():
+    folder = fetch("mini")
+    assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) < 20e6
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(card.split("---")[1])["license"] == "apache-2.0"
+    assert "https://github.com/noname0310/snowmiku2023plush-splat" in card
+
+
+def test_it_looks_at_warped_photos(mini, pictures):
+    """A blurred render is brought nearer to the photo that its depth carries there, and not moved without one."""
+    photo = pictures.smooth(1, 3, 96, 128)
+    photo = (photo + 0.15 * torch.randn(photo.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    render = torch.nn.functional.avg_pool2d(photo, 5, 1, 2, count_include_pad=False)
+    seen = torch.ones(1, 1, 96, 128)
+    guide = torch.cat([seen, photo, seen, photo, seen], 1)
+    alone, guided = mini.fix(render), mini.fix(render, guide=guide)
+    assert torch.equal(guided, mini.fix(render, guide=guide))
+    before = (render - photo).square().mean()
+    assert (guided - photo).square().mean() < 0.8 * before
+    assert (alone - photo).square().mean() < 1.5 * before
+
+
+@pytest.mark.slow
+def test_it_repairs_a_scene_that_it_never_saw(tmp_path):
+    """Views far off the cameras of an embedded scene: better on average, and nowhere much worse."""
+    scene = load_scene("demo", data_dir=tmp_path, resolution=160)
+    options = {"max_steps": 300, "eval_steps": (), "save_steps": (), "fixer": "none", "plus": False}
+    trainer = Trainer(TrainConfig(scene="demo", output_dir=tmp_path / "run", device="cpu", **options), scene)
+    trainer.train()
+    views = Views(scene)
+    render = partial(trainer.render, trainer.gaussians, depth=True)
+    fixed = PostRender(render, load_fixer("mini", torch.device("cpu")), scene, views.__getitem__)
+
+    def score(model, view):
+        picture, photo = (torch.from_numpy(to_uint8(image)) for image in (model(view.camera).rgb[0], view.image))
+        return psnr(picture, photo)
+
+    gains = [score(fixed, view) - score(render, view) for view in (views[int(index)] for index in scene.test)]
+    assert np.mean(gains) > 0.2
+    assert min(gains) > -0.3
