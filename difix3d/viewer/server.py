@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import viser
@@ -84,25 +85,23 @@ class Viewer:
             session.close()
         if self.desk is not None:
             self.desk.close()
-        loops = [thread for thread in threading.enumerate() if isinstance(thread, FrameLoop) and thread.closed]
-        for thread in (*loops, self._panels):  # also of clients that have left already
-            thread.join(10)
+        join([*frame_loops(), self._panels])
         self.server.stop()
-        for thread in self._servers:  # viser waits a second only, and Python aborts if one prints while it ends
-            thread.join(10)
+        join(self._servers)  # viser waits a second only, and Python aborts if one prints while it ends
+        join(frame_loops())  # of clients that came meanwhile
 
     def _joined(self, client: viser.ClientHandle) -> None:
         session = Session(client, self.stage, self.desk, self.monitor, self._busy)
         with self._lock:
             self.sessions[client.client_id] = session
-        if client.client_id not in self.server.get_clients():  # gone already, perhaps before it was listed
+        if self._closed.is_set() or client.client_id not in self.server.get_clients():  # gone before it was listed
             self._left(client)
 
     def _left(self, client: viser.ClientHandle) -> None:
-        with self._lock:
+        with self._lock:  # to the end, so that close() waits for the threads of this client too
             session = self.sessions.pop(client.client_id, None)
-        if session is not None:
-            session.close()
+            if session is not None:
+                session.close()
 
     def _all(self) -> list[Session]:
         with self._lock:
@@ -164,6 +163,17 @@ def watch(trainer: Trainer, host: str = "127.0.0.1", port: int = 8080) -> Viewer
     viewer = Viewer(stage, Monitor.of_trainer(trainer), host=host, port=port, trainer=trainer)
     trainer.listeners = [*trainer.listeners, viewer]
     return viewer
+
+
+def frame_loops() -> list[FrameLoop]:
+    """Those that draw their last frame, also for clients that have left already."""
+    return [thread for thread in threading.enumerate() if isinstance(thread, FrameLoop) and thread.closed]
+
+
+def join(threads: Sequence[threading.Thread]) -> None:
+    """Waits for threads, but not forever."""
+    for thread in threads:
+        thread.join(10)
 
 
 def _refuse_to_share(verbose: bool = True) -> None:
