@@ -74,27 +74,28 @@ class Viewer:
 
     def wait(self) -> None:
         """Until the viewer is closed, or Ctrl-C."""
-        self._closed.wait()
+        while not self._closed.wait(0.5):  # without an end, a Ctrl-C just before it would be seen at the next one only
+            pass
 
     def close(self) -> None:
         """Lets all clients go, and waits for what is being drawn: a program must not end in the middle of it."""
         self._closed.set()
-        with self._lock:
+        with self._lock:  # after a session that is being built, the last one
             sessions, self.sessions = list(self.sessions.values()), {}
-        for session in sessions:
-            session.close()
+            for session in sessions:
+                session.close()
         if self.desk is not None:
             self.desk.close()
         join([*frame_loops(), self._panels])
         self.server.stop()
         join(self._servers)  # viser waits a second only, and Python aborts if one prints while it ends
-        join(frame_loops())  # of clients that came meanwhile
 
     def _joined(self, client: viser.ClientHandle) -> None:
-        session = Session(client, self.stage, self.desk, self.monitor, self._busy)
-        with self._lock:
-            self.sessions[client.client_id] = session
-        if self._closed.is_set() or client.client_id not in self.server.get_clients():  # gone before it was listed
+        with self._lock:  # so that close() does not miss the threads of this client
+            if self._closed.is_set():
+                return
+            self.sessions[client.client_id] = Session(client, self.stage, self.desk, self.monitor, self._busy)
+        if client.client_id not in self.server.get_clients():  # gone before it was listed
             self._left(client)
 
     def _left(self, client: viser.ClientHandle) -> None:
