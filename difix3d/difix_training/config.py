@@ -103,6 +103,12 @@ class TrainDifixConfig:
     """Mirror half of the pairs."""
     permute: bool = False
     """Exchange colour channels at random: more variety for a network from scratch."""
+    jitter: float = 0.0
+    """Gamma and colour gains of each pair change at random, by up to exp(this); 0.4 is much, 0 is off."""
+    right: float = 0.0
+    """Share of the pairs that get their photo as the render: Difix learns to leave alone what is right."""
+    again: float = 0.0
+    """Share of the steps whose renders are fixed once before: in the loop, Difix meets its own work again."""
     references: int = 1
     """Reference photos of each pair; 0 trains without."""
     skip_bad: bool = False
@@ -150,6 +156,11 @@ class TrainDifixConfig:
         height, width = self.resolution
         if height % CELL or width % CELL or min(height, width) < 2 * CELL:
             raise UserError(f"--resolution is {height} {width}", f"Both sides are multiples of {CELL}, 16 or more")
+        for name in ("right", "again"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"--{name} is {getattr(self, name)}", "It is a share, 0 to 1")
+        if self.jitter < 0:
+            raise UserError(f"--jitter is {self.jitter}", "It is 0 (off) or more")
         if self.zoom < 1:
             raise UserError(f"--zoom is {self.zoom}", "It is 1 (no zoom) or more")
         if not 1 <= self.loss.perceptual_every <= self.batch_size:

@@ -5,7 +5,7 @@ import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil
 from pathlib import Path
@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
-from torch import Tensor
+from jaxtyping import UInt8
 
 from difix3d.difix.pipeline import PROMPT
+from difix3d.difix_training.batch import Augmentation, Batch
 from difix3d.errors import UserError
 from difix3d.images import image_size, read_channels, read_image
 
@@ -34,19 +34,6 @@ class Pair:
     prompt: str
     alpha: Path | None = None
     layers: tuple[Path, ...] = ()
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Crops in 0..1; ``V`` references of each pair, perhaps none.
-
-    ``images`` are the renders' RGB, and the guide (alpha, RGBA of each layer of warped references) if there is one.
-    """
-
-    images: Float[Tensor, "B K H W"]
-    photos: Float[Tensor, "B 3 H W"]
-    references: Float[Tensor, "B V 3 H W"]
-    prompts: list[str]
 
 
 def read_pairs(file: Path) -> dict[str, list[Pair]]:
@@ -160,12 +147,12 @@ class Crops:
         references: int = 1,
         zoom: float = 1.0,
         flip: bool = True,
-        permute: bool = False,
+        augment: Augmentation | None = None,
         layers: int = 0,
         seed: int = 0,
     ):
         self.pairs, self.resolution, self.references, self.layers = pairs, resolution, references, layers
-        self.zoom, self.flip, self.permute, self.seed = zoom, flip, permute, seed
+        self.zoom, self.flip, self.seed, self.augment = zoom, flip, seed, augment or Augmentation()
 
     def __getitem__(self, number: int) -> Batch:
         """A batch of one pair."""
@@ -176,15 +163,7 @@ class Crops:
         shown = [pair.references[i] for i in rng.permutation(len(pair.references))] if self.references else []
         window = _window(pair, self.resolution, scale, top, left)
         batch = _read(pair, shown, self.references, window, self.resolution, mirror and self.flip, self.layers)
-        return permuted(batch, rng.permutation(3).tolist()) if self.permute else batch
-
-
-def permuted(batch: Batch, order: list[int]) -> Batch:
-    """The same batch with its colour channels in another order."""
-    colors = [4 * picture + i for picture in range(batch.images.shape[1] // 4) for i in (*order, 3)] or order
-    return replace(
-        batch, images=batch.images[:, colors], photos=batch.photos[:, order], references=batch.references[:, :, order]
-    )
+        return self.augment(batch, rng)
 
 
 def centre(pair: Pair, resolution: tuple[int, int], references: int = 1, layers: int = 0) -> Batch:

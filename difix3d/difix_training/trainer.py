@@ -1,8 +1,6 @@
 """The training loop of Difix, on ``accelerate``: one process or many."""
 
-import json
 import math
-import os
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
@@ -15,8 +13,10 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from difix3d.difix.pipeline import DifixPipeline
+from difix3d.difix_training.batch import Augmentation, Batch
 from difix3d.difix_training.config import DifixOptimConfig, TrainDifixConfig
-from difix3d.difix_training.dataset import Batch, Crops, numbers, read_pairs, stream, usable
+from difix3d.difix_training.dataset import Crops, numbers, read_pairs, stream, usable
+from difix3d.difix_training.folder import open_folder, record
 from difix3d.difix_training.losses import loss_terms
 from difix3d.difix_training.progress import TrainingBar
 from difix3d.difix_training.publish import export, model_card, push
@@ -27,7 +27,6 @@ from difix3d.errors import UserError
 from difix3d.gaussians.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from difix3d.images import read_image
 from difix3d.metrics import LPIPS
-from difix3d.training.configfile import write_yaml
 from difix3d.training.guard import interruptible
 
 
@@ -48,7 +47,7 @@ class DifixTrainer:
         self.folder = config.output_dir
         self.accelerator = accelerator(config)
         self.main = self.accelerator.is_main_process
-        self._open()
+        open_folder(config, self.main)
         pairs = read_pairs(config.data)
         self.pipe = pipe or start_pipeline(config)
         self.layers = self.pipe.vae.layers
@@ -115,7 +114,7 @@ class DifixTrainer:
             references=config.references,
             zoom=config.zoom,
             flip=config.flip,
-            permute=config.permute,
+            augment=Augmentation(config.permute, config.jitter, config.right),
             layers=self.layers,
             seed=config.seed,
         )
@@ -132,6 +131,8 @@ class DifixTrainer:
         config, device = self.config, self.accelerator.device
         generator = torch.Generator().manual_seed((config.seed << 32) + step)  # the same in all processes
         totals: dict[str, Tensor] = {}
+        if float(torch.rand((), generator=generator)) < config.again:
+            batches = [self.fixed_once(batch) for batch in batches]
         for number, batch in enumerate(batches, 1):
             context = torch.stack([self.prompts[prompt] for prompt in batch.prompts])
             waits = self.accelerator.no_sync(self.model) if number < len(batches) else nullcontext()
@@ -172,11 +173,15 @@ class DifixTrainer:
         found = means(scores)
         self.accelerator.log({f"test/{name}": value for name, value in found.items()}, step)
         if self.main:
-            self._record({"step": step, **found, "pairs": [asdict(score) for score in scores]})
+            record(self.folder, {"step": step, **found, "pairs": [asdict(score) for score in scores]})
             pictures = {path.stem: read_image(path)[None] for path in sorted(folder.glob("*.png"))}
             for tracker in self.accelerator.trackers:
                 tracker.log_images(pictures, step, **({"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}))
         return found
+
+    def fixed_once(self, batch: Batch) -> Batch:
+        """The same batch with fixed renders."""
+        return replace(batch, images=torch.cat([self.fix(batch), batch.images[:, 3:]], 1))
 
     @torch.no_grad()
     def fix(self, batch: Batch) -> Tensor:
@@ -228,23 +233,6 @@ class DifixTrainer:
             ) from error
         return step
 
-    def _open(self) -> None:
-        """Makes the run's folder; an old run in it is not touched."""
-        if not self.config.resume and newest_checkpoint(self.folder / "checkpoints") is not None:
-            raise UserError(
-                f"{self.folder} holds a run already",
-                "",
-                "Go on with it by --resume, give another --output-dir, or delete the folder",
-            )
-        if self.main:
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                write_yaml(replace(self.config, resume=False), self.folder / "config.yaml")
-            except OSError as error:
-                raise UserError(
-                    f"{self.folder} cannot be written ({error})", "", "Choose another --output-dir"
-                ) from error
-
     def _any(self, flag: bool) -> bool:
         """Whether any process raises the flag: all stop at the same step."""
         if self.accelerator.num_processes == 1:
@@ -261,14 +249,6 @@ class DifixTrainer:
         )
         for text in self.faults:
             bar.print(f"left out: {text}")
-
-    def _record(self, row: dict[str, Any]) -> None:
-        """Adds a row to ``metrics.json``; rows of the same or later steps (before a resume) go."""
-        path = self.folder / "metrics.json"
-        rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-        partial = path.with_name("metrics.json.partial")
-        partial.write_text(json.dumps([*(old for old in rows if old["step"] < row["step"]), row], indent=1), "utf-8")
-        os.replace(partial, path)
 
     def _export(self, step: int, scores: dict[str, float], bar: TrainingBar) -> None:
         target = self.folder / "difix"

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from difix3d.difix_training.dataset import Batch, Pair, centre
+from difix3d.difix_training.batch import Batch
+from difix3d.difix_training.dataset import Pair, centre
 from difix3d.images import to_uint8, write_image
 from difix3d.metrics import LPIPS, psnr
 

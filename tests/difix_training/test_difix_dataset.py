@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.difix_training.dataset import Crops, centre, join, numbers, permuted, read_pairs, stream, usable
+from difix3d.difix_training.batch import Augmentation, jittered, permuted, righted
+from difix3d.difix_training.dataset import Crops, centre, join, numbers, read_pairs, stream, usable
 from difix3d.errors import UserError
 from difix3d.images import write_image
 
@@ -198,9 +199,41 @@ def test_colours_are_permuted_alike_in_all_pictures(layered):
     assert torch.equal(other.images[:, :3], batch.images[:, [2, 0, 1]])
     assert torch.equal(other.images[:, 3:], batch.images[:, [3, 6, 4, 5, 7, 10, 8, 9, 11]])
     assert torch.equal(other.photos, batch.photos[:, [2, 0, 1]])
-    crops = Crops(layered, (24, 32), references=0, layers=2, permute=True)
+    crops = Crops(layered, (24, 32), references=0, layers=2, augment=Augmentation(permute=True))
     orders = {tuple(crops[n].photos[0].flatten(1).std(1).argsort().tolist()) for n in range(20)}
     assert len(orders) > 2
+
+
+def test_light_changes_alike_in_all_pictures(layered):
+    batch = centre(layered[0], (24, 32), references=0, layers=2)
+    batch = replace(batch, references=batch.photos[:, None])
+    lit = jittered(batch, 0.4, np.random.default_rng(3))
+    red = batch.photos[0, 0, :, 8]  # of one column: one value, that all pictures share
+    change = lit.photos[0, 0, 0, 8] / batch.photos[0, 0, 0, 8]
+    assert red.std() == 0
+    assert abs(change - 1) > 0.02
+    for changed, before in (
+        (lit.images[0, 0], batch.images[0, 0]),
+        (lit.images[0, 4], batch.images[0, 4]),
+        (lit.references[0, 0, 0], batch.references[0, 0, 0]),
+    ):
+        assert torch.allclose(changed[:, 8] / before[:, 8], change.expand(24), atol=0.02)
+    assert torch.equal(lit.images[:, [3, 7, 11]], batch.images[:, [3, 7, 11]])  # alpha
+    assert lit.images.min() >= 0
+    assert lit.images.max() <= 1
+    changes = [jittered(batch, 0.4, np.random.default_rng(n)).photos.mean() for n in range(20)]
+    assert min(changes) < 0.8 * batch.photos.mean() < 1.1 * batch.photos.mean() < max(changes)
+
+
+def test_a_righted_pair_has_its_photo_as_the_render(layered):
+    batch = centre(layered[0], (24, 32), references=0, layers=2)
+    right = righted(batch)
+    assert torch.equal(right.images[:, :3], batch.photos)
+    assert (right.images[:, 3] == 1).all()
+    assert torch.equal(right.images[:, 4:], batch.images[:, 4:])
+    crops = Crops(layered, (24, 32), references=0, layers=2, augment=Augmentation(right=0.25))
+    share = np.mean([torch.equal(crops[n].images[:, :3], crops[n].photos) for n in range(80)])
+    assert 0.1 < share < 0.4
 
 
 def test_an_incomplete_guide_is_named(layered):

@@ -99,7 +99,7 @@ def equal(a, b):
 
 
 def test_resumed_training_is_equal_to_the_bit(config, tmp_path):
-    config = replace(config, optim=replace(config.optim, ema=0.9))
+    config = replace(config, optim=replace(config.optim, ema=0.9), jitter=0.2, right=0.2, again=0.5)
     whole = DifixTrainer(config)
     whole.train()
     broken = replace(config, output_dir=tmp_path / "broken", steps=2)
@@ -138,6 +138,17 @@ def test_accumulated_batches_equal_one_large_batch(config, tmp_path):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
         assert p.shape == before[name].shape
     assert not equal(before, weights(large))
+
+
+def test_some_steps_start_from_what_was_fixed_before(config, tmp_path):
+    again, plain = (
+        DifixTrainer(replace(config, again=share, output_dir=tmp_path / f"{share}")) for share in (1.0, 0.0)
+    )
+    batch = next(plain.batches())
+    assert equal(again.state(), plain.state())
+    fixed = replace(batch, images=plain.fix(batch))
+    assert again.step([batch], 0) == plain.step([fixed], 0)
+    assert equal(again.state(), plain.state())
 
 
 @pytest.mark.real
@@ -293,6 +304,8 @@ def test_command_line(tmp_path):
     [
         ({"resolution": (60, 64)}, r"--resolution is 60 64.*multiples of 8"),
         ({"zoom": 0.5}, r"--zoom is 0.5"),
+        ({"right": 1.5}, r"--right is 1.5.*a share, 0 to 1"),
+        ({"jitter": -0.1}, r"--jitter is -0.1"),
         ({"steps": 0}, r"steps is 0"),
         ({"loss": DifixLossConfig(perceptual_every=2)}, r"perceptual-every is 2.*in a batch, 1"),
         (

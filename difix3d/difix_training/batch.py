@@ -1,0 +1,71 @@
+"""Batches of crops, and what is changed in them at random."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops in 0..1; ``V`` references of each pair, perhaps none.
+
+    ``images`` are the renders' RGB, and the guide (alpha, RGBA of each layer of warped references) if there is one.
+    """
+
+    images: Float[Tensor, "B K H W"]
+    photos: Float[Tensor, "B 3 H W"]
+    references: Float[Tensor, "B V 3 H W"]
+    prompts: list[str]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Changes a batch at random, each time anew; see ``TrainDifixConfig`` for its parts."""
+
+    permute: bool = False
+    jitter: float = 0.0
+    right: float = 0.0
+
+    def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
+        """The changed batch."""
+        if self.permute:
+            batch = permuted(batch, rng.permutation(3).tolist())
+        if self.jitter:
+            batch = jittered(batch, self.jitter, rng)
+        return righted(batch) if rng.random() < self.right else batch
+
+
+def permuted(batch: Batch, order: list[int]) -> Batch:
+    """The same batch with its colour channels in another order."""
+    colors = [4 * picture + i for picture in range(batch.images.shape[1] // 4) for i in (*order, 3)] or order
+    return replace(
+        batch, images=batch.images[:, colors], photos=batch.photos[:, order], references=batch.references[:, :, order]
+    )
+
+
+def jittered(batch: Batch, amount: float, rng: np.random.Generator) -> Batch:
+    """The same batch under other light: all its pictures get one random gamma, and one random gain for each channel.
+
+    Args:
+        amount: gamma is between exp(-amount) and exp(amount), a gain within half of that; 0.4 is much.
+    """
+    gamma = float(np.exp(rng.uniform(-amount, amount)))
+    gain = torch.from_numpy(np.exp(rng.uniform(-amount / 2, amount / 2, 3))).float()[:, None, None]
+
+    def lit(colors: Tensor) -> Tensor:
+        return (gain * colors**gamma).clamp(0, 1)
+
+    images = batch.images.clone()
+    for first in range(0, images.shape[1], 4):  # RGB and alpha of the render, and of each layer
+        images[:, first : first + 3] = lit(images[:, first : first + 3])
+    return replace(batch, images=images, photos=lit(batch.photos), references=lit(batch.references))
+
+
+def righted(batch: Batch) -> Batch:
+    """The same batch with the photo as its render, all opaque: there is nothing to fix."""
+    images = batch.images.clone()
+    images[:, :3], images[:, 3:4] = batch.photos, 1
+    return replace(batch, images=images)
