@@ -17,6 +17,7 @@ from rich.text import Text
 from difix3d.benchmark import ENGINES, Benchmark, Job, finished, make_jobs, prepare, read_benchmark, summarize
 from difix3d.benchmark.config import find_benchmark
 from difix3d.benchmark.jobs import joined, last_line
+from difix3d.cli.arguments import from_command_line
 from difix3d.errors import UserError
 
 
@@ -63,7 +64,7 @@ class Options:
 
 def benchmark(args: Sequence[str] | None = None) -> None:
     """Runs the benchmark that the arguments name; the exit status is 1 if runs have failed."""
-    options = tyro.cli(Options, args=args, prog="difix3d benchmark")
+    options = from_command_line(Options, "benchmark", args)
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers is {options.workers}", "At least one run goes at a time")
     path = find_benchmark(options.config)

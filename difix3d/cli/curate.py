@@ -10,6 +10,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from difix3d.cli.arguments import from_command_line
 from difix3d.difix_training.curate import curate as make_parts
 from difix3d.difix_training.curate import missing_parts
 from difix3d.difix_training.curation import Curated, Recipe, assemble, read_curated, write_report, write_sheet
@@ -63,7 +64,7 @@ class CurateConfig:
 
 def curate(args: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    config = tyro.cli(CurateConfig, args=args, prog="difix3d curate")
+    config = from_command_line(CurateConfig, "curate", args)
     console = Console(stderr=True, highlight=False)
     if not config.scenes and not config.report:
         raise UserError("No scene is named", "Pairs are made from scenes", "Try difix3d curate demo --resolution 160")

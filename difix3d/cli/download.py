@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from difix3d.cli.arguments import from_command_line
 from difix3d.errors import UserError
 from difix3d.scene import download as downloads
 from difix3d.scene.download import SCENES, Images
@@ -18,6 +19,10 @@ class Download:
 
     Only the files of these scenes are read out of the 12 GB archive: the cameras, and the images in the size that
     published results are measured on. Started again, it goes on where it was.
+
+    Examples:
+      python scripts/download.py garden bicycle
+      python scripts/download.py kitchen --data-dir path/to/scenes
     """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
@@ -36,7 +41,7 @@ class Download:
 
 def download(args: Sequence[str] | None = None) -> None:
     """Fetches as the arguments say."""
-    options = tyro.cli(Download, args=args, prog="difix3d download")
+    options = from_command_line(Download, "download", args)
     if options.list:
         for name, scene in sorted(SCENES.items()):
             here = f"   in {options.data_dir / name}" if (options.data_dir / name).exists() else ""

@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
+from difix3d.cli.arguments import from_command_line
 from difix3d.distill.references import coarse, rendered_depth
 from difix3d.errors import UserError
 from difix3d.evaluate import (
@@ -100,7 +101,7 @@ class EvaluateConfig:
 
 def evaluate(args: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    config = tyro.cli(EvaluateConfig, args=args, prog="difix3d evaluate")
+    config = from_command_line(EvaluateConfig, "evaluate", args)
     check(config)
     found = []
     for path in config.runs:

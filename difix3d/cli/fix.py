@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
+from difix3d.cli.arguments import from_command_line
 from difix3d.errors import UserError
 from difix3d.images import read_image, resize, to_uint8, write_image
 from difix3d.video import VIDEOS, video_writer
@@ -74,7 +75,7 @@ class Job:
 
 def fix(args: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    config = tyro.cli(FixConfig, args=args, prog="difix3d fix")
+    config = from_command_line(FixConfig, "fix", args)
     if not config.input.exists():
         raise UserError(f"{config.input} does not exist", "", "Check the path of the input")
     start = time.perf_counter()

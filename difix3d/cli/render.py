@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from difix3d.cli.arguments import from_command_line
 from difix3d.errors import UserError
 from difix3d.images import to_uint8, write_image
 from difix3d.postrender import PostRender
@@ -86,7 +87,7 @@ class RenderConfig:
 
 def render(args: Sequence[str] | None = None) -> None:
     """Runs the command."""
-    config = tyro.cli(RenderConfig, args=args, prog="difix3d render")
+    config = from_command_line(RenderConfig, "render", args)
     check(config)
     run = load_run(config.run, step=config.step, scene=config.scene, data_dir=config.data_dir, device=config.device)
     if config.path == "auto":

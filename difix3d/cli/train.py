@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
-import tyro
 
+from difix3d.cli.arguments import from_command_line
 from difix3d.errors import UserError
 from difix3d.gaussians import newest_checkpoint
 from difix3d.logs import ProgressLog, TensorBoardLog
@@ -107,7 +107,7 @@ def read(args: Sequence[str] | None = None) -> Command:
     name = known.preset or values.get("preset", "auto")
     config = merge(from_preset(name), values, source=str(path))
     default = Command(**vars(replace(config, preset=name, config=path)))
-    return tyro.cli(Command, default=default, args=args, prog="difix3d train")
+    return from_command_line(Command, "train", args, default)
 
 
 def from_preset(name: str) -> TrainConfig:

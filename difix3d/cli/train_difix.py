@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import tyro
-
+from difix3d.cli.arguments import from_command_line
 from difix3d.difix_training.config import TrainDifixConfig
 from difix3d.errors import UserError
 from difix3d.training.configfile import merge, read_yaml
@@ -43,4 +42,4 @@ def parse(args: Sequence[str] | None = None) -> TrainDifixConfig:
     default = TrainDifixConfig()
     if path is not None:
         default = replace(merge(default, read_yaml(path), source=str(path)), config=path)
-    return tyro.cli(TrainDifixConfig, default=default, args=args, prog="difix3d train_difix")
+    return from_command_line(TrainDifixConfig, "train_difix", args, default)

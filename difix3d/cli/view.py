@@ -8,6 +8,7 @@ from typing import Literal
 import tyro
 from rich.console import Console
 
+from difix3d.cli.arguments import from_command_line
 from difix3d.training.data import choose_device
 from difix3d.training.load import load_run
 from difix3d.training.variants import choose_fixer
@@ -47,7 +48,7 @@ class ViewConfig:
 
 def view(args: Sequence[str] | None = None) -> None:
     """Runs the command, until Ctrl-C."""
-    viewer = open_viewer(tyro.cli(ViewConfig, args=args, prog="difix3d view"))
+    viewer = open_viewer(from_command_line(ViewConfig, "view", args))
     console.print(f"viewer: {viewer.url} (Ctrl-C ends it)")
     try:
         viewer.wait()

@@ -39,7 +39,9 @@ def test_every_command_has_a_script_whose_help_teaches(command):
     script = ROOT / "scripts" / f"{command}.py"
     result = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
     assert "usage:" in result.stdout
-    assert len(result.stdout.splitlines()) > 15
+    examples = result.stdout.partition("Examples:\n")[2].partition("╭")[0].split("\n")
+    assert all(f"{command}" in line for line in examples if line.strip())
+    assert len(examples) > 2
 
 
 def test_importing_the_package_is_light_and_touches_no_cuda():
