@@ -3,7 +3,24 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from difix3d.errors import UserError
 from difix3d.schedule import At, Every
+
+OFFERED = 3
+"""Photos that a fixer may look at, and that judge what it makes of a render."""
+RANGES = {
+    "start": (0, None),
+    "every": (1, None),
+    "step": (0, None),
+    "perturbed": (1, None),
+    "share": (0, 1),
+    "weight": (0, None),
+    "alpha": (0, 1),
+    "references": (1, OFFERED),
+    "probe": (1, None),
+    "held_out": (1, None),
+}
+"""Least and largest value of each number; ``None`` for no limit."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +59,13 @@ class DistillConfig:
     """Gate: photos to leave out of a round and to judge it by; at most an eighth of the photos, at least one."""
     tolerance: float = 0.25
     """Gate: loss of PSNR on the photos left out, in dB, that is still taken for chance."""
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if not (value >= low and (high is None or value <= high)):
+                limit = f"{low} or more" if high is None else f"{low} to {high}"
+                raise UserError(f"--distill.{name.replace('_', '-')} is {value}", f"It is {limit}")
 
     def period(self, max_steps: int) -> int:
         """Steps between the rounds of a run."""

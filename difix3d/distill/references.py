@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.distill.config import OFFERED
 from difix3d.geometry.poses import pose_distance
 from difix3d.geometry.warp import seen_by, unproject
 from difix3d.types import Cameras, Degraded, Render, View
@@ -18,8 +19,6 @@ COARSE = 80
 """Long side, in pixels, of the depth maps that overlap is measured with."""
 SIDE = 320
 """Long side, in pixels, of the depth maps that photos are carried by."""
-OFFERED = 3
-"""Photos that a fixer may look at, and that judge what it makes of a render."""
 
 
 class References:

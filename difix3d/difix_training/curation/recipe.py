@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from difix3d.distill.references import OFFERED
+from difix3d.distill.config import OFFERED
 from difix3d.errors import UserError
 from difix3d.training.config import PRESETS, TrainConfig
 from difix3d.training.configfile import merge
