@@ -10,7 +10,7 @@ Options = TypeVar("Options")
 
 
 def from_command_line(
-    options: type[Options], command: str, args: Sequence[str] | None, default: Any = tyro.MISSING
+    options: type[Options], command: str, args: Sequence[str] | None, default: Options | None = None
 ) -> Options:
     """What the arguments say; ``--help`` shows the whole docstring, of which tyro alone would leave out the examples.
 
@@ -20,4 +20,5 @@ def from_command_line(
         args: by default those of the process.
         default: where the options start from; by default the dataclass's own.
     """
-    return tyro.cli(options, args=args, prog=f"difix3d {command}", default=default, description=inspect.getdoc(options))
+    start: dict[str, Any] = {} if default is None else {"default": default}
+    return tyro.cli(options, args=args, prog=f"difix3d {command}", description=inspect.getdoc(options), **start)

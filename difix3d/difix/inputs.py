@@ -1,4 +1,4 @@
-"""What people pass as images (PIL, numpy, torch, lists of them) as tensors, and back."""
+"""What people pass as images (PIL, numpy, torch, lists of them) as tensors, and back; and what cannot be fixed."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,9 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from difix3d.difix.sizes import CELL
+from difix3d.difix.sizes import CELL, OVERLAP
+from difix3d.difix.step import TIMESTEP
+from difix3d.difix.vae import DifixVAE
 from difix3d.errors import UserError
 from difix3d.images import to_uint8
 
@@ -80,3 +82,35 @@ def from_tensors(images: list[Float[Tensor, "3 _ _"]], output_type: str) -> Any:
         return torch.stack(images) if same else images
     arrays = [image.permute(1, 2, 0).float().cpu().numpy() for image in images]
     return np.stack(arrays) if same else arrays
+
+
+def one_each(value: Any, count: int, name: str) -> list[Any]:
+    """The values of a list, one for each image, or the same for all."""
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * count
+    if len(values) != count:
+        raise UserError(f"There are {count} images and {len(values)} {name}", "Pass one for all, or one for each")
+    return values
+
+
+def check_fix(
+    vae: DifixVAE, images: Tensor, references: Tensor | None, guide: Tensor | None, timestep: int, tile: int
+) -> None:
+    """:class:`~difix3d.errors.UserError` unless ``DifixPipeline.fix`` can do it."""
+    expected = (len(images), vae.guide, *images.shape[-2:])
+    if guide is not None and tuple(guide.shape) != expected:
+        raise UserError(f"The guide is {tuple(guide.shape)}", f"These weights take {expected}")
+    if not 0 <= timestep < 1000:
+        raise UserError(f"The time step is {timestep}", "It lies in 0..999", f"Difix is trained at {TIMESTEP}")
+    if tile % CELL or tile <= OVERLAP:
+        raise UserError(f"tile is {tile} pixels", f"It is a multiple of {CELL} above {OVERLAP}")
+    if references is not None:
+        size = images.shape[-2:]
+        channels = int(vae.config["latent_channels"])
+        fits = {3: tuple(size), channels: tuple(-(-side // CELL) for side in size)}
+        found = tuple(references.shape)
+        if found[0] != len(images) or found[-2:] != fits.get(found[2]):
+            raise UserError(
+                f"References are {found} for images {tuple(images.shape)}",
+                "They are [B,V,3,H,W] of the images' batch and size, or latents of encode_references: "
+                f"[B,V,{channels},H/8,W/8]",
+            )

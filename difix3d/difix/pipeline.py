@@ -13,15 +13,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from difix3d.difix.attention import mix_views
-from difix3d.difix.inputs import from_tensors, to_references, to_tensors
-from difix3d.difix.sizes import CELL, OVERLAP, fit, in_tiles, pad
-from difix3d.difix.step import encode, fix_views, unguided
+from difix3d.difix.inputs import check_fix, from_tensors, one_each, to_references, to_tensors
+from difix3d.difix.sizes import CELL, fit, in_tiles, pad
+from difix3d.difix.step import TIMESTEP, encode, fix_views, unguided
 from difix3d.difix.vae import DifixVAE
 from difix3d.difix.weights import PROMPTS, SD_TURBO, load_parts
 from difix3d.errors import UserError
 
 PROMPT = "remove degradation"
-TIMESTEP = 199
 TILE = 2048
 
 
@@ -280,38 +279,6 @@ class ReferenceCache:
         latents = encode(pixels[None, None])[0, 0]
         self.entries.appendleft((pixels.clone(), latents))
         return latents
-
-
-def one_each(value: Any, count: int, name: str) -> list[Any]:
-    """The values of a list, one for each image, or the same for all."""
-    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value] * count
-    if len(values) != count:
-        raise UserError(f"There are {count} images and {len(values)} {name}", "Pass one for all, or one for each")
-    return values
-
-
-def check_fix(
-    vae: DifixVAE, images: Tensor, references: Tensor | None, guide: Tensor | None, timestep: int, tile: int
-) -> None:
-    """:class:`UserError` unless :meth:`DifixPipeline.fix` can do it."""
-    expected = (len(images), vae.guide, *images.shape[-2:])
-    if guide is not None and tuple(guide.shape) != expected:
-        raise UserError(f"The guide is {tuple(guide.shape)}", f"These weights take {expected}")
-    if not 0 <= timestep < 1000:
-        raise UserError(f"The time step is {timestep}", "It lies in 0..999", f"Difix is trained at {TIMESTEP}")
-    if tile % CELL or tile <= OVERLAP:
-        raise UserError(f"tile is {tile} pixels", f"It is a multiple of {CELL} above {OVERLAP}")
-    if references is not None:
-        size = images.shape[-2:]
-        channels = int(vae.config["latent_channels"])
-        fits = {3: tuple(size), channels: tuple(-(-side // CELL) for side in size)}
-        found = tuple(references.shape)
-        if found[0] != len(images) or found[-2:] != fits.get(found[2]):
-            raise UserError(
-                f"References are {found} for images {tuple(images.shape)}",
-                "They are [B,V,3,H,W] of the images' batch and size, or latents of encode_references: "
-                f"[B,V,{channels},H/8,W/8]",
-            )
 
 
 def half(device: torch.device) -> torch.dtype:

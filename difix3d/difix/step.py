@@ -7,6 +7,9 @@ from torch import Tensor
 
 from difix3d.difix.vae import DifixVAE
 
+TIMESTEP = 199
+"""What the UNet is told that Difix is trained at (paper, section 4.1: tau = 200 of 1000)."""
+
 
 def encode(
     vae: DifixVAE, views: Float[Tensor, "B V K H W"], generator: torch.Generator | None = None
@@ -44,7 +47,7 @@ def denoise(
 
     Args:
         prompt_embeds: one text for all views of an item.
-        timestep: what the UNet is told; Difix uses 199. No noise is added.
+        timestep: what the UNet is told; see :data:`TIMESTEP`. No noise is added.
         alpha_bar: the noise schedule's cumulative product at that time step.
     """
     views = latents.shape[1]
