@@ -23,6 +23,8 @@ CONTRADICTION = 0.08
 weight."""
 CHANGE = 1.0
 """The same for a change of the image where no photo can judge."""
+MOVED = 0.03
+"""A fix that changes less than this is not worth learning: it is mostly blur, which would add up round by round."""
 CREDIT = 0.6
 """A round whose fixes keep less than this of their weight, on average over what photos see of them, is not believed."""
 OWN_CREDIT = 0.4
@@ -44,7 +46,8 @@ class Evidence:
     Attributes:
         judged: pixels that at least one photo sees.
         render_error, fixed_error: distance to the photo that agrees best, 0..1; 0 where no photo sees.
-        change: distance between render and fix, 0..1.
+        change: distance between the colours of render and fix, each the mean of a window, 0..1: detail that is only
+            sharper or more blurred is no change.
     """
 
     judged: Bool[Tensor, "h w"]
@@ -78,7 +81,7 @@ def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Evidence:
         judged |= valid
     errors = torch.where(judged, errors, 0.0)
     everywhere = torch.ones_like(judged)
-    change = (_moments(after, everywhere) - _moments(before, everywhere)).abs().sum(0).mean(0)
+    change = (_moments(after, everywhere) - _moments(before, everywhere))[0].abs().mean(0)
     return Evidence(judged, errors[0], errors[1], change)
 
 
@@ -105,10 +108,10 @@ def credit(evidence: Sequence[Evidence]) -> float:
 def confidence(evidence: Evidence, size: tuple[int, int], earned: float) -> Float[Tensor, "H W"]:
     """Weight, 0..1, of each fixed pixel in training.
 
-    Where photos see the pixel, it falls as the fix moves away from them, and where they agree with the render there is
-    nothing to learn: a fix of what is right can only blur it. Elsewhere the fix has the credit that it earned where it
-    was judged, and less the more it changed. A fix that photos contradict on the whole is not believed
-    at all; one that they hardly see is taken for as good as the others of its round.
+    A fix that hardly changes the colours has nothing to teach but its blur. Where photos see the pixel, the weight
+    falls as the fix moves away from them; elsewhere the fix has the credit that it earned where it was judged, and
+    less the more it changed. A fix that photos contradict on the whole is not believed at all; one that they hardly
+    see is taken for as good as the others of its round.
 
     Args:
         evidence: of this fix.
@@ -119,12 +122,12 @@ def confidence(evidence: Evidence, size: tuple[int, int], earned: float) -> Floa
     if earned < CREDIT or own < OWN_CREDIT:
         return torch.zeros(size, device=agreement.device)
     unseen = own * torch.exp(-evidence.change / CHANGE)
-    weights = _enlarge(torch.where(evidence.judged, _wrong(evidence) * agreement, unseen), size)
+    weights = _enlarge(_moved(evidence) * torch.where(evidence.judged, agreement, unseen), size)
     return torch.where(weights < FLOOR, 0.0, weights)
 
 
 def share_of_fix(evidence: Evidence, size: tuple[int, int], earned: float) -> Float[Tensor, "H W"]:
-    """Share, 0..1, of the fixed image in a blend with the render: what was right stays.
+    """Share, 0..1, of the fixed image in a blend with the render: what was right stays, and what hardly changed.
 
     Pixels that no photo sees take as much of the fix as it earned elsewhere; one that photos contradict is left out.
 
@@ -136,7 +139,7 @@ def share_of_fix(evidence: Evidence, size: tuple[int, int], earned: float) -> Fl
     agreement, own = _agreement(evidence), _own_credit(evidence, earned)
     if own < CREDIT:
         return torch.zeros(size, device=agreement.device)
-    return _enlarge(torch.where(evidence.judged, _wrong(evidence) * agreement, own), size)
+    return _enlarge(_moved(evidence) * torch.where(evidence.judged, _wrong(evidence) * agreement, own), size)
 
 
 def _own_credit(evidence: Evidence, earned: float) -> Float[Tensor, ""]:
@@ -144,6 +147,11 @@ def _own_credit(evidence: Evidence, earned: float) -> Float[Tensor, ""]:
     agreement = _agreement(evidence)
     prior = PRIOR * agreement.numel()
     return (agreement[evidence.judged].sum() + prior * earned) / (evidence.judged.sum() + prior)
+
+
+def _moved(evidence: Evidence) -> Map:
+    """0 where the fix has the render's colours, rising to 1."""
+    return 1 - torch.exp(-evidence.change / MOVED)
 
 
 def _wrong(evidence: Evidence) -> Map:

@@ -1,5 +1,6 @@
 """What photos say of a fix, where the render, the fix and the photos are known exactly."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -36,17 +37,28 @@ def solid(item):
     return item.alpha > 0.9
 
 
-def test_an_honest_fix_is_believed_but_does_not_teach_what_was_right(case):
-    item = case
-    evidence = gather(item, item.rgb)
-    seen = evidence.judged & solid(item)
+def repainted(evidence, change=0.5):
+    """The same evidence of a fix that changed all colours by as much."""
+    return replace(evidence, change=torch.full(SIZE, change))
+
+
+def test_an_honest_fix_is_believed_but_does_not_teach_what_it_left_alone(case):
+    evidence = gather(case, case.rgb)
+    seen = evidence.judged & solid(case)
     assert evidence.judged.float().mean() > 0.3
     assert credit([evidence]) > 0.99
-    right = replace(evidence, render_error=torch.zeros(SIZE), fixed_error=torch.zeros(SIZE))
-    assert confidence(right, SIZE)[seen].max() < 0.5  # but at the borders of what photos see
-    assert confidence(right, SIZE)[seen].mean() < 0.05
-    wrong = replace(evidence, render_error=torch.full(SIZE, 0.3), fixed_error=torch.zeros(SIZE))
-    assert (confidence(wrong, SIZE)[seen] > 0.99).all()
+    assert confidence(evidence, SIZE).max() == 0
+    assert (confidence(repainted(evidence), SIZE)[seen] > 0.99).all()
+
+
+def test_blur_is_no_change_of_colours(case):
+    """Between its means over windows of 9 pixels, a picture that is only blurred hardly differs."""
+    image = torch.rand(*SIZE, 3, generator=torch.Generator().manual_seed(0))
+    blurred = torch.nn.functional.avg_pool2d(image.permute(2, 0, 1), 3, 1, 1, count_include_pad=False).permute(1, 2, 0)
+    item = replace(alone(case), rgb=image)
+    assert (image - blurred).abs().mean() > 0.15
+    assert confidence(gather(item, blurred), SIZE).mean() < 0.25
+    assert confidence(gather(item, (image + 0.3).clamp(0, 1)), SIZE).mean() > 0.7
 
 
 @pytest.mark.parametrize("harm", ["colors", "dark", "noise"])
@@ -70,28 +82,28 @@ def test_where_no_photo_sees_the_fix_loses_weight_with_its_change(case):
     item = case
     unseen = gather(alone(item), item.rgb.flip(-1))
     assert not unseen.judged.any()
-    weights = confidence(unseen, SIZE)
-    assert weights.max() <= 1
-    assert torch.allclose(confidence(gather(alone(item), item.rgb), SIZE), torch.ones(SIZE))
-    assert weights.mean() < 1
+    assert confidence(unseen, SIZE).max() <= 1
+    little, much = (confidence(repainted(unseen, change), SIZE).mean() for change in (0.2, 0.8))
+    assert 0.3 < much < 0.7 * little
 
 
 def test_a_trusting_blend_keeps_what_was_right_and_takes_what_was_wrong(case):
     item = case
-    right = share_of_fix(gather(item, item.rgb), SIZE, 1.0)
+    right = share_of_fix(repainted(gather(item, item.rgb)), SIZE, 1.0)
     broken = replace(item, rgb=item.rgb * 0.2 + 0.4)
     wrong = share_of_fix(gather(broken, item.rgb), SIZE, 1.0)
     assert wrong[solid(item)].mean() > 0.7
     assert right[solid(item)].mean() < 0.6 * wrong[solid(item)].mean()
-    unseen = gather(alone(item), item.rgb)
-    assert torch.equal(share_of_fix(unseen, SIZE, 0.8), torch.full(SIZE, 0.8))
+    assert share_of_fix(gather(item, item.rgb), SIZE, 1.0).max() == 0
+    unseen = repainted(gather(alone(item), item.rgb))
+    assert torch.allclose(share_of_fix(unseen, SIZE, 0.8), torch.full(SIZE, 0.8))
     assert share_of_fix(unseen, SIZE, 0.5).max() == 0
 
 
 def test_a_fix_that_hardly_any_photo_sees_has_the_credit_of_its_round(case):
     item = case
-    unseen = gather(alone(item), item.rgb)
-    assert torch.equal(module.confidence(unseen, SIZE, 0.8), torch.full(SIZE, 0.8))
+    unseen = repainted(gather(alone(item), item.rgb), 0.2)
+    assert torch.allclose(module.confidence(unseen, SIZE, 0.8), torch.full(SIZE, 0.8 * math.exp(-0.2)), atol=2e-3)
     assert module.confidence(unseen, SIZE, 0.3).max() == 0
     harm = gather(item, 1 - item.rgb)
     assert credit([harm]) < credit([harm, gather(item, item.rgb)]) < 1
