@@ -23,12 +23,12 @@ def test_shipped_benchmarks_make_valid_runs(path, tmp_path):
     by_method = {job.method: merge(TrainConfig(), job.settings, source="job") for job in jobs}
     assert by_method["3dgs"].fixer == "none"
     assert by_method["difix3d"].distill.gate == "on"
-    assert by_method["difix3d-paper"].distill.gate == "off"
+    assert "difix3d-paper" not in by_method or by_method["difix3d-paper"].distill.gate == "off"
     assert "once" not in by_method or by_method["once"].distill.mode == "once"
 
 
 def test_the_shipped_benchmarks_have_the_scenes_of_the_papers():
-    count = {path.stem: len(read_yaml(path)["scenes"]) for path in SHIPPED if path.stem != "folders"}
+    count = {path.stem: len(read_yaml(path)["scenes"]) for path in SHIPPED if path.stem not in ("folders", "laptop")}
     assert count == {"mipnerf360": 9, "nerfbusters": 12, "dl3dv": 28}
     hashes = read_yaml(find_benchmark("dl3dv"))["scenes"]
     assert hashes == sorted(set(hashes))
@@ -46,7 +46,7 @@ def test_a_name_or_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_benchmark("mipnerf360").name == "mipnerf360.yaml"
     assert find_benchmark(str(write_benchmark(tmp_path))) == tmp_path / "toys.yaml"
-    with pytest.raises(UserError, match="no benchmark 'mipnerf'.*dl3dv, folders, mipnerf360"):
+    with pytest.raises(UserError, match="no benchmark 'mipnerf'.*dl3dv, folders, laptop, mipnerf360"):
         find_benchmark("mipnerf")
 
 
