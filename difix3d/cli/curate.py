@@ -28,7 +28,7 @@ class CurateConfig:
       python scripts/curate.py demo --resolution 160 --max-steps 200
       python scripts/curate.py scenes/* --split extrapolation --output-dir data/pairs/mine
       python scripts/curate.py synthetic:100 synthetic:101 synthetic:102 --strategies sparse perturb
-      accelerate launch --num-processes 8 scripts/curate.py path/to/scenes/* --skip-bad
+      torchrun --nproc-per-node 8 scripts/curate.py path/to/scenes/* --skip-bad
       python scripts/curate.py --output-dir data/pairs/mine --report
     """
 

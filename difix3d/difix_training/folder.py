@@ -38,8 +38,18 @@ def open_folder(config: TrainDifixConfig, main: bool = True) -> None:
 
 def record(folder: Path, row: dict[str, Any]) -> None:
     """Adds a row to ``metrics.json``; rows of the same or later steps (before a resume) go."""
-    path = folder / "metrics.json"
-    rows = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    path, rows = folder / "metrics.json", _rows(folder)
     partial = path.with_name("metrics.json.partial")
     partial.write_text(json.dumps([*(old for old in rows if old["step"] < row["step"]), row], indent=1), "utf-8")
     os.replace(partial, path)
+
+
+def recorded(folder: Path, step: int) -> dict[str, float]:
+    """The mean scores that were recorded at a step; none if there are none."""
+    scores: dict[str, float] = next((row for row in _rows(folder) if row["step"] == step), {})
+    return {name: value for name, value in scores.items() if name not in ("step", "pairs")}
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []

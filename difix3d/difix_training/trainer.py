@@ -16,7 +16,7 @@ from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix_training.batch import Augmentation, Batch
 from difix3d.difix_training.config import DifixOptimConfig, TrainDifixConfig
 from difix3d.difix_training.dataset import Crops, numbers, read_pairs, stream, usable
-from difix3d.difix_training.folder import open_folder, record
+from difix3d.difix_training.folder import open_folder, record, recorded
 from difix3d.difix_training.losses import loss_terms
 from difix3d.difix_training.progress import TrainingBar
 from difix3d.difix_training.publish import export, model_card, push
@@ -78,7 +78,8 @@ class DifixTrainer:
 
     def train(self) -> DifixPipeline:
         """Trains to the last step, or until Ctrl-C; validates, saves, exports. Returns the trained pipeline."""
-        config, done, scores = self.config, self.first, {}
+        config, done = self.config, self.first
+        scores = recorded(self.folder, done)
         if config.tracker != "none":
             self.accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else "difix")
         with (
