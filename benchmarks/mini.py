@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -167,13 +168,21 @@ def write(options: Options, rows: list[dict[str, Any]]) -> None:
 def show(rows: list[dict[str, Any]]) -> None:
     """Scene by scene, and the mean over scenes: mean over the seeds, and their spread."""
     scenes = list(dict.fromkeys(row["scene"] for row in rows))
+    names = list(dict.fromkeys(row["row"] for row in rows))
     table = Table("scene", "row", "seeds", *METRICS)
-    for scene in scenes:
-        for name in dict.fromkeys(row["row"] for row in rows if row["scene"] == scene):
-            same = [row for row in rows if row["scene"] == scene and row["row"] == name]
+    for scene, name in product(scenes, names):
+        same = [row for row in rows if row["scene"] == scene and row["row"] == name]
+        if same:
             cells = [spread([row[metric] for row in same], n) for metric, n in METRICS.items()]
-            table.add_row(scene, name, str(len(same)), *cells)
-        table.add_section()
+            table.add_row(scene, name, str(len(same)), *cells, end_section=name == names[-1])
+    table.add_section()
+    for name in names if len(scenes) > 1 else []:
+        same = [row for row in rows if row["row"] == name]
+        seeds = [[row for row in same if row["seed"] == seed] for seed in {row["seed"] for row in same}]
+        whole = [group for group in seeds if len(group) == len(scenes)]  # a mean over fewer scenes is another number
+        means = {metric: [float(np.mean([row[metric] for row in group])) for group in whole] for metric in METRICS}
+        if whole:
+            table.add_row("mean", name, str(len(whole)), *(spread(means[metric], n) for metric, n in METRICS.items()))
     Console().print(table)
 
 
