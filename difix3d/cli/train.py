@@ -40,6 +40,8 @@ def train(args: Sequence[str] | None = None) -> None:
     config = bare(command)
     with closing(ProgressLog()) as progress, ExitStack() as stack:
         trainer = Trainer(config, listeners=[progress, TensorBoardLog()])
+        if config.fixer == "auto":
+            progress.print(f"fixer: {trainer.config.fixer} (--fixer chooses another)")
         viewer = None
         if command.viewer:
             from difix3d.viewer import watch

@@ -110,9 +110,9 @@ class TrainConfig:
     """Where downloaded and generated scenes lie."""
     output_dir: Path | None = None
     """Folder of this run; by default outputs/SCENE/DATE_TIME."""
-    fixer: str = "nvidia/difix_ref"
+    fixer: str = "auto"
     """Difix weights that clean novel views: a hub id, a folder, a .pkl checkpoint, `mini` (small weights in the
-    package, for CPUs), or `none` for plain 3DGS."""
+    package, for CPUs), or `none` for plain 3DGS. `auto`: nvidia/difix_ref on a GPU, `mini` without."""
     plus: bool = True
     """After the last step, also evaluate with the fixer as a last pass over each frame (the "+")."""
     compare: bool = False

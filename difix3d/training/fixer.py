@@ -6,6 +6,13 @@ from difix3d.errors import UserError
 from difix3d.types import Fixer
 
 
+def resolve_fixer(name: str, device: torch.device) -> str:
+    """``auto`` is the published weights on a GPU, and ``mini`` without, where those take minutes for a picture."""
+    if name != "auto":
+        return name
+    return "nvidia/difix_ref" if device.type == "cuda" else "mini"
+
+
 def load_fixer(name: str, device: torch.device, references: int = 1) -> Fixer | None:
     """Difix by hub id, folder or checkpoint, or ``mini``, ready to run; ``none`` is ``None``.
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import chain, tee
 from pathlib import Path
@@ -27,7 +28,7 @@ from difix3d.training.data import batches, choose_device, initial_gaussians, ren
 from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
-from difix3d.training.fixer import load_fixer
+from difix3d.training.fixer import load_fixer, resolve_fixer
 from difix3d.training.guard import LossGuard, interruptible
 from difix3d.training.optim import SplatOptimizer
 from difix3d.training.refine import Corrections
@@ -61,9 +62,9 @@ class Trainer:
         fixer: Fixer | None = None,
         targets: Cameras | None = None,
     ):
-        self.config = config
-        self.listeners = listeners
         self.device = choose_device(config.device)
+        self.config = config = replace(config, fixer=resolve_fixer(config.fixer, self.device))
+        self.listeners = listeners
         self.scene = scene or load_scene(
             config.scene, data_dir=config.data_dir, split=config.split, resolution=config.resolution, seed=config.seed
         )

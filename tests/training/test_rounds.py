@@ -20,9 +20,10 @@ from difix3d.images import read_image
 from difix3d.logs import ProgressLog, TensorBoardLog
 from difix3d.report import write_report
 from difix3d.scene.paths import CameraPath, write_path
-from difix3d.training import Trainer
+from difix3d.training import TrainConfig, Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.events import Painted, Stepped
+from difix3d.training.fixer import resolve_fixer
 from difix3d.training.rounds import choose_targets
 
 ROUNDS = [7, 10, 13, 16, 19, 22, 25, 28]
@@ -283,6 +284,13 @@ def test_weights_that_cannot_be_had_name_the_ways_out(toy_scene, config, tmp_pat
         Trainer(replace(config, fixer=str(tmp_path / "nothing")), toy_scene)
     assert not config.output_dir.exists()
     assert DistillConfig().mode == "progressive"
+
+
+def test_by_default_a_cpu_gets_the_small_weights(toy_scene, config):
+    assert resolve_fixer(TrainConfig.fixer, torch.device("cuda")) == "nvidia/difix_ref"
+    trainer = Trainer(replace(config, fixer=TrainConfig.fixer), toy_scene)
+    assert trainer.fixer.pipe.vae.layers == 2
+    assert "fixer: mini" in (config.output_dir / "config.yaml").read_text()
 
 
 def test_difix_in_training(toy_scene, config, shared):
