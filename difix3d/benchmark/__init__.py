@@ -6,7 +6,7 @@ off the runs' folders, so a benchmark can be broken off and started again at any
 
 from difix3d.benchmark.config import Benchmark, read_benchmark
 from difix3d.benchmark.engines import ENGINES, finished
-from difix3d.benchmark.jobs import Job, make_jobs, run_job
+from difix3d.benchmark.jobs import Job, finished_jobs, make_jobs, run_job
 from difix3d.benchmark.scenes import prepare
 from difix3d.benchmark.summary import collect, summarize
 
@@ -16,6 +16,7 @@ __all__ = [
     "Job",
     "collect",
     "finished",
+    "finished_jobs",
     "make_jobs",
     "prepare",
     "read_benchmark",

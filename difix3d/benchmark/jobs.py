@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from io import TextIOWrapper
 from pathlib import Path
@@ -86,17 +86,21 @@ class Job:
             left.append(["evaluate", str(self.folder), *flags(self.evaluate)])
         return left
 
-    def check(self) -> None:
-        """Refuses to go on with a run that was begun with other settings."""
+    @property
+    def changed(self) -> list[str]:
+        """What was set otherwise when this run was begun, in words."""
         path = self.folder / SETTINGS
         if not path.exists() or (self.step is None and not self.done):
-            return
+            return []
         before = read_yaml(path)
-        changed = [key for key in sorted({*before, *self.settings}) if before.get(key) != self.settings.get(key)]
-        if changed:
-            differences = [f"{key} was {before.get(key)}, now it is {self.settings.get(key)}" for key in changed]
+        keys = [key for key in sorted({*before, *self.settings}) if before.get(key) != self.settings.get(key)]
+        return [f"{key} was {before.get(key)}, now it is {self.settings.get(key)}" for key in keys]
+
+    def check(self) -> None:
+        """Refuses to go on with a run that was begun with other settings."""
+        if changed := self.changed:
             raise UserError(
-                f"{self.folder} was begun with other settings: {'; '.join(differences)}",
+                f"{self.folder} was begun with other settings: {'; '.join(changed)}",
                 "The runs of a benchmark are all made alike",
                 "Use the old settings, another --output-dir, or delete the folder",
             )
@@ -110,6 +114,20 @@ def make_jobs(benchmark: Benchmark, data_dir: Path, output_dir: Path, changes: d
     Raises:
         UserError: a setting that does not exist, with where it comes from; or runs begun with other settings.
     """
+    jobs = _jobs(benchmark, data_dir, output_dir, changes)
+    for job in jobs:
+        job.check()
+    return jobs
+
+
+def finished_jobs(benchmark: Benchmark, data_dir: Path, output_dir: Path, changes: dict[str, Any]) -> list[Job]:
+    """The runs of :func:`make_jobs` that are finished, with any seed; not those that were begun with other settings."""
+    seeds = {int(path.name.removeprefix("seed_")) for path in output_dir.glob("*/*/seed_*")}
+    jobs = _jobs(replace(benchmark, seeds=tuple(sorted(seeds))), data_dir, output_dir, changes)
+    return [job for job in jobs if job.done and not job.changed]
+
+
+def _jobs(benchmark: Benchmark, data_dir: Path, output_dir: Path, changes: dict[str, Any]) -> list[Job]:
     jobs, evaluate = [], benchmark.evaluate
     for scene, own in benchmark.scenes.items():
         place = {"scene": source(benchmark, scene), "data_dir": str(data_dir.resolve())}
@@ -129,8 +147,6 @@ def make_jobs(benchmark: Benchmark, data_dir: Path, output_dir: Path, changes: d
                 settings["fixer"] = str(Path(settings["fixer"]).resolve())
             config = _config(settings, f"{benchmark.name} ({scene}, {method})")
             jobs.append(Job(scene, method, seed, folder / method / f"seed_{seed}", config.max_steps, settings, options))
-    for job in jobs:
-        job.check()
     return sorted(jobs, key=lambda job: job.evaluate is not None)
 
 

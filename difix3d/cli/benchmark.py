@@ -14,7 +14,17 @@ from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from difix3d.benchmark import ENGINES, Benchmark, Job, finished, make_jobs, prepare, read_benchmark, summarize
+from difix3d.benchmark import (
+    ENGINES,
+    Benchmark,
+    Job,
+    finished,
+    finished_jobs,
+    make_jobs,
+    prepare,
+    read_benchmark,
+    summarize,
+)
 from difix3d.benchmark.config import find_benchmark
 from difix3d.benchmark.jobs import joined, last_line
 from difix3d.cli.arguments import from_command_line
@@ -68,9 +78,11 @@ def benchmark(args: Sequence[str] | None = None) -> None:
     if options.workers is not None and options.workers < 1:
         raise UserError(f"--workers is {options.workers}", "At least one run goes at a time")
     path = find_benchmark(options.config)
-    chosen = read_benchmark(path, options.data_dir).choose(options.scenes, options.methods, options.seeds)
+    whole = read_benchmark(path, options.data_dir)
+    chosen = whole.choose(options.scenes, options.methods, options.seeds)
     output_dir = options.output_dir or Path("outputs") / "benchmarks" / path.stem
-    jobs = make_jobs(chosen, options.data_dir, output_dir, parse_changes(options.set))
+    place = (options.data_dir, output_dir, parse_changes(options.set))
+    jobs = make_jobs(chosen, *place)
     console = Console(highlight=False, soft_wrap=True)
     if options.dry_run:
         show_plan(jobs, console)
@@ -79,7 +91,8 @@ def benchmark(args: Sequence[str] | None = None) -> None:
     if not options.table_only:
         prepare(chosen, options.data_dir, output_dir)
         failures = run_all(jobs, options, console)
-    show_table(chosen, jobs, output_dir, console)
+    console.print(f"\n{chosen.name}: {sum(job.done for job in jobs)} of {len(jobs)} runs finished")
+    show_table(whole, finished_jobs(whole, *place), output_dir, console)
     if failures:
         console.print(f"\n{len(failures)} of {len(jobs)} runs failed; started again, they go on:")
         for job, error in failures.items():
@@ -131,11 +144,9 @@ def run_all(jobs: Sequence[Job], options: Options, console: Console) -> dict[Job
     return overview.failures
 
 
-def show_table(chosen: Benchmark, jobs: Sequence[Job], output_dir: Path, console: Console) -> None:
-    """Writes and prints the table."""
-    table = summarize(chosen, jobs, output_dir)
-    done = sum(job.done for job in jobs)
-    console.print(f"\n{chosen.name}: {done} of {len(jobs)} runs finished")
+def show_table(whole: Benchmark, jobs: Sequence[Job], output_dir: Path, console: Console) -> None:
+    """Writes and prints the table of all runs that are finished, chosen this time or not."""
+    table = summarize(whole, jobs, output_dir)
     if table is not None:
         console.print(table.rich())
         for note in table.notes:

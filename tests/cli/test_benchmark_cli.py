@@ -30,7 +30,16 @@ def test_runs_all_fills_the_table_and_skips_what_is_finished(call, commands, tmp
     output = call("--seeds", "0")
     assert "2 of 4 runs are finished already" in output
     assert len(commands) == 8
-    assert "3DGS" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_the_table_has_what_was_finished_before(call, commands, tmp_path):  # noqa: F811
+    call("--methods", "3dgs", "--seeds", "1")
+    assert "2 of 2 runs finished" in call("--methods", "other", "--scenes", "left")
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "| right | 3DGS |" in text
+    assert "| left | 3DGS [other] |" in text
+    call("--methods", "other", "--scenes", "left", "--set", "max_steps=10", "--output-dir", str(tmp_path / "out2"))
+    assert "| 3DGS |" not in (tmp_path / "out2" / "table.md").read_text()
 
 
 def test_failures_are_listed_and_the_status_is_1(call, commands, capsys):  # noqa: F811
