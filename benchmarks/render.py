@@ -7,14 +7,11 @@ trained run of yours. Writes a JSON and a plot of cost against Gaussians and pix
 """
 
 import argparse
-import ctypes
 import datetime
 import json
 import os
 import platform
 import resource
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +20,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import torch
-from machine import device_name
+from machine import device_name, fma_peak, measure
 from rich.console import Console
 from rich.table import Table
 
-from difix3d import native
 from difix3d.gaussians import load_checkpoint, newest_checkpoint
 from difix3d.gaussians.checkpoint import nested
 from difix3d.render import cpu, cuda, torch_twin
@@ -44,54 +40,6 @@ RESULTS = Path(__file__).parent / "results"
 SIZES = {"S": (20_000, 200, 130), "M": (50_000, 480, 320), "L": (111_785, 648, 420)}
 # Floating-point operations for one pixel of a visited tile row, counted in splat.cpp (a fused multiply-add is two).
 FLOP_FORWARD, FLOP_BACKWARD = 30, 52
-
-PEAK_SOURCE = """
-#include <cstdint>
-typedef float V __attribute__((vector_size(64)));
-extern "C" float peak(int64_t rounds, int64_t threads) {
-    float total = 0;
-#pragma omp parallel for num_threads(threads) reduction(+ : total)
-    for (int64_t t = 0; t < threads; t++) {
-        V a[12], x = V{} + 0.999f, y = V{} + 0.5f;
-        for (int i = 0; i < 12; i++) a[i] = V{} + float(i);
-        for (int64_t r = 0; r < rounds; r++)
-#pragma GCC unroll 12
-            for (int i = 0; i < 12; i++) a[i] = a[i] * x + y;
-        for (int i = 0; i < 12; i++) total += a[i][0];
-    }
-    return total;
-}
-"""
-
-
-def fma_peak(threads: int) -> float | None:
-    """Attainable GFLOP/s of fused multiply-adds in registers, best of several runs; ``None`` without a compiler."""
-    compiler = native.find_compiler()
-    if compiler is None:
-        return None
-    with tempfile.TemporaryDirectory() as folder:
-        source, library = Path(folder, "peak.cpp"), Path(folder, "peak.so")
-        source.write_text(PEAK_SOURCE)
-        flags = ["-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC"]
-        try:
-            subprocess.run([compiler, *flags, str(source), "-o", str(library)], check=True, capture_output=True)
-        except subprocess.CalledProcessError:
-            return None
-        function, rounds = ctypes.CDLL(str(library)).peak, 1_000_000
-        seconds = measure(lambda: function(ctypes.c_int64(rounds), ctypes.c_int64(threads)), repeats=15)["min"]
-    return threads * rounds * 12 * 16 * 2 / seconds / 1e9
-
-
-def measure(run: Callable[[], object], repeats: int) -> dict[str, float]:
-    """Seconds: least and median."""
-    seconds = []
-    for _ in range(repeats + 1):  # the first does not count
-        start = time.perf_counter()
-        run()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - start)
-    return {"min": min(seconds[1:]), "median": float(np.median(seconds[1:]))}
 
 
 def points() -> tuple[torch.Tensor, torch.Tensor, Cameras, str]:

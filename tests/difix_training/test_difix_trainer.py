@@ -13,11 +13,7 @@ import pytest
 import torch
 from shared_data import SHARED, require
 
-from difix3d.cli.arguments import from_command_line
-from difix3d.cli.curate import CurateConfig
-from difix3d.cli.train_difix import parse
 from difix3d.difix import DifixPipeline
-from difix3d.difix_training import publish
 from difix3d.difix_training.config import DifixLossConfig, DifixOptimConfig, MiniConfig, TrainDifixConfig
 from difix3d.difix_training.dataset import centre
 from difix3d.difix_training.start import DifixStep, mini_difix, start_pipeline
@@ -25,7 +21,6 @@ from difix3d.difix_training.trainer import DifixTrainer, evenly, learning_rate
 from difix3d.errors import UserError
 from difix3d.images import read_image, write_image
 
-RECIPES = Path(__file__).parents[2] / "configs" / "difix"
 SMALL = MiniConfig(unet_widths=(32,) * 4, vae_widths=(32,) * 4, prompt_width=32)
 
 
@@ -261,78 +256,6 @@ def test_bad_pairs_are_left_out_and_counted(config, pairs, tmp_path, capsys):
     assert "left out: Pair gone" in capsys.readouterr().err
 
 
-def test_pushing(monkeypatch, tmp_path):
-    calls = []
-
-    class Hub:
-        def create_repo(self, repository, **options):
-            calls.append((repository, options))
-
-        def upload_folder(self, **options):
-            calls.append(options)
-
-    monkeypatch.setattr(publish, "HfApi", Hub)
-    assert publish.push(tmp_path, "me/difix", private=True) == "https://huggingface.co/me/difix"
-    assert calls[0] == ("me/difix", {"private": True, "exist_ok": True})
-    assert calls[1]["folder_path"] == tmp_path
-
-    def refuse(self, *_args, **_options):
-        raise OSError("no route")
-
-    monkeypatch.setattr(Hub, "create_repo", refuse)
-    with pytest.raises(UserError, match=r"cannot be uploaded to me/difix \(no route\).*hf upload"):
-        publish.push(tmp_path, "me/difix", private=True)
-
-
-def test_a_failed_export_leaves_the_old_model(tmp_path, monkeypatch):
-    def full(self, folder):
-        folder.mkdir()
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(DifixPipeline, "save_pretrained", full)
-    (tmp_path / "difix").mkdir()
-    (tmp_path / "difix" / "old").write_text("whole")
-    with pytest.raises(UserError, match="No space left"):
-        publish.export(mini_difix(SMALL), tmp_path / "difix", "card")
-    assert [path.name for path in tmp_path.rglob("*")] == ["difix", "old"]
-
-
-def test_command_line(tmp_path):
-    (tmp_path / "config.yaml").write_text("steps: 7\noptim: {lr: 1e-4}\nmini: {unet_widths: [32, 32, 64, 64]}\n")
-    config = parse(["--config", str(tmp_path / "config.yaml"), "--optim.warmup", "3", "--resolution", "64", "96"])
-    assert (config.steps, config.optim.lr, config.optim.warmup) == (7, 1e-4, 3)
-    assert config.mini.unet_widths == (32, 32, 64, 64)
-    assert config.resolution == (64, 96)
-    resumed = parse(["--resume", "--output-dir", str(tmp_path)])
-    assert resumed.resume
-    assert resumed.steps == 7
-    with pytest.raises(UserError, match=r"There is no run in"):
-        parse(["--resume", "--output-dir", str(tmp_path / "none")])
-    (tmp_path / "config.yaml").write_text("optim: {rate: 1}\n")
-    with pytest.raises(UserError, match=r"optim.rate, which does not exist"):
-        parse(["--config", str(tmp_path / "config.yaml")])
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"resolution": (60, 64)}, r"--resolution is 60 64.*multiples of 8"),
-        ({"zoom": 0.5}, r"--zoom is 0.5"),
-        ({"right": 1.5}, r"--right is 1.5.*a share, 0 to 1"),
-        ({"jitter": -0.1}, r"--jitter is -0.1"),
-        ({"steps": 0}, r"steps is 0"),
-        ({"loss": DifixLossConfig(perceptual_every=2)}, r"perceptual-every is 2.*in a batch, 1"),
-        (
-            {"mini": MiniConfig(unet_widths=(16, 32, 32, 32))},
-            r"four multiples of the 8 groups; those of the UNet",
-        ),
-    ],
-)
-def test_bad_options(options, message):
-    with pytest.raises(UserError, match=message):
-        TrainDifixConfig(**options)
-
-
 @pytest.mark.slow
 def test_two_processes_have_the_loss_of_one_with_twice_the_batch(config, tmp_path):
     """As ``torchrun`` starts them, and ``accelerate launch`` on GPUs."""
@@ -349,21 +272,3 @@ def test_two_processes_have_the_loss_of_one_with_twice_the_batch(config, tmp_pat
     assert two["processes"] == 2
     np.testing.assert_allclose(one["losses"], two["losses"], rtol=1e-5)
     assert one["losses"][0] != one["losses"][-1]
-
-
-def test_the_recipe_of_the_small_network(tmp_path):
-    """Every command of ``mini.sh`` is understood; the network it trains is as small as promised."""
-    said = tmp_path / "said"
-    (tmp_path / "python").write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {said}\n')
-    (tmp_path / "python").chmod(0o755)
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    subprocess.run(["bash", RECIPES / "mini.sh", "F", "P", "O"], env=environment, cwd=RECIPES.parents[1], check=True)
-    synthetic, photos, first, second = (line.split() for line in said.read_text().splitlines())
-    for line in (synthetic, photos):
-        config = from_command_line(CurateConfig, "curate", line[1:])
-        assert (line[0], config.output_dir, config.recipe.warps) == ("scripts/curate.py", Path("P"), 2)
-    assert parse(second[1:]).init == f"{parse(first[1:]).output_dir}/difix"
-    pipe = start_pipeline(parse(first[1:]))
-    assert (pipe.vae.guide, pipe.vae.layers) == (9, 2)
-    halves = sum(p.numel() * 2 for model in (pipe.unet, pipe.vae) for p in model.parameters())
-    assert halves < 20e6

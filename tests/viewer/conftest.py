@@ -56,3 +56,18 @@ def join():
 @pytest.fixture
 def redden():
     return Redden()
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """What each client was sent, by the session's number."""
+    import viser
+
+    sent = {}
+
+    def keep(scene, image, format="auto", *, jpeg_quality=None, depth=None):
+        if isinstance(scene._owner, viser.ClientHandle):
+            sent.setdefault(scene._owner.client_id, []).append((image, depth))
+
+    monkeypatch.setattr(viser.SceneApi, "set_background_image", keep)
+    return sent

@@ -77,3 +77,8 @@ def until(condition, seconds=60.0):
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.02)
+
+
+def last(pictures, session):
+    """The newest picture that a session sent: its pixels and depth."""
+    return pictures[session.client.client_id][-1]

@@ -2,41 +2,19 @@
 
 import itertools
 import json
-import math
 import socket
 import threading
 import time
 
-import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
-from fake_browser import until
+from fake_browser import last, until
 
 from difix3d.cli.view import ViewConfig, open_viewer
 from difix3d.errors import UserError
 from difix3d.gaussians import read_ply, write_ply
-from difix3d.scene.paths import read_path
 from difix3d.viewer import Viewer, stage_of_ply
-
-
-@pytest.fixture
-def pictures(monkeypatch):
-    """What each client was sent, by the session's number."""
-    import viser
-
-    sent = {}
-
-    def keep(scene, image, format="auto", *, jpeg_quality=None, depth=None):
-        if isinstance(scene._owner, viser.ClientHandle):
-            sent.setdefault(scene._owner.client_id, []).append((image, depth))
-
-    monkeypatch.setattr(viser.SceneApi, "set_background_image", keep)
-    return sent
-
-
-def last(pictures, session):
-    return pictures[session.client.client_id][-1]
 
 
 def test_a_client_gets_the_exact_picture(serve, join, pictures):
@@ -181,42 +159,6 @@ def test_a_ply_needs_no_scene(serve, join, viewed_run, tmp_path):
     assert torch.allclose(half.means, model.means[model.means[:, 0] >= 0], atol=1e-6)
 
 
-def test_the_fixer_at_rest(serve, join, pictures, redden):
-    viewer = serve(fixer=redden)
-    browser, session = join(viewer)
-    session.view.trust.value = False
-    plain, _ = last(pictures, session)
-    browser.set(session.view.fixing, "on")
-    until(lambda: "fix " in session.view.status.content)
-    until(lambda: last(pictures, session)[0][..., 0].min() == 255)
-    assert session.view._reference.visible
-    assert session.view._reference_title.content.endswith(".png")
-    browser.set(session.view.fixing, "split")
-    until(lambda: (last(pictures, session)[0][:, :47, :] == plain[:, :47, :]).all())
-    assert last(pictures, session)[0][:, 49:, 0].min() == 255
-    session._drag_divider(0.25)
-    until(lambda: last(pictures, session)[0][:, 30:, 0].min() == 255)
-    assert redden.count == 1  # the divider alone asks for nothing
-    browser.set(session.view.trust, True)
-    until(lambda: redden.count == 5)  # the credit takes three pictures
-    browser.set(session.view.fixing, "off")
-    until(lambda: (last(pictures, session)[0] == plain).all())
-    until(lambda: not session.view._reference.visible)
-
-
-def test_a_fixer_that_fails_leaves_the_render(serve, join):
-    def broken(degraded):
-        raise UserError("The fixer is broken")
-        yield
-
-    browser, session = join(serve(fixer=broken))
-    browser.set(session.view.fixing, "on")
-    until(lambda: "The fixer is broken" in session.notice._line.content)
-    assert session.loop.is_alive()
-    browser.set(session.view.fixing, "off")
-    until(lambda: not session.notice._line.visible)
-
-
 def test_comparison_with_the_photo(serve, join, pictures):
     viewer = serve()
     browser, session = join(viewer)
@@ -245,82 +187,6 @@ def test_comparison_with_the_photo(serve, join, pictures):
     until(lambda: len(pictures[session.client.client_id]) > count + 2)
     browser.move((0, -2, 0.3))
     until(lambda: session.cameras.seat is None)
-
-
-def test_recorded_path_is_saved_and_rendered(serve, join, redden, viewed_run):
-    viewer = serve(fixer=redden)
-    browser, session = join(viewer)
-    path, session.view.trust.value = session.path, False
-    with pytest.raises(UserError, match="0 view.*at least 2"):
-        path.path()
-    path.add()
-    browser.move((0.5, -2, 0.3))
-    until(lambda: session.client.camera.position[0] == 0.5)
-    path.add()
-    path.frames.value, path.side.value, path.fps.value = 5, 160, 12.0
-    path.save()
-    saved = read_path(viewed_run / "paths" / "path.json", viewer.stage.scene)
-    assert torch.allclose(saved.cameras.c2w, path.path().cameras.c2w, atol=1e-5)
-    assert saved.cameras.size == (160, 106)
-    for fix in (False, True):
-        path.fix.value = fix
-        path._run(path.render)
-        assert "5 frames written" in session.notice._line.content
-    plain, fixed = (imageio.mimread(viewed_run / "renders" / name) for name in ("path.mp4", "path_plus.mp4"))
-    assert len(plain) == len(fixed) == 5
-    assert np.mean(fixed) != pytest.approx(np.mean(plain), abs=1)
-    path.frames.value = 2
-    path._run(path.preview)
-    assert session.client.camera.position[0] > 0.0
-    path.name.value = "../../elsewhere"
-    path._run(path.render)
-    assert "cannot be called" in session.notice._line.content
-    assert not list(viewed_run.parent.glob("elsewhere*"))
-    path.kind.value = "interp"
-    assert len(path.path().cameras) == 2
-    path.kind.value = "loaded file"
-    with pytest.raises(UserError, match="No file is loaded"):
-        path.path()
-
-
-def test_a_path_can_be_loaded_and_a_render_stopped(serve, join, viewed_run):
-    import viser
-
-    _browser, session = join(serve())
-    path = session.path
-    path.kind.value, path.frames.value, path.side.value = "interp", 400, 160
-    path.name.value = "long"
-    path.save()
-    path.load(viser.UploadedFile("long.json", (viewed_run / "paths" / "long.json").read_bytes()))
-    assert path.kind.value == "loaded file"
-    assert len(path.path().cameras) == 400
-    worker = threading.Thread(target=path._run, args=(path.render,))
-    worker.start()
-    until(lambda: path.bar.value > 1)
-    path._going.clear()
-    worker.join(10)
-    assert "there is no video" in session.notice._line.content
-    assert not list((viewed_run / "renders").glob("*long*"))
-    with pytest.raises(UserError, match="Expecting|JSON|read"):
-        path.load(viser.UploadedFile("bad.json", b"{"))
-
-
-def test_targets_are_written_for_training(serve, join, viewed_run):
-    from difix3d.training.rounds import choose_targets
-
-    viewer = serve()
-    _browser, session = join(viewer)
-    targets = session.cameras.targets
-    with pytest.raises(UserError, match="no target cameras"):
-        targets.save()
-    targets.place()
-    targets.place()
-    targets.remove(1)
-    targets.save()
-    cameras = choose_targets(str(viewed_run / "paths" / "targets.json"), viewer.stage.scene)
-    assert len(cameras) == 1
-    np.testing.assert_allclose(cameras.centers[0].numpy(), session.client.camera.position, atol=1e-5)
-    assert cameras.size == (48, 40)
 
 
 def test_rounds_of_a_run_are_shown(serve, join, viewed_run):
@@ -364,37 +230,6 @@ def test_the_command_opens_runs_and_models(viewed_run, tmp_path):
         open_viewer(ViewConfig(tmp_path / "nothing"))
     with pytest.raises(UserError, match="There is no file"):
         open_viewer(ViewConfig(tmp_path / "nothing.ply"))
-
-
-def test_a_fixer_that_keeps_up_fixes_in_motion(serve, join, pictures, redden, monkeypatch):
-    from difix3d.viewer import Stage
-
-    monkeypatch.setattr(Stage, "fixes_in_motion", True)
-    browser, session = join(serve(fixer=redden))
-    session.view.trust.value = False
-    browser.set(session.view.fixing, "on")
-    until(lambda: redden.count == 1)
-    count = len(pictures[session.client.client_id])
-    deadline, moving = time.monotonic() + 20, []
-    while len(moving) < 3 and time.monotonic() < deadline:
-        browser.move((0.5 * math.sin(time.monotonic()), -2, 0.3))
-        time.sleep(0.05)
-        moving = [image for image, _ in pictures[session.client.client_id][count + 1 :]]
-    assert all(image[..., 0].min() == 255 for image in moving)
-
-
-@pytest.mark.slow
-def test_difix_itself(viewed_run, shared, join):
-    """The whole way with real (tiny) weights."""
-    weights = str(shared / "golden" / "tiny_difix_ref")
-    viewer = open_viewer(ViewConfig(viewed_run, port=0, fixer=weights, device="cpu"))
-    try:
-        browser, session = join(viewer)
-        browser.set(session.view.fixing, "on")
-        until(lambda: "fix " in session.view.status.content, 60)
-        assert session.view._reference.visible
-    finally:
-        viewer.close()
 
 
 def test_a_round_that_vanishes_while_it_is_shown(serve, join, viewed_run):

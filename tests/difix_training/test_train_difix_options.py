@@ -1,0 +1,70 @@
+"""What ``train_difix`` can be told, on its command line and by the recipe of the small network."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from difix3d.cli.arguments import from_command_line
+from difix3d.cli.curate import CurateConfig
+from difix3d.cli.train_difix import parse
+from difix3d.difix_training.config import DifixLossConfig, MiniConfig, TrainDifixConfig
+from difix3d.difix_training.start import start_pipeline
+from difix3d.errors import UserError
+
+RECIPES = Path(__file__).parents[2] / "configs" / "difix"
+
+
+def test_command_line(tmp_path):
+    (tmp_path / "config.yaml").write_text("steps: 7\noptim: {lr: 1e-4}\nmini: {unet_widths: [32, 32, 64, 64]}\n")
+    config = parse(["--config", str(tmp_path / "config.yaml"), "--optim.warmup", "3", "--resolution", "64", "96"])
+    assert (config.steps, config.optim.lr, config.optim.warmup) == (7, 1e-4, 3)
+    assert config.mini.unet_widths == (32, 32, 64, 64)
+    assert config.resolution == (64, 96)
+    resumed = parse(["--resume", "--output-dir", str(tmp_path)])
+    assert resumed.resume
+    assert resumed.steps == 7
+    with pytest.raises(UserError, match=r"There is no run in"):
+        parse(["--resume", "--output-dir", str(tmp_path / "none")])
+    (tmp_path / "config.yaml").write_text("optim: {rate: 1}\n")
+    with pytest.raises(UserError, match=r"optim.rate, which does not exist"):
+        parse(["--config", str(tmp_path / "config.yaml")])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolution": (60, 64)}, r"--resolution is 60 64.*multiples of 8"),
+        ({"zoom": 0.5}, r"--zoom is 0.5"),
+        ({"right": 1.5}, r"--right is 1.5.*a share, 0 to 1"),
+        ({"jitter": -0.1}, r"--jitter is -0.1"),
+        ({"steps": 0}, r"steps is 0"),
+        ({"loss": DifixLossConfig(perceptual_every=2)}, r"perceptual-every is 2.*in a batch, 1"),
+        (
+            {"mini": MiniConfig(unet_widths=(16, 32, 32, 32))},
+            r"four multiples of the 8 groups; those of the UNet",
+        ),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(UserError, match=message):
+        TrainDifixConfig(**options)
+
+
+def test_the_recipe_of_the_small_network(tmp_path):
+    """Every command of ``mini.sh`` is understood; the network it trains is as small as promised."""
+    said = tmp_path / "said"
+    (tmp_path / "python").write_text(f'#!/bin/sh\nprintf "%s\\n" "$*" >> {said}\n')
+    (tmp_path / "python").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", RECIPES / "mini.sh", "F", "P", "O"], env=environment, cwd=RECIPES.parents[1], check=True)
+    synthetic, photos, first, second = (line.split() for line in said.read_text().splitlines())
+    for line in (synthetic, photos):
+        config = from_command_line(CurateConfig, "curate", line[1:])
+        assert (line[0], config.output_dir, config.recipe.warps) == ("scripts/curate.py", Path("P"), 2)
+    assert parse(second[1:]).init == f"{parse(first[1:]).output_dir}/difix"
+    pipe = start_pipeline(parse(first[1:]))
+    assert (pipe.vae.guide, pipe.vae.layers) == (9, 2)
+    halves = sum(p.numel() * 2 for model in (pipe.unet, pipe.vae) for p in model.parameters())
+    assert halves < 20e6

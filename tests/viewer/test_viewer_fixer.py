@@ -1,0 +1,77 @@
+"""The fixer in the viewer."""
+
+import math
+import time
+
+import pytest
+from fake_browser import last, until
+
+from difix3d.cli.view import ViewConfig, open_viewer
+from difix3d.errors import UserError
+
+
+def test_the_fixer_at_rest(serve, join, pictures, redden):
+    viewer = serve(fixer=redden)
+    browser, session = join(viewer)
+    session.view.trust.value = False
+    plain, _ = last(pictures, session)
+    browser.set(session.view.fixing, "on")
+    until(lambda: "fix " in session.view.status.content)
+    until(lambda: last(pictures, session)[0][..., 0].min() == 255)
+    assert session.view._reference.visible
+    assert session.view._reference_title.content.endswith(".png")
+    browser.set(session.view.fixing, "split")
+    until(lambda: (last(pictures, session)[0][:, :47, :] == plain[:, :47, :]).all())
+    assert last(pictures, session)[0][:, 49:, 0].min() == 255
+    session._drag_divider(0.25)
+    until(lambda: last(pictures, session)[0][:, 30:, 0].min() == 255)
+    assert redden.count == 1  # the divider alone asks for nothing
+    browser.set(session.view.trust, True)
+    until(lambda: redden.count == 5)  # the credit takes three pictures
+    browser.set(session.view.fixing, "off")
+    until(lambda: (last(pictures, session)[0] == plain).all())
+    until(lambda: not session.view._reference.visible)
+
+
+def test_a_fixer_that_fails_leaves_the_render(serve, join):
+    def broken(degraded):
+        raise UserError("The fixer is broken")
+        yield
+
+    browser, session = join(serve(fixer=broken))
+    browser.set(session.view.fixing, "on")
+    until(lambda: "The fixer is broken" in session.notice._line.content)
+    assert session.loop.is_alive()
+    browser.set(session.view.fixing, "off")
+    until(lambda: not session.notice._line.visible)
+
+
+def test_a_fixer_that_keeps_up_fixes_in_motion(serve, join, pictures, redden, monkeypatch):
+    from difix3d.viewer import Stage
+
+    monkeypatch.setattr(Stage, "fixes_in_motion", True)
+    browser, session = join(serve(fixer=redden))
+    session.view.trust.value = False
+    browser.set(session.view.fixing, "on")
+    until(lambda: redden.count == 1)
+    count = len(pictures[session.client.client_id])
+    deadline, moving = time.monotonic() + 20, []
+    while len(moving) < 3 and time.monotonic() < deadline:
+        browser.move((0.5 * math.sin(time.monotonic()), -2, 0.3))
+        time.sleep(0.05)
+        moving = [image for image, _ in pictures[session.client.client_id][count + 1 :]]
+    assert all(image[..., 0].min() == 255 for image in moving)
+
+
+@pytest.mark.slow
+def test_difix_itself(viewed_run, shared, join):
+    """The whole way with real (tiny) weights."""
+    weights = str(shared / "golden" / "tiny_difix_ref")
+    viewer = open_viewer(ViewConfig(viewed_run, port=0, fixer=weights, device="cpu"))
+    try:
+        browser, session = join(viewer)
+        browser.set(session.view.fixing, "on")
+        until(lambda: "fix " in session.view.status.content, 60)
+        assert session.view._reference.visible
+    finally:
+        viewer.close()
