@@ -21,12 +21,12 @@ import torch
 import tyro
 from machine import device_name
 
-from difix3d.cli.train import from_preset
 from difix3d.distill import DistillConfig
 from difix3d.scene import Views, load_scene, synthetic
 from difix3d.training import Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.events import Finished, Painted
+from difix3d.training.presets import from_preset
 from difix3d.types import Cameras, Degraded, Fixer, Scene
 
 

@@ -27,7 +27,6 @@ from machine import device_name
 from rich.console import Console
 from rich.table import Table
 
-from difix3d.cli.train import from_preset
 from difix3d.distill import DistillConfig, RenderFn
 from difix3d.images import to_uint8
 from difix3d.metrics import LPIPS, psnr, ssim
@@ -37,6 +36,7 @@ from difix3d.training import Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.events import Painted
 from difix3d.training.fixer import load_fixer
+from difix3d.training.presets import from_preset
 from difix3d.types import Fixer, Scene
 
 METRICS = {"psnr": 2, "ssim": 3, "lpips": 3}
@@ -66,7 +66,8 @@ class Options:
     """Results are added to this file."""
     table: bool = False
     """Only show the table of the file."""
-    distill: DistillConfig = field(default_factory=DistillConfig)
+    distill: DistillConfig = field(default_factory=lambda: from_preset("quick", fixer="mini").distill)
+    """Of the trainings with the fixer; the oracle has the defaults."""
 
 
 def scores(render: RenderFn, scene: Scene, views: Views, lpips: LPIPS) -> dict[str, float]:
@@ -95,7 +96,7 @@ def models(training: str, trainer: Trainer, fixer: Fixer, views: Views) -> dict[
 def measure(options: Options, source: str, training: str, seed: int) -> list[dict[str, Any]]:
     """One training, and the rows that follow from it."""
     scene = load_scene(source, data_dir=options.data_dir, resolution=options.resolution)
-    distill, targets = options.distill, None
+    distill, targets = DistillConfig() if training == "oracle" else options.distill, None
     fixer = load_fixer(options.fixer, torch.device("cpu"))
     assert fixer is not None
     teacher: Fixer = fixer

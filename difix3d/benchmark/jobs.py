@@ -18,8 +18,9 @@ from difix3d.benchmark.scenes import source, split_file
 from difix3d.errors import UserError
 from difix3d.evaluate.results import FILE as EVALUATION
 from difix3d.gaussians import newest_checkpoint
-from difix3d.training.config import PRESETS, TrainConfig
+from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
+from difix3d.training.presets import PRESETS, from_preset
 
 SETTINGS = "job.yaml"
 
@@ -176,7 +177,7 @@ def _config(settings: dict[str, Any], origin: str) -> TrainConfig:
     preset = settings["preset"]
     if preset not in PRESETS:  # `auto` would make results depend on the machine
         raise UserError(f"{origin} sets preset to {preset!r}", f"it must be one of {', '.join(PRESETS)}")
-    return merge(merge(TrainConfig(), PRESETS[preset], source=f"preset {preset}"), settings, source=origin)
+    return merge(from_preset(preset), settings, source=origin)
 
 
 def run_job(job: Job, environment: dict[str, str] | None = None) -> str | None:

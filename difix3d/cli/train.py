@@ -6,16 +6,15 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import torch
-
 from difix3d.cli.arguments import from_command_line
 from difix3d.errors import UserError
 from difix3d.gaussians import newest_checkpoint
 from difix3d.logs import ProgressLog, TensorBoardLog
 from difix3d.report import write_report
 from difix3d.training import Trainer
-from difix3d.training.config import PRESETS, TrainConfig
+from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
+from difix3d.training.presets import from_preset
 from difix3d.training.run import RunFolder
 
 
@@ -81,7 +80,7 @@ def bare(command: TrainConfig) -> TrainConfig:
 
 
 def read(args: Sequence[str] | None = None) -> Command:
-    """The command: defaults, then the preset, then the scene's YAML file, then the command line; later ones win.
+    """The command: defaults, the preset, what suits the fixer, the scene's YAML file, the command line; later ones win.
 
     A resumed run begins from its own ``config.yaml`` instead.
 
@@ -94,6 +93,8 @@ def read(args: Sequence[str] | None = None) -> Command:
     first.add_argument("--resume", action="store_true")
     first.add_argument("--preset", default=None)
     first.add_argument("--config", type=Path, default=None)
+    first.add_argument("--fixer", default=None)
+    first.add_argument("--device", default=None)
     known, _ = first.parse_known_args(args)
 
     if known.resume and known.output_dir is not None:
@@ -107,18 +108,11 @@ def read(args: Sequence[str] | None = None) -> Command:
         path = known.config or find_config(known.scene)
         values = read_yaml(path) if path else {}
     name = known.preset or values.get("preset", "auto")
-    config = merge(from_preset(name), values, source=str(path))
+    device = known.device or values.get("device", TrainConfig.device)
+    fixer = known.fixer or values.get("fixer", TrainConfig.fixer)
+    config = merge(from_preset(name, device, fixer), values, source=str(path))
     default = Command(**vars(replace(config, preset=name, config=path)))
     return from_command_line(Command, "train", args, default)
-
-
-def from_preset(name: str) -> TrainConfig:
-    """The defaults with a preset's differences; `auto` is `standard` on a GPU and `quick` without one."""
-    if name == "auto":
-        name = "standard" if torch.cuda.is_available() else "quick"
-    if name not in PRESETS:
-        raise UserError(f"There is no preset {name!r}", cure=f"Choose from auto, {', '.join(PRESETS)}")
-    return merge(TrainConfig(), PRESETS[name], source=f"preset {name}")
 
 
 def find_config(scene: str) -> Path | None:

@@ -167,15 +167,3 @@ class TrainConfig:
     def sh_degree_at(self, step: int) -> int:
         """Degree in use at a step: it grows to the full one over at most 3/7 of the run."""
         return min(self.sh_degree, step // max(1, min(self.sh_every, self.max_steps // 7)))
-
-
-PRESETS: dict[str, dict] = {
-    "standard": {},
-    "quick": {"max_steps": 7_000, "eval_steps": [2_000], "resolution": 640, "densify": {"cap": 100_000}},
-    "mcmc": {
-        "densify": {"kind": "mcmc", "stop": 0.83},
-        "init": {"opacity": 0.5, "scale": 0.1},
-        "loss": {"opacity": 0.01, "scale": 0.01},
-    },
-}
-"""Named differences from the defaults. `standard` is the schedule of 3DGS; `quick` is for two CPU cores."""

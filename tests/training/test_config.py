@@ -3,10 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from difix3d.cli.train import find_config, from_preset, parse
+from difix3d.cli.train import find_config, parse
 from difix3d.errors import UserError
-from difix3d.training.config import PRESETS, TrainConfig
+from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml, write_yaml
+from difix3d.training.presets import PRESETS, from_preset
 
 
 def test_yaml_round_trip(tmp_path):
@@ -91,3 +92,16 @@ def test_spherical_harmonics_grow():
     assert [config.sh_degree_at(step) for step in (0, 999, 1000, 2500, 29_999)] == [0, 0, 1, 2, 3]
     short = TrainConfig(max_steps=700)
     assert short.sh_degree_at(300) == 3
+
+
+def test_the_small_weights_teach_less_often_unless_told_otherwise(tmp_path):
+    paper = TrainConfig().distill.share
+    assert parse(["--fixer", "mini"]).distill.share == paper / 2
+    assert parse(["--device", "cpu"]).distill.share == paper / 2  # where they are the default
+    assert parse(["--fixer", "nvidia/difix_ref"]).distill.share == paper
+    assert parse(["--fixer", "mini", "--distill.share", "0.2"]).distill.share == 0.2
+    (tmp_path / "my.yaml").write_text("fixer: mini\n")
+    assert parse(["--config", str(tmp_path / "my.yaml")]).distill.share == paper / 2
+    assert parse(["--config", str(tmp_path / "my.yaml"), "--fixer", "some/weights"]).distill.share == paper
+    (tmp_path / "my.yaml").write_text("distill: {share: 0.4}\n")
+    assert parse(["--config", str(tmp_path / "my.yaml"), "--fixer", "mini"]).distill.share == 0.4

@@ -3,12 +3,10 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-
 from difix3d.distill.config import OFFERED
 from difix3d.errors import UserError
-from difix3d.training.config import PRESETS, TrainConfig
-from difix3d.training.configfile import merge
+from difix3d.training.config import TrainConfig
+from difix3d.training.presets import from_preset
 
 Device = Literal["auto", "cuda", "cpu"]
 
@@ -83,10 +81,7 @@ class Recipe:
 
     def training(self, device: Device) -> TrainConfig:
         """Settings of the trainings: plain 3DGS."""
-        name = self.preset
-        if name == "auto":
-            name = "standard" if torch.cuda.is_available() and device != "cpu" else "quick"
-        config = merge(TrainConfig(), PRESETS[name], source=f"preset {name}")
+        config = from_preset(self.preset, device)
         return replace(
             config,
             fixer="none",
