@@ -128,7 +128,7 @@ def measure(options: Options, source: str, training: str, seed: int) -> list[dic
     return [
         {"scene": scene.name, "training": training, "seed": seed, "row": name}
         | scores(render, scene, views, lpips)
-        | {"rounds": decisions, "seconds": round(seconds, 1)}
+        | {"share": config.distill.share, "rounds": decisions, "seconds": round(seconds, 1)}
         for name, render in models(training, trainer, fixer, views).items()
     ]
 
