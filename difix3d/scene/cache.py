@@ -17,8 +17,8 @@ EXPENSIVE = 4_000_000
 LIMIT_BYTES = 20 << 30
 """Of the folder; the photos that were not read for longest go first."""
 
-KEEP_FREE = 0.2
-"""Share of the disk that the cache leaves free."""
+KEEP_FREE_BYTES = 10 << 30
+"""Of the disk: with less left, nothing is added. A share would refuse the cache on a large disk with room to spare."""
 
 
 def photo_cache() -> Path:
@@ -46,8 +46,7 @@ def read_reduced(path: Path, size: tuple[int, int], folder: Path | None) -> UInt
     with suppress(OSError):
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # shared with compiled code: the user's alone
         folder.mkdir(exist_ok=True)
-        usage = shutil.disk_usage(folder)
-        if usage.free - image.nbytes > KEEP_FREE * usage.total:
+        if shutil.disk_usage(folder).free - image.nbytes > KEEP_FREE_BYTES:
             _write(entry, image)
     return image
 

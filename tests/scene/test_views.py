@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from difix3d.errors import UserError
 from difix3d.geometry.lens import sampling_map
 from difix3d.images import read_image
 from difix3d.scene import Views, load_scene
-from difix3d.scene.cache import prune, read_reduced
+from difix3d.scene.cache import KEEP_FREE_BYTES, prune, read_reduced
 from difix3d.scene.views import decode
 from difix3d.types import Lens
 
@@ -127,7 +128,13 @@ def test_undistorting_keeps_straight_lines_straight(tmp_path: Path, make_scene):
     assert np.abs(view.image[..., 0].numpy() * 255 - expected).mean() < 3
 
 
+def _leave(monkeypatch: pytest.MonkeyPatch, free: int) -> None:
+    """Tests must not depend on how full the disk is that they run on."""
+    monkeypatch.setattr("difix3d.scene.cache.shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+
+
 def test_large_photos_are_decoded_once_and_kept_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _leave(monkeypatch, free=2 * KEEP_FREE_BYTES)
     photo, cache = tmp_path / "large.jpg", tmp_path / "cache"
     noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8)
     Image.fromarray(noise).resize((2400, 1800)).save(photo)
@@ -147,6 +154,13 @@ def test_large_photos_are_decoded_once_and_kept_on_disk(tmp_path: Path, monkeypa
     assert len(list(cache.iterdir())) == 1
     read_reduced(photo, (2300, 1725), cache)  # hardly smaller: not worth it
     assert len(list(cache.iterdir())) == 1
+
+
+def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    _leave(monkeypatch, free=KEEP_FREE_BYTES)
+    Image.new("RGB", (2400, 1800)).save(tmp_path / "large.jpg")
+    assert read_reduced(tmp_path / "large.jpg", (160, 120), tmp_path / "cache").shape == (120, 160, 3)
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path):
