@@ -10,6 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Pose = Float[Tensor, "*#batch 4 4"]
+UP = (0.0, 0.0, 1.0)
+"""Of the normalised world, which camera paths are made in."""
 
 
 def interpolate(a: Pose, b: Pose, t: float | Float[Tensor, "*#batch"]) -> Pose:
@@ -80,7 +82,7 @@ def focus_point(c2w: Float[Tensor, "N 4 4"]) -> Float[Tensor, "3"]:
 
 def ellipse(c2w: Float[Tensor, "N 4 4"], frames: int) -> Float[Tensor, "frames 4 4"]:
     """A closed path around the focus point at the cameras' mean height, as wide as they spread (90 % of them)."""
-    focus, up = focus_point(c2w), _up(c2w)
+    focus, up = focus_point(c2w), c2w.new_tensor(UP)
     offset = c2w[:, :3, 3] - focus
     height = (offset @ up).mean()
     flat = offset - (offset @ up)[:, None] * up
@@ -95,7 +97,7 @@ def ellipse(c2w: Float[Tensor, "N 4 4"], frames: int) -> Float[Tensor, "frames 4
 
 def spiral(c2w: Float[Tensor, "N 4 4"], frames: int, turns: int = 2) -> Float[Tensor, "frames 4 4"]:
     """A closed spiral within the spread of forward-facing cameras (90 % of them), looking at their focus point."""
-    up, position = _up(c2w), c2w[:, :3, 3]
+    up, position = c2w.new_tensor(UP), c2w[:, :3, 3]
     center = look_at(position.mean(0), focus_point(c2w), up)
     radii = ((position - center[:3, 3]) @ center[:3, :3]).abs().quantile(0.9, dim=0)
     phase = 2 * math.pi * torch.arange(frames).to(c2w) / frames
@@ -146,7 +148,3 @@ def _pose(rotation: Float[Tensor, "*#batch 3 3"], position: Float[Tensor, "*#bat
     pose = torch.eye(4).to(rotation).repeat(*shape, 1, 1)
     pose[..., :3, :3], pose[..., :3, 3] = rotation, position
     return pose
-
-
-def _up(c2w: Float[Tensor, "N 4 4"]) -> Float[Tensor, "3"]:
-    return torch.nn.functional.normalize(-c2w[:, :3, 1].mean(0), dim=0)

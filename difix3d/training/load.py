@@ -65,7 +65,11 @@ def load_run(
     facts = _facts(run / "scene.json")
     try:
         loaded = load_scene(
-            config.scene, data_dir=config.data_dir, split=config.split, resolution=config.resolution, seed=config.seed
+            _place(config, facts),
+            data_dir=config.data_dir,
+            split=config.split,
+            resolution=config.resolution,
+            seed=config.seed,
         )
     except UserError as error:
         raise UserError(
@@ -110,6 +114,15 @@ def _config(run: Path, scene: str | None, data_dir: Path | None) -> TrainConfig:
         raise UserError(fact, "A run is the folder that training wrote, like outputs/garden/2025-01-31_120000")
     config = merge(TrainConfig(), read_yaml(path), source=str(path))
     return replace(config, output_dir=run, scene=scene or config.scene, data_dir=data_dir or config.data_dir)
+
+
+def _place(config: TrainConfig, facts: dict[str, Any]) -> str:
+    """The scene as the run names it or, where that is not here, its place seen from where the training began."""
+    places = [Path(config.scene).expanduser(), config.data_dir / config.scene]
+    if "began_in" in facts and not any(place.exists() for place in places):
+        then = (Path(facts["began_in"]) / place for place in places)
+        return next((str(place) for place in then if place.exists()), config.scene)
+    return config.scene
 
 
 def _facts(path: Path) -> dict[str, Any]:

@@ -51,6 +51,7 @@ class RunFolder:
                 "test": [scene.photos[i].name for i in scene.test],
                 "from_input": scene.from_input.tolist(),
                 "extent": scene.extent,
+                "began_in": str(Path.cwd()),
             }
             (path / "scene.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         except OSError as error:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from difix3d.geometry import normalize
-from difix3d.geometry.poses import look_at
+from difix3d.geometry.poses import ellipse, look_at, spiral
 
 
 def ring(count: int = 20, up: tuple[float, float, float] = (0, 0, 1)) -> np.ndarray:
@@ -51,6 +51,28 @@ def test_cameras_in_one_place_are_scaled_by_the_points():
     assert np.cbrt(np.linalg.det(transform[:3, :3])) == pytest.approx(1 / 5)
     assert np.isfinite(normalize.similarity(c2w, np.zeros((0, 3)))).all()
     assert normalize.extent(c2w[:, :3, 3]) == 1
+
+
+def survey() -> np.ndarray:
+    """Seen from the air, straight down: four strips, flown to and fro. The user's up is -y."""
+    x, z = np.meshgrid(np.arange(4.0), np.arange(6.0), indexing="ij")
+    heading = np.where(x % 2 == 0, 1.0, -1.0).ravel()
+    c2w = np.tile(np.eye(4), (24, 1, 1))
+    c2w[:, :3, 3] = np.stack([x.ravel(), np.full(24, -5.0), z.ravel()], 1)
+    down = np.tile([0.0, 1, 0], (24, 1))
+    back = heading[:, None] * [0.0, 0, -1]
+    c2w[:, :3, :3] = np.stack([np.cross(back, down), back, down], -1)
+    return c2w
+
+
+def test_a_survey_from_the_air_is_not_upside_down():
+    poses = normalize.transform_poses(normalize.similarity(survey(), np.zeros((0, 3))), survey())
+    assert np.allclose(poses[:, :3, 2], [0, 0, -1])
+    for path in (ellipse, spiral):
+        frames = path(torch.from_numpy(poses), 12)
+        assert torch.isfinite(frames).all()
+        assert (frames[:, 2, 2] < 0).all()  # down at the ground
+        assert torch.allclose(frames[:, 2, 0], torch.zeros(12).double(), atol=1e-6)  # level
 
 
 def test_cameras_that_look_up_in_all_directions_are_laid_flat():

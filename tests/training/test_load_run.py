@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -84,6 +85,20 @@ def test_a_scene_that_moved(run, tmp_path):
         load_run(run)
     assert load_run(run, scene=str(tmp_path / "moved")).scene.name == "moved"
     assert load_run(run, scene="moved", data_dir=tmp_path).config.data_dir == tmp_path
+
+
+@pytest.mark.parametrize("place", ["photos", "data/photos"])
+def test_a_run_is_found_whole_from_another_folder(tmp_path, toy_scene, monkeypatch, place):
+    """Paths in its settings are relative to where it began: nothing may be asked for, or downloaded, again."""
+    monkeypatch.chdir(tmp_path)
+    run = write_run(Path(), toy_scene).resolve()
+    Path(place).parent.mkdir(exist_ok=True)
+    Path("scene").rename(place)
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump(settings | {"scene": "photos", "data_dir": "data"}))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_run(run).scene.name == "photos"
 
 
 def test_a_scene_that_changed(run, tmp_path):
