@@ -90,13 +90,20 @@ def _moments(image: Float[Tensor, "h w 3"], valid: Bool[Tensor, "h w"]) -> Float
     weight = valid.float()
     values = image.permute(2, 0, 1)
     sums = torch.cat([weight[None], values * weight, values.square() * weight])
-    for window in ((WINDOW, 1), (1, WINDOW)):  # a box is separable
-        padding = (window[0] // 2, window[1] // 2)
-        sums = torch.nn.functional.avg_pool2d(sums, window, 1, padding, count_include_pad=False)
+    sums = _box(_box(sums).mT).mT
     share, mean, square = sums.split([1, 3, 3])
     share = share.clamp(min=1e-6)
     mean, square = mean / share, square / share
     return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt()])
+
+
+def _box(values: Float[Tensor, "C h w"]) -> Float[Tensor, "C h w"]:
+    """Sums over a window of columns. Shifted copies are added: several times quicker on CPUs than pooling."""
+    padded, width = torch.nn.functional.pad(values, [WINDOW // 2] * 2), values.shape[-1]
+    total = padded[..., :width].clone()
+    for shift in range(1, WINDOW):
+        total += padded[..., shift : shift + width]
+    return total
 
 
 def credit(evidence: Sequence[Evidence]) -> float:
@@ -165,6 +172,8 @@ def _agreement(evidence: Evidence) -> Map:
 
 
 def _reduce(image: Float[Tensor, "H W 3"], size: tuple[int, int]) -> Float[Tensor, "h w 3"]:
+    if image.shape[:2] == size:
+        return image
     small = torch.nn.functional.interpolate(image.permute(2, 0, 1)[None], size, mode="area")
     return small[0].permute(1, 2, 0)
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -59,6 +60,21 @@ def test_blur_is_no_change_of_colours(case):
     assert (image - blurred).abs().mean() > 0.15
     assert confidence(gather(item, blurred), SIZE).mean() < 0.25
     assert confidence(gather(item, (image + 0.3).clamp(0, 1)), SIZE).mean() > 0.7
+
+
+def test_moments_are_those_of_the_valid_pixels_in_each_window():
+    """Against their definition, pixel by pixel; where a window has no valid pixel, both are 0."""
+    generator = torch.Generator().manual_seed(0)
+    image, valid = torch.rand(14, 21, 3, generator=generator), torch.rand(14, 21, generator=generator) > 0.6
+    valid[:, :12] = False
+    expected, reach = torch.zeros(2, 3, 14, 21), module.WINDOW // 2
+    for row, column in product(range(14), range(21)):
+        window = slice(max(row - reach, 0), row + reach + 1), slice(max(column - reach, 0), column + reach + 1)
+        inside = image[window][valid[window]]
+        if len(inside):
+            expected[:, :, row, column] = torch.stack([inside.mean(0), inside.std(0, correction=0)])
+    assert (expected == 0).any()
+    assert torch.allclose(module._moments(image, valid), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("harm", ["colors", "dark", "noise"])
