@@ -2,6 +2,7 @@
 
 import sys
 from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import pytest
 import torch
@@ -55,6 +56,16 @@ def test_call_and_shapes(monkeypatch, version, packed):
     torch.testing.assert_close(calls["scales"], g.scales.exp())
     assert cuda.rasterize(g, cameras, depth=False, **options).depth is None
     assert calls["render_mode"] == "RGB"
+
+
+def test_gsplat_knows_all_arguments(monkeypatch):
+    """The stand-in takes anything; the installed gsplat does not."""
+    from gsplat.rendering import rasterization
+
+    stand_in = create_autospec(rasterization, side_effect=InterruptedError)
+    monkeypatch.setitem(sys.modules, "gsplat", SimpleNamespace(rasterization=stand_in))
+    with pytest.raises(InterruptedError):  # the arguments fit: a TypeError comes before it otherwise
+        cuda.rasterize(*scene(), sh_degree=2, background=torch.ones(3))
 
 
 @pytest.mark.gpu
