@@ -11,16 +11,18 @@ def similarity(c2w: Float[np.ndarray, "N 4 4"], points: Float[np.ndarray, "P 3"]
     """The similarity from the user's world to the normalised one.
 
     The mean of the camera centres becomes the origin, the mean of the cameras' up vectors becomes +z, and nine cameras
-    of ten lie within one unit. Where the up vectors cancel out, as in a survey from the air, the smallest principal
-    axis of the camera centres is taken instead; where all cameras are in one place, the median distance of the points
-    becomes one unit.
+    of ten lie within one unit. Cameras that are turned every way about one line of sight survey the ground: there +z is
+    against it. Where else the up vectors cancel out, the smallest principal axis of the camera centres is taken; where
+    all cameras are in one place, the median distance of the points becomes one unit.
     """
     centers, up, ahead = c2w[:, :3, 3], -c2w[:, :3, 1].mean(0), c2w[:, :3, 2].mean(0)
     middle = centers.mean(0)
     offsets = centers - middle
-    if np.linalg.norm(up) < 0.1:
+    if np.linalg.norm(up) < 0.5 and np.linalg.norm(ahead) > 0.9:
+        up = -ahead
+    elif np.linalg.norm(up) < 0.1:
         flat = np.linalg.svd(offsets, full_matrices=False)[2][-1]
-        up = flat if flat @ (up - ahead) >= 0 else -flat  # such cameras look down, if anywhere
+        up = flat if flat @ up >= 0 else -flat
     rotation = rotation_between(up / np.linalg.norm(up), np.array([0.0, 0.0, 1.0]))
     distances = np.linalg.norm(offsets, axis=1)
     reach = float(np.quantile(distances, 0.9))
