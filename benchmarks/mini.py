@@ -67,7 +67,7 @@ class Options:
     table: bool = False
     """Only show the table of the file."""
     distill: DistillConfig = field(default_factory=lambda: from_preset("quick", fixer="mini").distill)
-    """Of the trainings with the fixer; the oracle has the defaults."""
+    """Of the trainings with the fixer: by default what suits `mini`. The oracle has the program's defaults."""
 
 
 def scores(render: RenderFn, scene: Scene, views: Views, lpips: LPIPS) -> dict[str, float]:

@@ -80,15 +80,23 @@ def load_scene(
     )
 
 
+def places(source: str, data_dir: Path) -> list[Path]:
+    """Where a scene may lie, whether it is there or not; the first that exists is meant."""
+    from difix3d.scene.synthetic import parse
+
+    if parse(source) is not None:
+        return [data_dir / source.replace(":", "-")]
+    return [Path(source).expanduser(), data_dir / source]
+
+
 def find_source(source: str, data_dir: Path) -> Path:
     """The folder or file that a source names; a scene to generate or download is made first, if it is not there."""
     from difix3d.scene.synthetic import parse, write_scene
 
-    seed = parse(source)
+    seed, candidates = parse(source), places(source, data_dir)
     if seed is not None:
-        return write_scene(seed, data_dir / source.replace(":", "-"))
-    path = Path(source).expanduser()
-    for candidate in (path, data_dir / source):
+        return write_scene(seed, candidates[0])
+    for candidate in candidates:
         if candidate.exists():
             return candidate
     from difix3d.scene.download import SCENES, download

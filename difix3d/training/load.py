@@ -11,6 +11,7 @@ from difix3d.errors import UserError
 from difix3d.gaussians import load_checkpoint, newest_checkpoint
 from difix3d.render import rasterize
 from difix3d.scene import load_scene
+from difix3d.scene.load import places
 from difix3d.scene.splits import read_json
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
@@ -118,9 +119,9 @@ def _config(run: Path, scene: str | None, data_dir: Path | None) -> TrainConfig:
 
 def _place(config: TrainConfig, facts: dict[str, Any]) -> str:
     """The scene as the run names it or, where that is not here, its place seen from where the training began."""
-    places = [Path(config.scene).expanduser(), config.data_dir / config.scene]
-    if "began_in" in facts and not any(place.exists() for place in places):
-        then = (Path(facts["began_in"]) / place for place in places)
+    here = places(config.scene, config.data_dir)
+    if "began_in" in facts and not any(place.exists() for place in here):
+        then = (Path(facts["began_in"]) / place for place in here)
         return next((str(place) for place in then if place.exists()), config.scene)
     return config.scene
 

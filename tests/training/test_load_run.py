@@ -87,18 +87,21 @@ def test_a_scene_that_moved(run, tmp_path):
     assert load_run(run, scene="moved", data_dir=tmp_path).config.data_dir == tmp_path
 
 
-@pytest.mark.parametrize("place", ["photos", "data/photos"])
-def test_a_run_is_found_whole_from_another_folder(tmp_path, toy_scene, monkeypatch, place):
+@pytest.mark.parametrize(
+    ("scene", "place"), [("photos", "photos"), ("photos", "data/photos"), ("synthetic:3", "data/synthetic-3")]
+)
+def test_a_run_is_found_whole_from_another_folder(tmp_path, toy_scene, monkeypatch, scene, place):
     """Paths in its settings are relative to where it began: nothing may be asked for, or downloaded, again."""
     monkeypatch.chdir(tmp_path)
     run = write_run(Path(), toy_scene).resolve()
     Path(place).parent.mkdir(exist_ok=True)
     Path("scene").rename(place)
     settings = yaml.safe_load((run / "config.yaml").read_text())
-    (run / "config.yaml").write_text(yaml.safe_dump(settings | {"scene": "photos", "data_dir": "data"}))
+    (run / "config.yaml").write_text(yaml.safe_dump(settings | {"scene": scene, "data_dir": "data"}))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert load_run(run).scene.name == "photos"
+    assert load_run(run).scene.name == Path(place).name
+    assert not list(Path().iterdir())
 
 
 def test_a_scene_that_changed(run, tmp_path):
