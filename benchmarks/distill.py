@@ -21,8 +21,9 @@ import torch
 import tyro
 from machine import device_name
 
+from difix3d import synthetic
 from difix3d.distill import DistillConfig
-from difix3d.scene import Views, load_scene, synthetic
+from difix3d.scene import Views, load_scene
 from difix3d.training import Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.events import Finished, Painted

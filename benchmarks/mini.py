@@ -27,11 +27,12 @@ from machine import device_name
 from rich.console import Console
 from rich.table import Table
 
+from difix3d import synthetic
 from difix3d.distill import DistillConfig, RenderFn
 from difix3d.images import to_uint8
 from difix3d.metrics import LPIPS, psnr, ssim
 from difix3d.postrender import PostRender
-from difix3d.scene import Views, load_scene, synthetic
+from difix3d.scene import Views, load_scene
 from difix3d.training import Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.events import Painted

@@ -10,12 +10,12 @@ FLOORS = [
     {"errors", "schedule", "progress"},
     {"types", "native"},
     {"geometry", "images", "features", "ssim", "video"},
-    {"scene", "gaussians", "render", "difix", "losses", "metrics"},
-    {"distill", "evaluate"},
-    {"postrender"},
+    {"synthetic", "gaussians", "render", "difix", "losses", "metrics"},
+    {"scene", "distill"},
+    {"postrender", "evaluate"},
     {"training"},
     {"difix_training"},
-    {"viewer", "integrations", "logs", "benchmark", "report"},
+    {"viewer", "logs", "benchmark", "report"},
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

@@ -22,7 +22,7 @@ from difix3d.benchmark.config import Benchmark
 from difix3d.errors import UserError
 from difix3d.scene.download import SCENES
 from difix3d.scene.load import find_source, read_capture
-from difix3d.scene.synthetic import parse
+from difix3d.synthetic import parse
 
 
 def source(benchmark: Benchmark, scene: str) -> str:

@@ -1,5 +1,5 @@
 // Rays cast into a synthetic scene: nearest hits, and the light that comes back. What is computed is said by the readable twin
-// of this file, Quads.hit and Lathe.hit in difix3d/scene/synthetic/shapes.py, World._trace, radiance and shade in world.py.
+// of this file, Quads.hit and Lathe.hit in difix3d/synthetic/shapes.py, World._trace, radiance and shade in world.py.
 //
 // Quads and the cones of a lathe lie in arrays side by side, so that the loops over them become vector code. -ffast-math
 // assumes that there is no infinity and no NaN: FAR stands for "nothing is met", and divisors are kept away from zero.

@@ -82,7 +82,7 @@ def load_scene(
 
 def places(source: str, data_dir: Path) -> list[Path]:
     """Where a scene may lie, whether it is there or not; the first that exists is meant."""
-    from difix3d.scene.synthetic import parse
+    from difix3d.synthetic import parse
 
     if parse(source) is not None:
         return [data_dir / source.replace(":", "-")]
@@ -91,7 +91,7 @@ def places(source: str, data_dir: Path) -> list[Path]:
 
 def find_source(source: str, data_dir: Path) -> Path:
     """The folder or file that a source names; a scene to generate or download is made first, if it is not there."""
-    from difix3d.scene.synthetic import parse, write_scene
+    from difix3d.synthetic import parse, write_scene
 
     seed, candidates = parse(source), places(source, data_dir)
     if seed is not None:

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from difix3d.scene.synthetic import textures as tx
-from difix3d.scene.synthetic.prints import printed, stamp
-from difix3d.scene.synthetic.shapes import Lathe, Material, Quad, Surface, box, vec
+from difix3d.synthetic import textures as tx
+from difix3d.synthetic.prints import printed, stamp
+from difix3d.synthetic.shapes import Lathe, Material, Quad, Surface, box, vec
 
 Rng = np.random.Generator
 Range = tuple[tx.Number, tx.Number]

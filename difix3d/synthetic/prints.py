@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from difix3d.scene.synthetic.textures import Color, Number, Picture, Rng, hsv, noise
+from difix3d.synthetic.textures import Color, Number, Picture, Rng, hsv, noise
 
 WORDS = [
     "TEA",

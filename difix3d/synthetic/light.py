@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from difix3d.scene.synthetic.shapes import Vectors
-from difix3d.scene.synthetic.world import CHUNK, World
+from difix3d.synthetic.shapes import Vectors
+from difix3d.synthetic.world import CHUNK, World
 
 LightMaps = list[Tensor]
 """For each surface its light map [h, w, 3]: linear, what a white surface would send back."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from difix3d.scene.synthetic import textures as tx
-from difix3d.scene.synthetic.backdrops import garden, room
-from difix3d.scene.synthetic.prints import printed
-from difix3d.scene.synthetic.shapes import Material, Quad, Surface, box, vec
-from difix3d.scene.synthetic.things import Rng, color, glossy, material, thing
+from difix3d.synthetic import textures as tx
+from difix3d.synthetic.backdrops import garden, room
+from difix3d.synthetic.prints import printed
+from difix3d.synthetic.shapes import Material, Quad, Surface, box, vec
+from difix3d.synthetic.things import Rng, color, glossy, material, thing
 
 FRONT = -math.pi / 2
 """Horizontal angle that the middle of the camera arc looks from."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from difix3d.scene.synthetic.textures import Number, Picture, Rng, blend, grid, hsv, noise
+from difix3d.synthetic.textures import Number, Picture, Rng, blend, grid, hsv, noise
 
 
 def garden(rng: Rng, h: int, w: int, warm: bool) -> Picture:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from difix3d import native
-from difix3d.scene.synthetic.shapes import Lathe, Numbers, Origins, Quad, Quads, Surface, Vectors, bound
+from difix3d.synthetic.shapes import Lathe, Numbers, Origins, Quad, Quads, Surface, Vectors, bound
 
 CHUNK = 1 << 13
 """Rays that torch follows at once: few enough for the cache, and for torch not to split them among threads."""
@@ -40,7 +40,7 @@ class _Part:
 class World:
     """Surfaces and the light that leaves them.
 
-    The light is that of :mod:`difix3d.scene.synthetic.light`: one radiance texture for each surface, black before.
+    The light is that of :mod:`difix3d.synthetic.light`: one radiance texture for each surface, black before.
     Mirror reflections are added when a picture is taken.
     """
 

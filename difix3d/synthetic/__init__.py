@@ -5,8 +5,8 @@ everything that works on photos can be tried offline; :class:`SyntheticScene` re
 """
 
 from difix3d.errors import UserError
-from difix3d.scene.synthetic.capture import write_scene
-from difix3d.scene.synthetic.scene import SPLITS, SyntheticScene
+from difix3d.synthetic.capture import write_scene
+from difix3d.synthetic.scene import SPLITS, SyntheticScene
 
 __all__ = ["DEMO_SEED", "SPLITS", "SyntheticScene", "parse", "write_scene"]
 

@@ -6,9 +6,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from difix3d.geometry.poses import look_at
-from difix3d.scene.synthetic.layout import FRONT, compose
-from difix3d.scene.synthetic.light import bake
-from difix3d.scene.synthetic.world import World, look
+from difix3d.synthetic.layout import FRONT, compose
+from difix3d.synthetic.light import bake
+from difix3d.synthetic.world import World, look
 from difix3d.types import Cameras, Render
 
 SPLITS = {"train": 26, "interpolation": 5, "extrapolation": 7}

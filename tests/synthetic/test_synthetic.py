@@ -12,8 +12,8 @@ from PIL import Image
 
 from difix3d import native
 from difix3d.errors import UserError
-from difix3d.scene.synthetic import DEMO_SEED, SPLITS, SyntheticScene, capture, parse, write_scene
-from difix3d.scene.synthetic.shapes import Lathe, Material, Quad, Quads, box, vec
+from difix3d.synthetic import DEMO_SEED, SPLITS, SyntheticScene, capture, parse, write_scene
+from difix3d.synthetic.shapes import Lathe, Material, Quad, Quads, box, vec
 
 SIZE = 96, 72
 BLANK = Material(torch.full((2, 2, 3), 0.5))

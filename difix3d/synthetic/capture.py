@@ -14,7 +14,7 @@ from rich.progress import track as progress
 from torch import Tensor
 
 from difix3d.errors import UserError
-from difix3d.scene.synthetic.scene import SPLITS, SyntheticScene
+from difix3d.synthetic.scene import SPLITS, SyntheticScene
 from difix3d.types import Cameras
 
 MARKER = "synthetic.json"
