@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from difix3d.curation import read_curated
 from difix3d.difix import DifixPipeline, load_difix
-from difix3d.difix_training.curation import read_curated
 from difix3d.difix_training.dataset import Pair, centre, read_pairs
 from difix3d.difix_training.trainer import evenly
 from difix3d.images import image_size, to_uint8

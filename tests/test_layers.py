@@ -14,7 +14,7 @@ FLOORS = [
     {"scene", "distill"},
     {"postrender", "evaluate"},
     {"training"},
-    {"difix_training"},
+    {"curation", "difix_training"},
     {"viewer", "logs", "benchmark", "report"},
     {"cli"},
 ]

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from difix3d.cli.arguments import from_command_line
-from difix3d.difix_training.curate import curate as make_parts
-from difix3d.difix_training.curate import missing_parts
-from difix3d.difix_training.curation import Curated, Recipe, assemble, read_curated, write_report, write_sheet
+from difix3d.curation import Curated, Recipe, assemble, read_curated, write_report, write_sheet
+from difix3d.curation.curate import curate as make_parts
+from difix3d.curation.curate import missing_parts
 from difix3d.errors import UserError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from difix3d.difix_training.curation.recipe import Device, Recipe
+from difix3d.curation.recipe import Device, Recipe
 from difix3d.distill import RenderFn
 from difix3d.scene import Views
 from difix3d.training import TrainConfig, Trainer

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from difix3d.difix_training.curation.workshop import Model, Workshop
+from difix3d.curation.workshop import Model, Workshop
 from difix3d.distill.references import References
 from difix3d.geometry.poses import pose_distance
 from difix3d.geometry.warp import warped_references

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from difix3d.difix_training.curation.recipe import Recipe
+from difix3d.curation.recipe import Recipe
 from difix3d.errors import UserError
 from difix3d.scene.splits import read_json
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from difix3d.difix_training.curation.collect import Curated
+from difix3d.curation.collect import Curated
 from difix3d.errors import UserError
 from difix3d.images import read_image, resize, write_image
 

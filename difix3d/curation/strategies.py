@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from difix3d.difix_training.curation.perturb import damage, neighbours
-from difix3d.difix_training.curation.workshop import Model, Workshop
+from difix3d.curation.perturb import damage, neighbours
+from difix3d.curation.workshop import Model, Workshop
 from difix3d.geometry.poses import pose_distance
 from difix3d.images import write_image
 from difix3d.types import Cameras, Photo, Scene

@@ -16,7 +16,7 @@ def gaussians(toy_scene):
     ("kind", "field"), [("scales", "scales"), ("rotations", "quats"), ("opacities", "opacities"), ("prune", None)]
 )
 def test_a_kind_of_damage_changes_its_own_field_only(gaussians, kind, field):
-    from difix3d.difix_training.curation.perturb import JITTERS
+    from difix3d.curation.perturb import JITTERS
 
     before = {name: value.clone() for name, value in gaussians.as_dict().items()}
     damaged = [JITTERS[kind](gaussians, 0.5, torch.Generator().manual_seed(seed)).as_dict() for seed in (0, 0, 1)]
@@ -33,7 +33,7 @@ def test_a_kind_of_damage_changes_its_own_field_only(gaussians, kind, field):
 
 
 def test_what_is_seen_is_all_that_the_cameras_show(gaussians, toy_scene):
-    from difix3d.difix_training.curation.perturb import seen
+    from difix3d.curation.perturb import seen
     from difix3d.render import rasterize
 
     cameras = toy_scene.cameras[:2]
@@ -47,7 +47,7 @@ def test_what_is_seen_is_all_that_the_cameras_show(gaussians, toy_scene):
 
 def test_seen_equals_the_change_of_the_picture(gaussians, toy_scene):
     """The slow twin: by how much the picture changes with a Gaussian's colour."""
-    from difix3d.difix_training.curation.perturb import SEEN, seen
+    from difix3d.curation.perturb import SEEN, seen
     from difix3d.gaussians.init import SH_C0
     from difix3d.render import rasterize
 
@@ -63,7 +63,7 @@ def test_seen_equals_the_change_of_the_picture(gaussians, toy_scene):
 
 
 def test_damage_is_repeatable_and_varied(gaussians, toy_scene):
-    from difix3d.difix_training.curation.perturb import damage
+    from difix3d.curation.perturb import damage
 
     def details(seed):
         rng = np.random.default_rng(seed)
@@ -75,7 +75,7 @@ def test_damage_is_repeatable_and_varied(gaussians, toy_scene):
 
 
 def test_sideways(toy_scene):
-    from difix3d.difix_training.curation.strategies import sideways
+    from difix3d.curation.strategies import sideways
 
     moved = sideways(toy_scene.cameras, -0.3)
     local = toy_scene.cameras.w2c[:, :3] @ torch.cat([moved.centers, torch.ones(12, 1)], 1)[..., None]
@@ -84,7 +84,7 @@ def test_sideways(toy_scene):
 
 
 def test_rigs(toy_scene):
-    from difix3d.difix_training.curation.strategies import rig
+    from difix3d.curation.strategies import rig
 
     assert list(map(len, rig(toy_scene).values())) == [9]
     names = [f"{'left' if i % 2 else 'right'}/{photo.name}" for i, photo in enumerate(toy_scene.photos)]
@@ -98,9 +98,9 @@ def test_rigs(toy_scene):
 
 
 def test_cross_trains_on_one_camera_and_renders_the_others(toy_scene, tmp_path):
-    from difix3d.difix_training.curation import Recipe
-    from difix3d.difix_training.curation.strategies import cross
-    from difix3d.difix_training.curation.workshop import Workshop
+    from difix3d.curation import Recipe
+    from difix3d.curation.strategies import cross
+    from difix3d.curation.workshop import Workshop
 
     photos = tuple(replace(photo, name=f"{'ab'[i % 2]}/{photo.name}") for i, photo in enumerate(toy_scene.photos))
     scene = replace(toy_scene, photos=photos)
@@ -114,9 +114,9 @@ def test_cross_trains_on_one_camera_and_renders_the_others(toy_scene, tmp_path):
 
 
 def test_a_damaged_model_is_shown_where_something_is_left_of_it(toy_scene, tmp_path):
-    from difix3d.difix_training.curation import Recipe
-    from difix3d.difix_training.curation.strategies import perturb
-    from difix3d.difix_training.curation.workshop import Workshop
+    from difix3d.curation import Recipe
+    from difix3d.curation.strategies import perturb
+    from difix3d.curation.workshop import Workshop
 
     recipe = Recipe(max_steps=4, perturbations=6, max_pairs=0)
     shop = Workshop(toy_scene, recipe, "cpu", tmp_path, lambda *_: None)
@@ -130,8 +130,8 @@ def test_a_damaged_model_is_shown_where_something_is_left_of_it(toy_scene, tmp_p
 
 
 def test_a_training_goes_on_where_it_was(toy_scene, tmp_path):
-    from difix3d.difix_training.curation import Recipe
-    from difix3d.difix_training.curation.workshop import Workshop
+    from difix3d.curation import Recipe
+    from difix3d.curation.workshop import Workshop
 
     def shop(name):
         (tmp_path / name).mkdir()

@@ -24,7 +24,7 @@ def write_scene(folder, scene):
 
 @pytest.fixture
 def recipe():
-    from difix3d.difix_training.curation import Recipe
+    from difix3d.curation import Recipe
 
     return Recipe(max_steps=4, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
 
@@ -37,8 +37,8 @@ def capture(toy_scene, tmp_path_factory):
 @pytest.fixture(scope="session")
 def curated(capture, tmp_path_factory):
     """All strategies on the toy scene."""
-    from difix3d.difix_training.curate import curate
-    from difix3d.difix_training.curation import Recipe, assemble
+    from difix3d.curation import Recipe, assemble
+    from difix3d.curation.curate import curate
 
     folder = tmp_path_factory.mktemp("pairs")
     recipe = Recipe(max_steps=4, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
@@ -103,7 +103,7 @@ def test_a_single_scene_is_split_by_its_photos(curated):
 
 
 def test_the_sheet_and_the_report(curated):
-    from difix3d.difix_training.curation import read_curated, write_report, write_sheet
+    from difix3d.curation import read_curated, write_report, write_sheet
     from difix3d.images import image_size
 
     again = read_curated(curated.folder)
@@ -117,7 +117,7 @@ def test_the_sheet_and_the_report(curated):
 def test_without_matplotlib_the_report_says_so(curated, monkeypatch):
     import sys
 
-    from difix3d.difix_training.curation import write_report
+    from difix3d.curation import write_report
 
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(UserError, match=r"matplotlib is not installed.*bench"):
@@ -125,8 +125,8 @@ def test_without_matplotlib_the_report_says_so(curated, monkeypatch):
 
 
 def test_broken_off_and_started_again_it_ends_with_the_same_bytes(capture, recipe, tmp_path, monkeypatch):
-    from difix3d.difix_training import curate as module
-    from difix3d.difix_training.curation import assemble, read_curated
+    from difix3d.curation import assemble, read_curated
+    from difix3d.curation import curate as module
 
     whole, broken, strategies = tmp_path / "whole", tmp_path / "broken", ("underfit", "sparse")
     module.curate([capture], whole, recipe, strategies=strategies, device="cpu")
@@ -156,8 +156,8 @@ def test_broken_off_and_started_again_it_ends_with_the_same_bytes(capture, recip
 
 
 def test_a_full_disk_leaves_no_part(capture, recipe, tmp_path, monkeypatch):
-    from difix3d.difix_training.curate import curate
-    from difix3d.difix_training.curation import pairs
+    from difix3d.curation import pairs
+    from difix3d.curation.curate import curate
 
     def full(path, image):
         raise UserError(f"Cannot write {path} (No space left on device)")
@@ -169,8 +169,8 @@ def test_a_full_disk_leaves_no_part(capture, recipe, tmp_path, monkeypatch):
 
 
 def test_scenes_are_shared_out_by_rank(recipe, tmp_path, toy_scene):
-    from difix3d.difix_training.curate import curate, missing_parts
-    from difix3d.difix_training.curation import assemble
+    from difix3d.curation import assemble
+    from difix3d.curation.curate import curate, missing_parts
 
     scenes = [str(write_scene(tmp_path / name, toy_scene)) for name in ("one", "two", "three")]
     out, only = tmp_path / "pairs", ["sparse"]
@@ -191,8 +191,8 @@ def test_scenes_are_shared_out_by_rank(recipe, tmp_path, toy_scene):
 
 
 def test_other_options_for_the_same_folder_are_refused(capture, curated, toy_scene, tmp_path):
-    from difix3d.difix_training.curate import curate
-    from difix3d.difix_training.curation import Recipe
+    from difix3d.curation import Recipe
+    from difix3d.curation.curate import curate
 
     with pytest.raises(UserError, match=r"curated with --max-steps 4.*one recipe"):
         curate([capture], curated.folder, Recipe(), device="cpu")
@@ -205,8 +205,8 @@ def test_other_options_for_the_same_folder_are_refused(capture, curated, toy_sce
 
 
 def test_a_bad_scene_stops_or_is_left_out(capture, recipe, tmp_path):
-    from difix3d.difix_training.curate import curate, missing_parts
-    from difix3d.difix_training.curation import assemble
+    from difix3d.curation import assemble
+    from difix3d.curation.curate import curate, missing_parts
 
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -219,7 +219,7 @@ def test_a_bad_scene_stops_or_is_left_out(capture, recipe, tmp_path):
 
 
 def test_a_folder_that_cannot_be_written(capture, recipe, tmp_path):
-    from difix3d.difix_training.curate import curate
+    from difix3d.curation.curate import curate
 
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"Curating .* failed .*another --output-dir"):
@@ -227,7 +227,7 @@ def test_a_folder_that_cannot_be_written(capture, recipe, tmp_path):
 
 
 def test_a_trailing_slash_is_no_other_scene():
-    from difix3d.difix_training.curate import name_scenes
+    from difix3d.curation.curate import name_scenes
 
     assert name_scenes(["a/fox/", "synthetic:3", "b/my scene"]) == {
         "fox": "a/fox",
@@ -237,8 +237,8 @@ def test_a_trailing_slash_is_no_other_scene():
 
 
 def test_hopeless_and_perfect_renders_are_counted(capture, recipe, tmp_path):
-    from difix3d.difix_training.curate import curate
-    from difix3d.difix_training.curation import assemble
+    from difix3d.curation import assemble
+    from difix3d.curation.curate import curate
 
     curate([capture], tmp_path, replace(recipe, psnr_min=98.0), strategies=["sparse"], device="cpu")
     with pytest.raises(UserError, match=r"no pair in .*: 6 renders were hopeless, 0 perfect"):
@@ -252,7 +252,7 @@ def test_impossible_options(recipe, change):
 
 
 def test_held_out_scenes_stay_held_out_when_scenes_are_added(tmp_path):
-    from difix3d.difix_training.curation.collect import choose_test
+    from difix3d.curation.collect import choose_test
 
     path = tmp_path / "split.json"
     few, many = [f"s{i}" for i in range(4)], [f"s{i}" for i in range(40)]
@@ -265,9 +265,9 @@ def test_held_out_scenes_stay_held_out_when_scenes_are_added(tmp_path):
 
 
 def test_pixels_that_do_not_count_are_right_already(toy_scene, truth, tmp_path):
-    from difix3d.difix_training.curation import Recipe
-    from difix3d.difix_training.curation.pairs import make_pairs
-    from difix3d.difix_training.curation.workshop import Model, Workshop
+    from difix3d.curation import Recipe
+    from difix3d.curation.pairs import make_pairs
+    from difix3d.curation.workshop import Model, Workshop
     from difix3d.images import read_image, write_image
     from difix3d.types import Photo, Render
 
