@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from difix3d.errors import UserError
 from difix3d.evaluate import METRICS, Pictures, RunEvaluation, Table, measure, table
 from difix3d.evaluate.tables import Cell, number
 from difix3d.images import read_image
@@ -55,28 +56,43 @@ def write_report(run: RunFolder, plain: RunFolder | None = None, evaluation: Run
 
 
 def from_training(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
-    """What training evaluated at its end, as an evaluation: plain 3DGS, Difix3D, Difix3D+ as far as they are there."""
+    """What training evaluated last, as an evaluation: plain 3DGS, Difix3D, Difix3D+ as far as they are there.
+
+    All of them after the same number of steps: what trained longer is better for that alone.
+
+    Raises:
+        UserError: nothing was evaluated yet.
+    """
+    recorded = run.rows("metrics.json")
+    if not recorded:
+        raise UserError(
+            f"Nothing of {run.path} is evaluated yet",
+            "Training evaluates after --eval-steps and after the last step",
+            f"Go on with it: --resume --output-dir {run.path}; or measure it as it is: difix3d evaluate {run.path}",
+        )
+    last = recorded[-1]
     distilled = "Difix3D" if run.rows("rounds.json") else "3DGS"
     sources = [(plain, False, "3DGS")] if plain is not None else []
     sources += [(run, False, distilled), (run, True, "Difix3D+" if distilled == "Difix3D" else "3DGS + Difix")]
     variants: list[Pictures] = []
     scores: list[list[dict[str, Any]]] = []
+    left_out = {}
     for source, plus, name in sources:
-        rows = [row for row in source.rows("metrics.json") if row["plus"] == plus]
+        rows = [row for row in source.rows("metrics.json") if row["step"] == last["step"] and row["plus"] == plus]
         if rows:
-            last = rows[-1]
             folder = Path(os.path.relpath(source.path, run.path)) / "eval" / f"step_{last['step']:06d}"
             variants.append(
                 Pictures(
                     name,
                     run.path,
                     f"{folder.as_posix()}{'_plus' if plus else ''}/renders",
-                    gaussians=last["gaussians"],
+                    gaussians=rows[0]["gaussians"],
                     against=variants[-1].name if variants else None,
                 )
             )
-            scores.append(last["images"])
-    last = run.rows("metrics.json")[-1]
+            scores.append(rows[0]["images"])
+        elif source is plain:
+            left_out[name] = f"it was not evaluated at step {last['step']:,}: there is nothing to compare with"
     views, names = Views(run.scene), [photo.name for photo in run.scene.photos]
     shown = views.stream([names.index(image["name"]) for image in last["images"]])
     split, _ = measure((), variants, shown)  # what is right and wrong; the rest was measured while training
@@ -92,7 +108,7 @@ def from_training(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
         step=last["step"],
         mask="photo",
         variants=measured,
-        left_out={},
+        left_out=left_out,
         **facts,
     )
 

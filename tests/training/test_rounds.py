@@ -232,6 +232,28 @@ def test_difix_in_training(toy_scene, config, shared):
     assert time.perf_counter() - start < 60
 
 
+def test_a_report_compares_equal_steps_only(toy_scene, config, oracle):
+    """What trained longer is better for that alone: plain 3DGS counts only where it was evaluated at that step."""
+    trainer = Trainer(replace(config, eval_steps=(20, 22)), toy_scene, fixer=oracle)
+    plain = Trainer(replace(config, eval_steps=(10, 20), output_dir=config.output_dir / "plain"), toy_scene)
+    with pytest.raises(UserError, match=r"Nothing of .*run is evaluated yet.*--resume --output-dir"):
+        write_report(trainer.run, plain.run)
+
+    def report(run, last):
+        run.listeners = [lambda event: isinstance(event, Stepped) and event.step == last and run.control.stop()]
+        run.control.stopped = False
+        run.train()
+        run.first = last
+        return write_report(trainer.run, plain.run).read_text(encoding="utf-8")
+
+    report(trainer, 20)
+    page = report(plain, 12)  # evaluated at step 10 only
+    assert "Difix3D against" not in page
+    assert "3DGS left out: it was not evaluated at step 20: there is nothing to compare with" in page
+    assert "Difix3D against 3DGS" in report(plain, 20)
+    assert "3DGS left out: it was not evaluated at step 22" in report(trainer, 22)
+
+
 @pytest.mark.slow
 def test_the_command_compares_with_plain_training(tmp_path, toy_scene, shared, capfd):
     """One command: plain 3DGS, Difix3D and Difix3D+ beside each other, in a report."""
