@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from difix3d import synthetic
+from difix3d.difix.load import load_fixer
 from difix3d.distill import DistillConfig, RenderFn
 from difix3d.images import to_uint8
 from difix3d.metrics import LPIPS, psnr, ssim
@@ -36,7 +37,6 @@ from difix3d.scene import Views, load_scene
 from difix3d.training import Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.events import Painted
-from difix3d.training.fixer import load_fixer
 from difix3d.training.presets import from_preset
 from difix3d.types import Fixer, Scene
 

@@ -64,6 +64,14 @@ class Cameras:
         """Positions of the cameras in the world."""
         return self.c2w[:, :3, 3]
 
+    @staticmethod
+    def cat(parts: "Iterable[Cameras]") -> "Cameras":
+        """All cameras of the parts, of which there is at least one, in order."""
+        parts = list(parts)
+        return Cameras(
+            *(torch.cat([getattr(part, name) for part in parts]) for name in ("c2w", "K", "width", "height"))
+        )
+
     def to(self, device: torch.device | str) -> "Cameras":
         return Cameras(self.c2w.to(device), self.K.to(device), self.width.to(device), self.height.to(device))
 

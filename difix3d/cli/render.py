@@ -18,12 +18,12 @@ from rich.progress import track
 from torch import Tensor
 
 from difix3d.cli.arguments import from_command_line
+from difix3d.difix.load import load_fixer
 from difix3d.errors import UserError
 from difix3d.images import to_uint8, write_image
 from difix3d.postrender import PostRender
 from difix3d.scene import Views
 from difix3d.scene.paths import PATHS, CameraPath, fit, natural_path, path_cameras, write_path
-from difix3d.training.fixer import load_fixer
 from difix3d.training.load import Run, load_run
 from difix3d.types import Cameras, Scene
 from difix3d.video import video_writer

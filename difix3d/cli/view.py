@@ -9,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from difix3d.cli.arguments import from_command_line
-from difix3d.training.data import choose_device
+from difix3d.devices import choose_device
 from difix3d.training.load import load_run
 from difix3d.training.variants import choose_fixer
 from difix3d.viewer import Monitor, Viewer, stage_of_ply, stage_of_run

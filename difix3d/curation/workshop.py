@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from difix3d.curation.recipe import Device, Recipe
+from difix3d.devices import choose_device
 from difix3d.distill import RenderFn
 from difix3d.scene import Views
 from difix3d.training import TrainConfig, Trainer
-from difix3d.training.data import choose_device
 from difix3d.types import Cameras, Gaussians, Render, Scene
 
 Tell = Callable[[str, int, int], None]

@@ -1,6 +1,19 @@
-"""Difix: the single-step diffusion model that cleans renders, number for number the published one (docs/method.md)."""
+"""Difix: the single-step diffusion model that cleans renders, number for number the published one (docs/method.md).
 
-from difix3d.difix.fixer import DifixFixer
-from difix3d.difix.pipeline import PROMPT, TIMESTEP, DifixPipeline, load_difix
+The names below are loaded on first use: diffusers and transformers take seconds.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from difix3d.difix.fixer import DifixFixer
+    from difix3d.difix.pipeline import PROMPT, TIMESTEP, DifixPipeline, load_difix
 
 __all__ = ["PROMPT", "TIMESTEP", "DifixFixer", "DifixPipeline", "load_difix"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'difix3d.difix' has no attribute {name!r}")
+    return getattr(import_module("difix3d.difix.fixer" if name == "DifixFixer" else "difix3d.difix.pipeline"), name)

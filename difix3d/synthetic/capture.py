@@ -82,7 +82,7 @@ def _fill(scene: SyntheticScene, folder: Path, width: int, height: int) -> None:
     for split, count in SPLITS.items():
         groups.append(scene.cameras(split, width, height))
         names += [f"{split}_{index:03}.png" for index in range(count)]
-    cameras = Cameras(*(torch.cat([getattr(g, key) for g in groups]) for key in ("c2w", "K", "width", "height")))
+    cameras = Cameras.cat(groups)
     for index in progress(range(len(cameras)), f"Rendering the scene {scene.seed}"):
         rgb = scene.render(cameras[index], depth=False).rgb[0]
         images.append((rgb * 255).round().to(torch.uint8))

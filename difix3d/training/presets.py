@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from difix3d.devices import choose_device
+from difix3d.difix.load import resolve_fixer
 from difix3d.errors import UserError
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge
-from difix3d.training.data import choose_device
-from difix3d.training.fixer import resolve_fixer
 
 PRESETS: dict[str, dict[str, Any]] = {
     "standard": {},

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from difix3d.devices import choose_device
+from difix3d.difix.load import load_fixer, resolve_fixer
 from difix3d.errors import UserError
 from difix3d.evaluate import Evaluation, evaluate
 from difix3d.gaussians import write_ply
@@ -22,13 +24,13 @@ from difix3d.losses import photometric, regularize
 from difix3d.postrender import PostRender
 from difix3d.render import rasterize
 from difix3d.scene import Views, load_scene, near_depth
+from difix3d.scene.batches import batches
 from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control
-from difix3d.training.data import batches, choose_device, initial_gaussians, render_settings, stack
+from difix3d.training.data import initial_gaussians, render_settings
 from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
-from difix3d.training.fixer import load_fixer, resolve_fixer
 from difix3d.training.guard import LossGuard, interruptible
 from difix3d.training.optim import SplatOptimizer
 from difix3d.training.refine import Corrections
@@ -181,7 +183,7 @@ class Trainer:
         torch.manual_seed((config.seed << 32) + step)
         gaussians = self.gaussians
         captured = views[0].index >= 0
-        cameras = stack([view.camera for view in views])
+        cameras = Cameras.cat(view.camera for view in views)
         if captured:
             cameras = self.corrections.cameras(cameras, [view.index for view in views])
         out = self.render(

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import torch
 
+from difix3d.difix.load import load_fixer
 from difix3d.errors import UserError
 from difix3d.evaluate.measures import RenderFn
 from difix3d.postrender import PostRender
 from difix3d.scene import Views
-from difix3d.training.fixer import load_fixer
 from difix3d.training.load import Run
 from difix3d.training.run import RunFolder
 from difix3d.types import Fixer, View

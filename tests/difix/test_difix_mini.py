@@ -8,13 +8,13 @@ import torch
 import yaml
 
 from difix3d.difix import DifixPipeline, load_difix
+from difix3d.difix.load import load_fixer
 from difix3d.difix.weights import fetch
 from difix3d.images import to_uint8
 from difix3d.metrics import psnr
 from difix3d.postrender import PostRender
 from difix3d.scene import Views, load_scene
 from difix3d.training import TrainConfig, Trainer
-from difix3d.training.fixer import load_fixer
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import torch
 from small_run import write_scene
 
 from difix3d.cli.train import train
+from difix3d.difix.load import resolve_fixer
 from difix3d.distill import DistillConfig
 from difix3d.errors import UserError
 from difix3d.images import read_image
@@ -19,7 +20,6 @@ from difix3d.scene.paths import CameraPath, write_path
 from difix3d.training import TrainConfig, Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.events import Painted, Stepped
-from difix3d.training.fixer import resolve_fixer
 from difix3d.training.rounds import choose_targets
 
 ROUNDS = [7, 10, 13, 16, 19, 22, 25, 28]

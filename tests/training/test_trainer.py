@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from itertools import chain, islice
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from difix3d.images import read_image
 from difix3d.logs import ProgressLog, TensorBoardLog
 from difix3d.training import Trainer, trainer
 from difix3d.training.configfile import merge
-from difix3d.training.data import batches, choose_device, initial_gaussians
+from difix3d.training.data import initial_gaussians
 from difix3d.training.events import Evaluated, Finished, Saved, Started, Stepped
 from difix3d.types import Gaussians
 
@@ -180,13 +179,6 @@ def test_resume_needs_a_checkpoint_of_the_same_photos(toy_scene, config):
         Trainer(replace(config, resume=True, max_steps=3), toy_scene)
 
 
-def test_cuda_without_a_gpu(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto").type == "cpu"
-    with pytest.raises(UserError, match="no CUDA device.*Install a CUDA build of torch"):
-        choose_device("cuda")
-
-
 def test_points_that_held_out_views_alone_see_are_left_out(toy_scene, config):
     """Point 0 is seen by the test cameras and one training camera; it must not leak in."""
     seen = toy_scene.observations
@@ -206,18 +198,6 @@ def test_a_scene_without_points_starts_at_random(toy_scene, config):
     gaussians = initial_gaussians(empty, replace(config, init=replace(config.init, points=50)))
     assert len(gaussians) == 50
     assert float(gaussians.means.abs().max()) <= 3 * empty.extent
-
-
-def test_batches_visit_each_photo_once_an_epoch_and_never_mix_sizes(toy_scene):
-    width = toy_scene.cameras.width.clone()
-    width[toy_scene.train[:4]] = 32
-    scene = replace(toy_scene, cameras=replace(toy_scene.cameras, width=width))
-    order = list(islice(batches(scene, 2, seed=0, start=0), 10))  # 4 + 5 photos: 2 + 3 batches an epoch
-    for epoch in (order[:5], order[5:]):
-        assert sorted(chain.from_iterable(epoch)) == sorted(toy_scene.train.tolist())
-    assert all(len({int(width[i]) for i in batch}) == 1 for batch in order)
-    assert order[:5] != order[5:]
-    assert list(islice(batches(scene, 2, seed=0, start=7), 3)) == order[7:]
 
 
 SCRIPT = """
