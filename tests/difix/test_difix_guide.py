@@ -76,7 +76,7 @@ def test_saved_and_loaded_it_fixes_alike(pipe, tmp_path):
     pipe.save_pretrained(tmp_path)
     again = DifixPipeline.from_pretrained(tmp_path)
     assert (again.vae.guide, again.vae.layers) == (9, 2)
-    assert torch.equal(pipe.fix(image, guide=guides), again.fix(image, guide=guides))
+    assert torch.allclose(pipe.fix(image, guide=guides), again.fix(image, guide=guides), atol=1e-5)
     assert torch.allclose(pipe.fix(image, guide=guides), again.optimize().fix(image, guide=guides), atol=1e-5)
 
 
@@ -87,7 +87,8 @@ def test_the_fixer_carries_the_references_into_the_render(toy_scene, truth, pipe
     (fixed,) = DifixFixer(pipe)([degraded])
     seen = guide(degraded, 2)
     assert seen[4].mean() > 0.3
-    assert torch.equal(fixed, pipe.fix(degraded.rgb.permute(2, 0, 1)[None], guide=seen[None])[0].permute(1, 2, 0))
+    expected = pipe.fix(degraded.rgb.permute(2, 0, 1)[None], guide=seen[None])[0].permute(1, 2, 0)
+    assert torch.allclose(fixed, expected, atol=1e-5)
     (alone,) = DifixFixer(pipe)([replace(degraded, references=(), reference_depths=())])
     assert not torch.equal(fixed, alone)
 

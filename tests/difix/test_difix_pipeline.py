@@ -26,11 +26,12 @@ def test_pil_numpy_and_torch_in_and_out(tiny, pictures):
     assert expected.shape == (1, 3, 37, 50)
     kinds = [(image, ref), (array(image), array(ref)), (np.asarray(image), np.asarray(ref)), as_torch]
     for kind in kinds:
-        assert torch.equal(tiny(image=kind[0], ref_image=kind[1], output_type="pt").images, expected)
+        fixed = tiny(image=kind[0], ref_image=kind[1], output_type="pt").images
+        torch.testing.assert_close(fixed, expected, atol=1e-5, rtol=0)
     as_np = tiny(image=image, ref_image=ref, output_type="np", return_dict=False)[0]
-    assert np.array_equal(as_np, expected.permute(0, 2, 3, 1).numpy())
+    np.testing.assert_allclose(as_np, expected.permute(0, 2, 3, 1).numpy(), atol=1e-5, rtol=0)
     pil = tiny(image=image, ref_image=ref).images
-    assert np.array_equal(np.asarray(pil[0]), (as_np[0] * 255 + 0.5).astype(np.uint8))
+    np.testing.assert_allclose(np.asarray(pil[0]), as_np[0] * 255, atol=0.51, rtol=0)
 
 
 def test_a_list_is_fixed_as_each_image_alone(exact, pictures):
@@ -50,7 +51,9 @@ def test_a_batch_with_its_own_references(exact, pictures):
         alone = exact.fix(images[i : i + 1], refs[i : i + 1])
         torch.testing.assert_close(together[i : i + 1], alone, atol=1e-6, rtol=0)
     assert not torch.allclose(together[:1], exact.fix(images[:1], refs[1:]), atol=1e-3)  # references matter
-    assert torch.equal(exact(image=images, ref_image=refs, output_type="pt").images, together)
+    torch.testing.assert_close(
+        exact(image=images, ref_image=refs, output_type="pt").images, together, atol=1e-6, rtol=0
+    )
 
 
 def test_sampling_draws_the_image_first_then_its_references(exact, pictures):
@@ -76,7 +79,7 @@ def test_one_generator_for_each_image(tiny, pictures):
     seeds = [torch.Generator().manual_seed(i) for i in range(2)]
     together = tiny(image=images, generator=seeds, output_type="np").images
     alone = tiny(image=images[1], generator=torch.Generator().manual_seed(1), output_type="np").images
-    assert np.array_equal(together[1], alone[0])
+    np.testing.assert_allclose(together[1], alone[0], atol=1e-5, rtol=0)
 
 
 def test_the_closed_form_is_the_schedulers_step(tiny):
@@ -114,21 +117,24 @@ def test_model_cpu_offload_moves_each_part_when_it_is_used(golden, pictures):
         hook = getattr(pipe, name)._hf_hook
         before = hook.pre_forward
         hook.pre_forward = lambda *a, name=name, before=before, **k: (moved.append(name), before(*a, **k))[1]
-    assert np.array_equal(pipe(image=image, ref_image=ref, output_type="np").images, expected)
+    np.testing.assert_allclose(pipe(image=image, ref_image=ref, output_type="np").images, expected, atol=1e-5, rtol=0)
     assert {"text_encoder", "unet", "vae"} <= set(moved)
 
 
 def test_published_resize_shrinks_to_multiples_of_8(tiny, pictures):
     image = pictures.photo(50, 37)
     small = image.resize((48, 32), Image.Resampling.LANCZOS)
-    assert tiny(image=image, resize="published").images[0].tobytes() == tiny(image=small).images[0].tobytes()
+    shrunk, expected = (
+        np.asarray(fixed.images[0]) for fixed in (tiny(image=image, resize="published"), tiny(image=small))
+    )
+    np.testing.assert_allclose(shrunk.astype(int), expected, atol=1)  # a rounding may fall on either side
 
 
 def test_references_of_another_size_cover_the_image(tiny, pictures):
     image, ref = pictures.smooth(3, 32, 48), pictures.smooth(3, 64, 100, seed=1)
     fitted = fit(ref, 32, 48)
     ours, expected = (tiny(image=image, ref_image=r, output_type="pt").images for r in (ref, fitted))
-    assert torch.equal(ours, expected)
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=0)
 
 
 BLANK = np.zeros((48, 48, 3), np.uint8)
@@ -168,8 +174,9 @@ def test_several_references_of_a_single_image(exact, pictures):
     image, refs = pictures.smooth(3, 32, 40), pictures.smooth(2, 3, 32, 40, seed=1)
     expected = exact.fix(image[None], refs[None])
     for form in (refs, list(refs), [list(refs)], [refs[0], None, refs[1]]):
-        assert torch.equal(exact(image=image, ref_image=form, output_type="pt").images, expected)
-    assert torch.equal(exact(image=[image], ref_image=[None], output_type="pt").images, exact.fix(image[None]))
+        torch.testing.assert_close(exact(image=image, ref_image=form, output_type="pt").images, expected)
+    bare = exact(image=[image], ref_image=[None], output_type="pt").images
+    torch.testing.assert_close(bare, exact.fix(image[None]))
 
 
 def test_importing_the_package_does_not_import_diffusers():

@@ -193,7 +193,7 @@ def test_mini_folder_loads_without_a_text_encoder(config, tmp_path):
     loaded = DifixPipeline.from_pretrained(config.output_dir / "difix")
     assert loaded.text_encoder is None
     images = torch.rand(1, 3, 40, 48)
-    torch.testing.assert_close(loaded.fix(images, images[None]), pipe.fix(images, images[None]), rtol=0, atol=0)
+    torch.testing.assert_close(loaded.fix(images, images[None]), pipe.fix(images, images[None]), rtol=0, atol=1e-5)
     again = start_pipeline(replace(config, init=str(config.output_dir / "difix")))
     assert equal(again.unet.state_dict(), pipe.unet.state_dict())
 

@@ -145,6 +145,7 @@ def test_layers_splats_split_and_hot_keys(visited, fixer):
 
 
 def test_a_click_on_a_frustum_flies_there(visited, viewer):
+    from difix3d.geometry.poses import look_at
     from difix3d.geometry.warp import project
     from difix3d.viewer.pose import c2w_of, canvas_camera, put
 
@@ -155,14 +156,19 @@ def test_a_click_on_a_frustum_flies_there(visited, viewer):
     page.get_by_label("Show eval cameras").check()
     until(lambda: shot.title in session.cameras._frustums)
     # look at that frustum from behind, so that it lies left of the panel
-    target = shot.camera.c2w[0].numpy()
+    target = shot.camera.c2w[0]
     picture = target[:3, 3] + 0.06 * target[:3, 2]
-    session.client.camera.position = target[:3, 3] - 0.5 * target[:3, 2] + 0.05 * target[:3, 1]
-    session.client.camera.look_at = picture + 0.15 * target[:3, 0]
+    behind = look_at(
+        target[:3, 3] - 0.5 * target[:3, 2] + 0.05 * target[:3, 1], picture + 0.15 * target[:3, 0], -target[:3, 1]
+    )
     flights, deadline = session.cameras._flight, time.monotonic() + 120
     while session.cameras._flight == flights and time.monotonic() < deadline:  # until it is drawn there is none to hit
+        put(session.client, behind, fov)
         page.wait_for_timeout(1500)
-        pixel, _ = project(torch.from_numpy(picture), canvas_camera(session.client.camera, SIZE["width"]))
+        seen = canvas_camera(session.client.camera, SIZE["width"])
+        if not torch.allclose(seen.c2w[0], behind, atol=0.01):
+            continue  # the browser reported where it was before
+        pixel, _ = project(picture, seen)
         assert float(pixel[0]) < PANEL
         page.mouse.click(float(pixel[0]) + 3, float(pixel[1]) + 3)
     until(lambda: session.cameras.seat is not None)
