@@ -19,13 +19,13 @@ from difix3d.errors import UserError
 from difix3d.geometry.poses import pose_distance
 from difix3d.images import resize
 from difix3d.types import Cameras
-from difix3d.viewer.compare import COMPARISONS, Comparison
+from difix3d.viewer.monitor import Monitor
 from difix3d.viewer.notice import Notice
+from difix3d.viewer.pictures import COMPARISONS, Comparison
 from difix3d.viewer.pose import c2w_of, fly, fov_of, wxyz_of
 from difix3d.viewer.shots import Shot
 from difix3d.viewer.stage import Stage
 from difix3d.viewer.targets import Targets
-from difix3d.viewer.training_tab import Monitor
 
 COLORS = {"train": (70, 120, 220), "eval": (240, 150, 30), "round": (60, 180, 90)}
 LEFT = 0.02

@@ -9,9 +9,8 @@ import viser
 
 from difix3d.gaussians import transform, write_ply
 from difix3d.types import Gaussians
-from difix3d.viewer.names import result_path
 from difix3d.viewer.notice import Notice
-from difix3d.viewer.stage import Snapshot, Stage, bounds
+from difix3d.viewer.stage import Snapshot, Stage, bounds, result_path
 
 BODY = 0.02
 """Share of the Gaussians that the first box leaves out at each end of each axis: most models have far outliers."""

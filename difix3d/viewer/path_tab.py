@@ -22,10 +22,9 @@ from difix3d.scene.paths import PATHS, CameraPath, fit, path_cameras, read_path,
 from difix3d.types import Cameras, Gaussians
 from difix3d.video import video_writer
 from difix3d.viewer.fixing import FixDesk
-from difix3d.viewer.names import result_path
 from difix3d.viewer.notice import Notice
 from difix3d.viewer.pose import c2w_of, fov_of, pinhole, put, wxyz_of
-from difix3d.viewer.stage import Stage
+from difix3d.viewer.stage import Stage, result_path
 from difix3d.viewer.view_tab import LARGEST, LEAST
 
 RECORDED, LOADED = "recorded views", "loaded file"

@@ -14,10 +14,10 @@ from difix3d.training import Trainer
 from difix3d.training.events import Event, Finished, Painted, Paused, Stepped
 from difix3d.viewer.fixing import FixDesk
 from difix3d.viewer.frames import FrameLoop
+from difix3d.viewer.monitor import Monitor
 from difix3d.viewer.pose import fov_of
 from difix3d.viewer.session import Session
 from difix3d.viewer.stage import Stage, bounds, copy, stage_of_trainer
-from difix3d.viewer.training_tab import Monitor
 
 SHARE = 0.03
 """Of the time, at most, that idle clients take from a training; their pictures are renewed as rarely as that needs."""

@@ -16,18 +16,17 @@ from difix3d.distill.references import rendered_depth
 from difix3d.images import to_uint8
 from difix3d.types import Cameras, Gaussians, Render
 from difix3d.viewer.camera_tab import CameraTab
-from difix3d.viewer.compare import compared, letterbox, split
 from difix3d.viewer.crop import Crop
-from difix3d.viewer.divider import Divider
 from difix3d.viewer.fixing import FixDesk, Fixed
 from difix3d.viewer.frames import FrameLoop, Pace
+from difix3d.viewer.monitor import Monitor
+from difix3d.viewer.nodes import Divider, Splats
 from difix3d.viewer.notice import Notice
-from difix3d.viewer.overlays import Seen, picture
 from difix3d.viewer.path_tab import PathTab
+from difix3d.viewer.pictures import Seen, compared, letterbox, picture, split
 from difix3d.viewer.pose import canvas_camera
-from difix3d.viewer.splats import Splats
 from difix3d.viewer.stage import Snapshot, Stage
-from difix3d.viewer.training_tab import Monitor, TrainingTab
+from difix3d.viewer.training_tab import TrainingTab
 from difix3d.viewer.view_tab import ViewTab
 
 DEPTH_SIDE = 320

@@ -1,5 +1,6 @@
 """What all clients look at: a model, which training may replace while they look, and the scene around it."""
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.errors import UserError
 from difix3d.gaussians import read_ply
 from difix3d.render import rasterize
 from difix3d.scene import Views
@@ -150,3 +152,16 @@ def bounds(gaussians: Gaussians) -> Float[Tensor, "2 3"]:
     means = gaussians.means.cpu()
     means = means[means.isfinite().all(1)]
     return torch.stack([means.amin(0), means.amax(0)]) if len(means) else torch.tensor([[-1.0] * 3, [1.0] * 3])
+
+
+def result_path(folder: Path, name: str, suffix: str) -> Path:
+    """A file of that name in the folder, and nowhere else.
+
+    Raises:
+        UserError: the name has other characters than letters, digits, ``-``, ``_`` and ``.``, or begins with a dot.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}", name):
+        raise UserError(
+            f"A file cannot be called {name[:100]!r}", "Names have 1 to 100 letters, digits, - and _", "Choose another"
+        )
+    return folder / f"{name.removesuffix(suffix)}{suffix}"

@@ -10,11 +10,10 @@ import viser.transforms as tf
 from difix3d.errors import UserError
 from difix3d.scene.paths import CameraPath, write_path
 from difix3d.types import Cameras
-from difix3d.viewer.names import result_path
+from difix3d.viewer.monitor import Monitor
 from difix3d.viewer.notice import Notice
 from difix3d.viewer.pose import c2w_of, fov_of, wxyz_of
-from difix3d.viewer.stage import Stage
-from difix3d.viewer.training_tab import Monitor
+from difix3d.viewer.stage import Stage, result_path
 
 COLOR = (210, 60, 200)
 

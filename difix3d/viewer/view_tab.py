@@ -9,7 +9,7 @@ import viser
 from difix3d.errors import UserError
 from difix3d.images import to_uint8
 from difix3d.types import View
-from difix3d.viewer.overlays import LAYERS
+from difix3d.viewer.pictures import LAYERS
 
 Renderer = Literal["server", "browser (splats)"]
 Fixing = Literal["off", "on", "split"]

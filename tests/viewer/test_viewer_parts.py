@@ -12,14 +12,13 @@ from fake_browser import until
 from difix3d.errors import UserError
 from difix3d.gaussians import from_points
 from difix3d.render import rasterize
-from difix3d.viewer.compare import compared, letterbox, split
 from difix3d.viewer.crop import within
 from difix3d.viewer.frames import FRAME, SMALLEST, FrameLoop, Pace
-from difix3d.viewer.names import result_path
+from difix3d.viewer.nodes import splat_arrays
 from difix3d.viewer.notice import escape
-from difix3d.viewer.overlays import INVENTED, SEEN, Seen, depth_colors, picture, seen_colors
+from difix3d.viewer.pictures import INVENTED, SEEN, Seen, compared, depth_colors, letterbox, picture, seen_colors, split
 from difix3d.viewer.pose import fov_of, pinhole
-from difix3d.viewer.splats import splat_arrays
+from difix3d.viewer.stage import result_path
 from difix3d.viewer.training_tab import smooth
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a render: colours, depth, coverage, and what was seen by photos or invented."""
+"""Pictures of a render (colours, depth, coverage, what photos saw and what was invented), and of it beside another."""
 
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -14,6 +14,9 @@ from difix3d.types import Cameras, Render
 
 Layer = Literal["colour", "depth", "coverage", "seen or invented"]
 LAYERS: tuple[Layer, ...] = get_args(Layer)
+Comparison = Literal["off", "photo", "side by side", "difference", "blink"]
+COMPARISONS: tuple[Comparison, ...] = get_args(Comparison)
+Image = Float[Tensor, "H W 3"]
 
 NEIGHBOURS = 12
 """Captured cameras that are asked whether they see a pixel: the nearest ones."""
@@ -23,6 +26,8 @@ GRID = 320
 """Long side of the grid that they are asked on."""
 TOLERANCE = 0.1
 """Difference in depth, as a share of it, up to which two cameras see the same surface; the maps are coarse."""
+GAIN = 3.0
+"""Factor of differences, so that they are seen."""
 RAMP = torch.tensor(
     [
         [0.19, 0.07, 0.23],
@@ -106,3 +111,31 @@ class Seen:
             small = captured[index].resized(theirs.shape[1], theirs.shape[0])
             count += seen_by(points, small, theirs, TOLERANCE)[0] & (depth > 0)
         return torch.nn.functional.interpolate(count[None, None].float(), size, mode="nearest")[0, 0].long()
+
+
+def split(left: Image, right: Image, share: float) -> Image:
+    """The left picture up to a share (0..1) of the width, then the right one, with a white line between them."""
+    width = left.shape[1]
+    column = round(min(1.0, max(0.0, share)) * width)
+    both = torch.cat([left[:, :column], right[:, column:]], 1)
+    both[:, max(0, column - 1) : column + 1] = 1.0
+    return both
+
+
+def compared(mode: Comparison, render: Image, photo: Image, tick: int) -> Float[Tensor, "_ _ 3"]:
+    """A render and a photo of the same size, as the mode shows them; ``blink`` by whether ``tick`` is odd."""
+    if mode == "photo" or (mode == "blink" and tick % 2):
+        return photo
+    if mode == "side by side":
+        return torch.cat([render, photo], 1)
+    if mode == "difference":
+        return ((render - photo).abs() * GAIN).clamp(max=1.0)
+    return render
+
+
+def letterbox(image: Image, aspect: float) -> Float[Tensor, "_ _ 3"]:
+    """The picture with grey bars, so that its width is ``aspect`` times its height."""
+    height, width = image.shape[:2]
+    sides, ends = max(0, round(height * aspect) - width), max(0, round(width / aspect) - height)
+    padding = (0, 0, sides // 2, sides - sides // 2, ends // 2, ends - ends // 2)
+    return torch.nn.functional.pad(image, padding, value=0.2)
