@@ -1,7 +1,5 @@
 """Images on disk: read, write, resize. 8 bits per channel, sRGB as stored, rows from the top, never rotated by EXIF."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
 from difix3d.errors import UserError
+from difix3d.files import whole_file
 
 BACKGROUND = 255
 """What transparent pixels become: white, as scenes made with Blender expect."""
@@ -118,14 +117,5 @@ def write_image(path: Path, image: Shaped[torch.Tensor, "H W C"] | Shaped[np.nda
     """
     array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
     array = array if array.dtype == np.uint8 else to_uint8(array)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path, sync=False) as partial:
         Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).save(partial, **options)
-        os.replace(partial, path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"Cannot write {path} ({reason})", "", "Free some space or choose another folder") from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)

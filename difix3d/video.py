@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from difix3d.errors import UserError
+from difix3d.files import beside, cannot_write
 
 VIDEOS = {".mp4", ".mov", ".mkv", ".avi"}
 """Suffixes of files that can be written."""
@@ -25,7 +26,7 @@ def video_writer(path: Path, fps: float) -> Iterator[Callable[[UInt8[np.ndarray,
     Raises:
         UserError: a frame of another size than the first, or a file that cannot be written.
     """
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    partial = beside(path)
     writer: Any = None
     first: tuple[int, ...] = ()
 
@@ -74,5 +75,4 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or str(error)).strip().splitlines()[0]
-        raise UserError(f"Cannot write {path} ({reason})", cure="Free some space, or choose another folder") from error
+        raise cannot_write(path, error) from error

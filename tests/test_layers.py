@@ -8,6 +8,7 @@ import difix3d
 PACKAGE = Path(difix3d.__file__).parent
 FLOORS = [
     {"errors", "schedule", "progress"},
+    {"files"},
     {"types", "native", "devices"},
     {"geometry", "images", "features", "ssim", "video"},
     {"synthetic", "gaussians", "render", "difix", "losses", "metrics"},

@@ -17,6 +17,7 @@ from difix3d.benchmark.config import Benchmark
 from difix3d.benchmark.scenes import source, split_file
 from difix3d.errors import UserError
 from difix3d.evaluate.results import FILE as EVALUATION
+from difix3d.files import write_text
 from difix3d.gaussians import newest_checkpoint
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
@@ -193,7 +194,7 @@ def run_job(job: Job, environment: dict[str, str] | None = None) -> str | None:
     with job.log.open("a", encoding="utf-8") as log:
         if not _lock(log):
             return f"another process is at work in {job.folder}"
-        (job.folder / SETTINGS).write_text(yaml.safe_dump(job.settings, sort_keys=False), encoding="utf-8")
+        write_text(job.folder / SETTINGS, yaml.safe_dump(job.settings, sort_keys=False))
         for command in job.commands:
             log.write(f"\n== {datetime.now():%Y-%m-%d %H:%M:%S} difix3d {' '.join(command)}\n")
             log.flush()

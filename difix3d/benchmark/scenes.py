@@ -8,8 +8,6 @@ anybody can see, keep and use them (``--split file:PATH``):
   the larger one is trained on, the other held out. So the held-out cameras stand somewhere else.
 """
 
-import json
-import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from scipy.spatial.distance import cdist
 
 from difix3d.benchmark.config import Benchmark
 from difix3d.errors import UserError
+from difix3d.files import write_json
 from difix3d.scene.download import SCENES
 from difix3d.scene.load import find_source, read_capture
 from difix3d.synthetic import parse
@@ -79,10 +78,7 @@ def _write_split(split: str | dict[str, list[str]], path: Path, data_dir: Path, 
                 f"Its {len(capture.names)} photos have names like {capture.names[0]!r}",
                 "Check that the scene is complete, or change the benchmark's split",
             )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(file.name + ".partial")
-    partial.write_text(json.dumps(lists, indent=1), encoding="utf-8")
-    os.replace(partial, file)
+    write_json(file, lists)
 
 
 def _fits(name: str, patterns: list[str]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from difix3d.benchmark.config import Benchmark
 from difix3d.benchmark.jobs import Job
 from difix3d.evaluate import RunEvaluation, Table, read_evaluation, table
+from difix3d.files import write_text
 
 
 def collect(jobs: Iterable[Job]) -> list[RunEvaluation]:
@@ -43,7 +44,6 @@ def summarize(benchmark: Benchmark, jobs: Iterable[Job], output_dir: Path) -> Ta
     result = table(evaluations)
     if benchmark.published:
         result = replace(result, notes=(*result.notes, f"Published: {benchmark.published.strip()}"))
-    output_dir.mkdir(parents=True, exist_ok=True)
     for kind, text in (("csv", result.csv()), ("md", result.markdown()), ("tex", result.latex())):
-        (output_dir / f"table.{kind}").write_text(text, encoding="utf-8")
+        write_text(output_dir / f"table.{kind}", text)
     return result

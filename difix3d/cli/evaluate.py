@@ -26,6 +26,7 @@ from difix3d.evaluate import (
     write_evaluation,
 )
 from difix3d.evaluate.tables import to_csv
+from difix3d.files import write_text
 from difix3d.metrics import visibility
 from difix3d.report import write_report
 from difix3d.scene import Views
@@ -225,19 +226,15 @@ def only_visible(views: Iterable[View], run: Run, train: Cameras) -> Iterator[Vi
 def write_table(total: Table, folder: Path) -> None:
     """Writes ``evaluation.csv``, ``.md`` and ``.tex``."""
     texts: dict[str, Callable[[], str]] = {"csv": total.csv, "md": total.markdown, "tex": total.latex}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for suffix, text in texts.items():
-            (folder / f"evaluation.{suffix}").write_text(text(), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error})", cure="Choose another --output") from error
+    for suffix, text in texts.items():
+        write_text(folder / f"evaluation.{suffix}", text())
 
 
 def write_images(evaluation: RunEvaluation, path: Path) -> None:
     """One line for each variant and picture."""
     keys = list(dict.fromkeys(key for variant in evaluation.variants for image in variant.images for key in image))
     lines = [(v.name, *(image.get(key, "") for key in keys)) for v in evaluation.variants for image in v.images]
-    path.write_text(to_csv([("variant", *keys), *lines]), encoding="utf-8")
+    write_text(path, to_csv([("variant", *keys), *lines]))
 
 
 def progress(items: Iterable[Any], count: int, title: str) -> Iterable[Any]:

@@ -23,7 +23,7 @@ import numpy as np
 
 from difix3d.curation.recipe import Recipe
 from difix3d.errors import UserError
-from difix3d.scene.splits import read_json
+from difix3d.files import read_json, write_json, write_text
 
 PART = "part.json"
 BAD = "bad.txt"
@@ -95,7 +95,7 @@ def finished(folder: Path, recipe: Recipe, scene: str, source: str, strategy: st
 
 def write_part(partial: Path, target: Path, part: dict[str, Any]) -> None:
     """Completes a part, and gives it its name."""
-    write_text(partial / PART, json.dumps(part, indent=1))
+    write_json(partial / PART, part)
     os.replace(partial, target)
 
 
@@ -146,10 +146,10 @@ def assemble(folder: Path, *, test_share: float = 0.1, test_scenes: Sequence[str
         }
     names = {split: sorted({row[held_out[0]] for row in card.values() if row["split"] == split}) for split in data}
     facts = {"recipe": next(iter(parts.values()))["recipe"], "strategies": counts, "left_out": left_out, "pairs": card}
-    write_text(folder / "split.json", json.dumps({"by": held_out[0], **names}, indent=1))
-    write_text(folder / "card.json", json.dumps(facts, indent=1))
+    write_json(folder / "split.json", {"by": held_out[0], **names})
+    write_json(folder / "card.json", facts)
     write_text(folder / "card.csv", _csv(card))
-    write_text(folder / "dataset.json", json.dumps(data, indent=1))  # last: with it, all is there
+    write_json(folder / "dataset.json", data)  # last: with it, all is there
     return Curated(folder, card, counts, left_out)
 
 
@@ -214,25 +214,6 @@ def _csv(card: dict[str, dict[str, Any]]) -> str:
     for name, row in card.items():
         writer.writerow({"id": name, **row, **{key: " ".join(row[key]) for key in LISTS}})
     return text.getvalue()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file, whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {path} ({error.strerror or error})", "", "Free some space or choose another folder"
-        ) from None
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def clear(folder: Path, scene: str) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from difix3d.curation.collect import BAD, PART, clear, finished, write_part, write_text
+from difix3d.curation.collect import BAD, PART, clear, finished, write_part
 from difix3d.curation.pairs import make_pairs
 from difix3d.curation.recipe import Device, Recipe
 from difix3d.curation.strategies import FEWEST, STRATEGIES, NotForThisScene
 from difix3d.curation.workshop import Workshop
 from difix3d.errors import UserError
+from difix3d.files import write_text
 from difix3d.scene import load_scene
 
 

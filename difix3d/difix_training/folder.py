@@ -1,15 +1,16 @@
 """The folder of a training of Difix."""
 
-import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from difix3d.difix_training.config import TrainDifixConfig
 from difix3d.errors import UserError
+from difix3d.files import append_row, or_nan, read_rows
 from difix3d.gaussians.checkpoint import newest_checkpoint
 from difix3d.training.configfile import write_yaml
+
+METRICS = "metrics.json"
 
 
 def open_folder(config: TrainDifixConfig, main: bool = True) -> None:
@@ -38,18 +39,10 @@ def open_folder(config: TrainDifixConfig, main: bool = True) -> None:
 
 def record(folder: Path, row: dict[str, Any]) -> None:
     """Adds a row to ``metrics.json``; rows of the same or later steps (before a resume) go."""
-    path, rows = folder / "metrics.json", _rows(folder)
-    partial = path.with_name("metrics.json.partial")
-    partial.write_text(json.dumps([*(old for old in rows if old["step"] < row["step"]), row], indent=1), "utf-8")
-    os.replace(partial, path)
+    append_row(folder / METRICS, row, lambda old: old["step"] < row["step"])
 
 
 def recorded(folder: Path, step: int) -> dict[str, float]:
     """The mean scores that were recorded at a step; none if there are none."""
-    scores: dict[str, float] = next((row for row in _rows(folder) if row["step"] == step), {})
-    return {name: value for name, value in scores.items() if name not in ("step", "pairs")}
-
-
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "metrics.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    scores: dict[str, float] = next((row for row in read_rows(folder / METRICS) if row["step"] == step), {})
+    return {name: or_nan(value) for name, value in scores.items() if name not in ("step", "pairs")}

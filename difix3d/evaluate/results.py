@@ -13,15 +13,13 @@ A number that is not defined (no pixel counts; the PSNR of equal pictures) is ``
 file: it follows from the rest.
 """
 
-import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from difix3d.errors import UserError
-from difix3d.scene.splits import read_json
+from difix3d.files import or_nan, read_json, write_json
 
 FORMAT, VERSION, FILE = "difix3d evaluation", 1, "evaluation.json"
 
@@ -149,10 +147,8 @@ def write_evaluation(run: Path, evaluation: RunEvaluation) -> Path:
         for variant in evaluation.variants
     ]
     content = {"format": FORMAT, "version": VERSION, **asdict(evaluation), "variants": variants}
-    path, partial = run / FILE, run / f".{FILE}.partial"
-    partial.write_text(json.dumps(_finite(content), indent=1, allow_nan=False), encoding="utf-8")
-    os.replace(partial, path)
-    return path
+    write_json(run / FILE, content)
+    return run / FILE
 
 
 def read_evaluation(run: Path) -> RunEvaluation:
@@ -177,19 +173,6 @@ def read_evaluation(run: Path) -> RunEvaluation:
 
 def _variant(images: list[dict[str, Any]], sets: dict[str, dict[str, Any]], means: Any, **rest: Any) -> Variant:
     del means
-    rows = tuple({key: math.nan if value is None else value for key, value in image.items()} for image in images)
-    scores = {key: SetScore(**score | {"value": _number(score["value"])}) for key, score in sets.items()}
+    rows = tuple({key: or_nan(value) for key, value in image.items()} for image in images)
+    scores = {key: SetScore(**score | {"value": or_nan(score["value"])}) for key, score in sets.items()}
     return Variant(images=rows, sets=scores, **rest)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no NaN and no infinity."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -4,7 +4,6 @@ Keys are dotted paths ("gaussians.means", "optimizer.means.exp_avg"); the header
 """
 
 import json
-import os
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from difix3d.errors import UserError
+from difix3d.files import whole_file
 
 FORMAT = 2
 """Raised whenever older programs could not continue from a newer file, or the other way round."""
@@ -26,23 +26,17 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], extra: 
 
     The file is synced to disk before it takes its name: a power cut leaves either the old state or the new one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step_{step:07d}.safetensors"
-    partial = path.with_name(path.name + ".partial")
     header = {"format": str(FORMAT), "step": str(step), "extra": json.dumps(extra)}
-    try:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, partial, header)
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"The checkpoint of step {step} could not be written to {folder} ({error})",
-            "The older checkpoints are untouched",
-            "Free some disk space and go on with --resume",
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        try:
+            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, partial, header)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"The checkpoint of step {step} could not be written to {folder} ({error})",
+                "The older checkpoints are untouched",
+                "Free some disk space and go on with --resume",
+            ) from error
     if keep > 0:
         for old in _checkpoints(folder)[:-keep]:
             old.unlink(missing_ok=True)

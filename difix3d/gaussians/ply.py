@@ -1,6 +1,5 @@
 """The `.ply` layout of the 3DGS authors, which every splat viewer opens."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,7 @@ from plyfile import PlyData, PlyElement, PlyParseError
 from torch import Tensor
 
 from difix3d.errors import UserError
+from difix3d.files import whole_file
 from difix3d.types import Gaussians
 
 
@@ -20,10 +20,11 @@ def write_ply(gaussians: Gaussians, path: Path, *, compressed: bool = False) -> 
         path: target file.
         compressed: SuperSplat's packed layout (gsplat's exporter), about a quarter of the size and lossy; it can be
             viewed, not read back.
+
+    Raises:
+        UserError: the file cannot be written, or gsplat is too old for ``compressed``.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
+    with whole_file(path) as partial:
         if compressed:
             try:
                 from gsplat import export_splats
@@ -35,9 +36,6 @@ def write_ply(gaussians: Gaussians, path: Path, *, compressed: bool = False) -> 
             partial.write_bytes(export_splats(**tensors, format="ply_compressed"))
         else:
             PlyData([PlyElement.describe(_to_table(gaussians), "vertex")]).write(str(partial))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _to_table(gaussians: Gaussians) -> np.ndarray:

@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from difix3d import files
 from difix3d.errors import UserError
 
 BASE_FLAGS = ("-O3", "-ffast-math", "-fPIC", "-std=c++17", "-w")
@@ -80,8 +81,7 @@ def find_compiler() -> str | None:
 
 def cache_folder() -> Path:
     """The user's own folder for compiled files; made with mode 0700. Code is loaded from it: nobody else may write."""
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "difix3d"
+    folder = files.cache_folder()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError:  # a read-only home: compile for this process only

@@ -11,6 +11,7 @@ from typing import Any
 from difix3d.errors import UserError
 from difix3d.evaluate import METRICS, Pictures, RunEvaluation, Table, measure, table
 from difix3d.evaluate.tables import Cell, number
+from difix3d.files import or_nan, write_text
 from difix3d.images import read_image
 from difix3d.report.cameras import camera_map
 from difix3d.report.charts import DECISIONS, Points, curves, gains
@@ -49,9 +50,8 @@ def write_report(run: RunFolder, plain: RunFolder | None = None, evaluation: Run
         f"<style>{(asset / 'style.css').read_text(encoding='utf-8')}</style>"
         f"<main>{''.join(parts)}</main><script>{(asset / 'script.js').read_text(encoding='utf-8')}</script></html>"
     )
-    path, partial = run.path / "report.html", run.path / ".report.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, path)
+    path = run.path / "report.html"
+    write_text(path, page)
     return path
 
 
@@ -90,7 +90,7 @@ def from_training(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
                     against=variants[-1].name if variants else None,
                 )
             )
-            scores.append(rows[0]["images"])
+            scores.append([{key: or_nan(value) for key, value in image.items()} for image in rows[0]["images"]])
         elif source is plain:
             left_out[name] = f"it was not evaluated at step {last['step']:,}: there is nothing to compare with"
     views, names = Views(run.scene), [photo.name for photo in run.scene.photos]
@@ -173,7 +173,8 @@ def _curves(run: RunFolder, plain: RunFolder | None, rounds: list[dict[str, Any]
         (plain, False, "plain 3DGS"),
     ):
         rows = source.rows("metrics.json") if source else []
-        points = [(row["step"], row["psnr"]) for row in rows if row["plus"] == plus and math.isfinite(row["psnr"])]
+        points = [(row["step"], or_nan(row["psnr"])) for row in rows if row["plus"] == plus]
+        points = [point for point in points if math.isfinite(point[1])]
         if points:
             lines[name] = points
     if not lines:

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from difix3d.errors import UserError
+from difix3d.files import cache_folder, whole_file
 from difix3d.images import image_size, read_image
 
 EXPENSIVE = 4_000_000
@@ -21,9 +23,11 @@ KEEP_FREE_BYTES = 10 << 30
 """Of the disk: with less left, nothing is added. A share would refuse the cache on a large disk with room to spare."""
 
 
-def photo_cache() -> Path:
-    """The folder: ``$XDG_CACHE_HOME/difix3d/photos``, or in ``~/.cache``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "difix3d" / "photos"
+def photo_cache() -> Path | None:
+    """The folder of reduced photos in the user's cache; ``None`` for a user without a home."""
+    with suppress(UserError):
+        return cache_folder() / "photos"
+    return None
 
 
 def read_reduced(path: Path, size: tuple[int, int], folder: Path | None) -> UInt8[np.ndarray, "H W 3"]:
@@ -43,11 +47,12 @@ def read_reduced(path: Path, size: tuple[int, int], folder: Path | None) -> UInt
             os.utime(entry)
             return image
     image = read_image(path, size)
-    with suppress(OSError):
+    with suppress(OSError, UserError):
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # shared with compiled code: the user's alone
         folder.mkdir(exist_ok=True)
         if shutil.disk_usage(folder).free - image.nbytes > KEEP_FREE_BYTES:
-            _write(entry, image)
+            with whole_file(entry, sync=False) as partial:
+                np.save(partial, image)
     return image
 
 
@@ -60,13 +65,3 @@ def prune(folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
             total += size
             if total > limit_bytes:
                 entry.unlink(missing_ok=True)
-
-
-def _write(entry: Path, image: UInt8[np.ndarray, "H W 3"]) -> None:
-    partial = entry.with_suffix(f".{os.getpid()}-{id(image)}")
-    try:
-        with partial.open("wb") as file:
-            np.save(file, image)
-        os.replace(partial, entry)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -12,8 +12,6 @@ to get back; it leads to the coordinates that nerfstudio calls original, those o
 are taken to be in the user's world.
 """
 
-import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +24,9 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from difix3d.errors import UserError
+from difix3d.files import read_json, write_json
 from difix3d.geometry.normalize import transform_poses
 from difix3d.geometry.poses import ellipse, focus_point, interpolate_path, spiral
-from difix3d.scene.splits import read_json
 from difix3d.scene.transforms import FROM_OPENGL
 from difix3d.types import Cameras, Scene
 
@@ -155,16 +153,7 @@ def write_path(path: CameraPath, file: Path, scene: Scene) -> None:
             for pose, K, width, height in zip(c2w, cameras.K, cameras.width, cameras.height, strict=True)
         ],
     }
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_text(json.dumps(content, indent=1), encoding="utf-8")
-            os.replace(partial, file)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"Cannot write {file} ({error.strerror or error})", cure="Choose another folder") from None
+    write_json(file, content)
 
 
 Parts = tuple[Float[np.ndarray, "N 4 4"], Float[np.ndarray, "N 3 3"], Int[np.ndarray, "N 2"]]

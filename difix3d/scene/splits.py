@@ -1,6 +1,5 @@
 """Which photos are trained on and which are held out."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from difix3d.errors import UserError
+from difix3d.files import read_json
 
 Split = tuple[Int[np.ndarray, "T"], Int[np.ndarray, "E"]]
 
@@ -108,18 +108,3 @@ def _positions(wanted: list[str], names: list[str], source: Path) -> list[int]:
             "Correct the names",
         )
     return sorted({i for hits in found.values() for i in hits})
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object; errors say where the file is broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist", "", "Check the path") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not text", "A JSON file was expected") from None
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is broken at line {error.lineno}, column {error.colno}: {error.msg}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} holds a {type(content).__name__}", "A JSON object was expected")
-    return content

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from difix3d.errors import UserError
+from difix3d.files import read_json
 from difix3d.images import image_size
 from difix3d.scene.capture import Capture, missing_photos
-from difix3d.scene.splits import read_json
 from difix3d.types import Lens
 
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")

@@ -18,8 +18,6 @@ from difix3d.images import image_size, read_mask
 from difix3d.scene.cache import photo_cache, prune, read_reduced
 from difix3d.types import Cameras, Lens, Photo, Scene, View
 
-DEFAULT_CACHE = photo_cache()
-
 Pixels = tuple[UInt8[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]
 """Image and mask as they are kept."""
 
@@ -36,7 +34,6 @@ class Views:
             are decoded ahead come on top.
         threads: that decode.
         ahead: how many photos ``stream`` decodes before they are asked for.
-        cache: folder that keeps large photos at their reduced size, so that they are decoded once; ``None`` for none.
     """
 
     def __init__(
@@ -46,7 +43,6 @@ class Views:
         memory_limit_bytes: int = 4 << 30,
         threads: int = min(4, os.cpu_count() or 1),
         ahead: int = 8,
-        cache: Path | None = DEFAULT_CACHE,
     ):
         self.scene = scene
         self.device = torch.device(device)
@@ -56,9 +52,9 @@ class Views:
         self._cameras = scene.cameras.to(device)
         self._kept: OrderedDict[int, Pixels] = OrderedDict()
         self._lock = Lock()
-        self._cache = cache
-        if cache is not None:
-            prune(cache)
+        self._cache = photo_cache()
+        if self._cache is not None:
+            prune(self._cache)
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def __len__(self) -> int:

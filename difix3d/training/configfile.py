@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from difix3d.errors import UserError
+from difix3d.files import write_text
 
 Config = TypeVar("Config")
 
@@ -34,7 +35,7 @@ def write_yaml(config: Any, path: Path) -> None:
             return [plain(item) for item in value]
         return str(value) if isinstance(value, Path) else value
 
-    path.write_text(yaml.safe_dump(plain(asdict(config)), sort_keys=False), encoding="utf-8")
+    write_text(path, yaml.safe_dump(plain(asdict(config)), sort_keys=False))
 
 
 def merge(config: Config, values: dict[str, Any], *, source: str, prefix: str = "") -> Config:

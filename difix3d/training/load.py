@@ -9,11 +9,11 @@ import torch
 
 from difix3d.devices import choose_device
 from difix3d.errors import UserError
+from difix3d.files import read_json
 from difix3d.gaussians import load_checkpoint, newest_checkpoint
 from difix3d.render import rasterize
 from difix3d.scene import load_scene
 from difix3d.scene.load import places
-from difix3d.scene.splits import read_json
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
 from difix3d.training.data import render_settings

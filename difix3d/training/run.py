@@ -1,7 +1,5 @@
 """The folder of a run: configuration, checkpoints, metrics, pictures."""
 
-import json
-import os
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from difix3d.errors import UserError
+from difix3d.files import append_row, read_rows, write_json
 from difix3d.gaussians import load_checkpoint, newest_checkpoint, save_checkpoint
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import write_yaml
@@ -53,7 +52,7 @@ class RunFolder:
                 "extent": scene.extent,
                 "began_in": str(Path.cwd()),
             }
-            (path / "scene.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+            write_json(path / "scene.json", facts)
         except OSError as error:
             raise UserError(
                 f"The run's folder {path} cannot be written ({error})", cure="Choose another --output-dir"
@@ -88,15 +87,11 @@ class RunFolder:
 
     def record(self, name: str, row: dict[str, Any]) -> None:
         """Adds a row to a JSON list (``metrics.json``, ``rounds.json``); rows of later steps (before a resume) go."""
-        rows = [old for old in self.rows(name) if old["step"] <= row["step"] and _kind(old) != _kind(row)]
-        partial = self.path / f"{name}.partial"
-        partial.write_text(json.dumps([*rows, row], indent=1), encoding="utf-8")
-        os.replace(partial, self.path / name)
+        append_row(self.path / name, row, lambda old: old["step"] <= row["step"] and _kind(old) != _kind(row))
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """What was recorded; empty if nothing."""
-        path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        return read_rows(self.path / name)
 
 
 def _kind(row: dict[str, Any]) -> tuple[int, bool]:

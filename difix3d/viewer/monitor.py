@@ -4,6 +4,7 @@ import math
 import time
 from pathlib import Path
 
+from difix3d.files import or_nan
 from difix3d.training import Trainer
 from difix3d.training.control import Control
 from difix3d.training.events import (
@@ -96,8 +97,8 @@ class Monitor:
         self.rate = (event.step - first) / max(time.monotonic() - begin, 1e-6)
 
 
-def _score(step: int, plus: bool, mean: dict[str, float]) -> str:
-    return f"| {step:,}{' +' if plus else ''} | {mean['psnr']:.2f} | {mean['ssim']:.3f} |"
+def _score(step: int, plus: bool, mean: dict[str, float | None]) -> str:
+    return f"| {step:,}{' +' if plus else ''} | {or_nan(mean['psnr']):.2f} | {or_nan(mean['ssim']):.3f} |"
 
 
 def _round(number: int, step: int, views: int, decision: str, gain: float | None) -> str:

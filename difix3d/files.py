@@ -1,0 +1,199 @@
+"""Files: written whole or not at all, JSON without NaN, safe places for names out of other files, the cache folder."""
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from difix3d.errors import UserError
+
+LONGEST = 100
+"""Characters of a part of a path that :func:`safe_names` makes; file systems take 255 bytes."""
+
+_numbers = count()
+
+
+def beside(path: Path) -> Path:
+    """A new name in the same folder, with the same suffix (which tells many writers the format)."""
+    return path.with_name(f".{os.getpid()}-{next(_numbers)}.partial{path.suffix}")
+
+
+@contextmanager
+def whole_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
+    """The name to write a file under; it is given its own when the block has ended well. Its folder is made.
+
+    Args:
+        path: where the file appears, whole or not at all; an older one is replaced.
+        sync: bring it to the disk first, so that not even a power cut leaves half of it. Pictures can do without.
+
+    Raises:
+        UserError: it cannot be written (any :class:`OSError` in the block); nothing is left of it then.
+    """
+    partial = beside(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if sync:
+            with partial.open("r+b") as file:
+                os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def cannot_write(path: Path, error: OSError) -> UserError:
+    """What to say about a file that could not be written."""
+    reason = (error.strerror or str(error)).strip().splitlines() or [type(error).__name__]
+    return UserError(f"Cannot write {path} ({reason[0]})", cure="Free some space, or choose another folder")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file in UTF-8 with the line ends of the text, whole or not at all.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON, whole or not at all; NaN and infinity, which JSON does not have, become ``null``.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    write_text(path, json.dumps(finite(content), indent=1, allow_nan=False))
+
+
+def finite(value: Any) -> Any:
+    """The same value with ``None`` in place of NaN and infinity, however deep."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def or_nan(value: Any) -> Any:
+    """NaN for ``None``, which :func:`write_json` made of it; anything else as it is."""
+    return math.nan if value is None else value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        UserError: what is wrong with the file, and where.
+    """
+    content = _load(path)
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a {type(content).__name__}", "A JSON object was expected")
+    return content
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """A JSON list of objects, as :func:`append_row` writes it; empty if there is no such file.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    rows = _load(path) if path.exists() else []
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and type(row.get("step")) is int for row in rows):
+        raise UserError(f"{path} is damaged", "A list of objects, each with a step, was expected", "Move it away")
+    return rows
+
+
+def append_row(path: Path, row: dict[str, Any], keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Adds a row to a JSON list, in the way of :func:`write_json`.
+
+    Args:
+        path: of the file, which need not be there yet.
+        row: has a ``step``.
+        keep: which of the rows that are there stay.
+
+    Raises:
+        UserError: the file is damaged, or cannot be written.
+    """
+    write_json(path, [*filter(keep, read_rows(path)), row])
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist", "", "Check the path") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})", "", "Check the path") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not text", "A JSON file was expected") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is broken at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
+        raise UserError(f"{path} cannot be read as JSON ({error})") from None
+
+
+def cache_folder() -> Path:
+    """The user's own: ``$XDG_CACHE_HOME/difix3d``, or ``~/.cache/difix3d``; it need not exist.
+
+    Raises:
+        UserError: nobody knows where the user's home is.
+    """
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(root):  # the XDG specification has others ignored
+        return Path(root) / "difix3d"
+    try:
+        return Path.home() / ".cache" / "difix3d"
+    except RuntimeError as error:
+        raise UserError(f"There is no home folder ({error})", "", "Set HOME or XDG_CACHE_HOME to a folder") from None
+
+
+def safe_names(names: Sequence[str]) -> list[str]:
+    """Where files called after these names go: relative paths without a suffix, which stay inside of their folder and
+    apart from each other, also where letters' case does not count.
+
+    Names may come out of anybody's files: ``left/0001.jpg`` becomes ``left/0001``, ``/home/me/a.jpg`` ``home/me/a``,
+    ``../b.png`` ``_/b``. ``a.jpg`` beside ``a.png`` keep their suffixes.
+    """
+    places = [os.path.splitext(_inside(name))[0] for name in names]
+    for longer in (_inside, _numbered):
+        shared = Counter(place.casefold() for place in places)
+        pairs = zip(names, places, strict=True)
+        places = [longer(name) if shared[place.casefold()] > 1 else place for name, place in pairs]
+    return places
+
+
+def _inside(name: str) -> str:
+    """The name as a relative path that leads nowhere else, of characters that all file systems take."""
+    parts = [_part(part) for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    return "/".join(parts) or "_"
+
+
+def _numbered(name: str) -> str:
+    return f"{_inside(name)}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:12]}"
+
+
+def _part(part: str) -> str:
+    part = re.sub(r'[\x00-\x1f\x7f-\x9f<>:"|?*\ud800-\udfff]', "_", part).rstrip(". ") or "_"
+    if len(part) <= LONGEST:
+        return part
+    return f"{part[:60]}-{hashlib.sha256(part.encode()).hexdigest()[:12]}{os.path.splitext(part)[1][:12]}"
