@@ -5,11 +5,13 @@ view with few trusted pixels pulls less, not harder.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.limits import Limits
 from difix3d.ssim import ssim
 from difix3d.types import Gaussians, View
 
@@ -21,13 +23,13 @@ Weights = Float[Tensor, "H W"]
 class LossConfig:
     """Weights of the terms; 0 leaves a term out."""
 
-    dssim: float = 0.2
+    dssim: Annotated[float, Limits(min=0, max=1)] = 0.2
     """Share of D-SSIM in the photometric loss; the rest is L1 (3DGS, eq. 7)."""
-    opacity: float = 0.0
+    opacity: Annotated[float, Limits(min=0)] = 0.0
     """Mean opacity. MCMC densification wants 0.01, so that what is not needed dies."""
-    scale: float = 0.0
+    scale: Annotated[float, Limits(min=0)] = 0.0
     """Mean standard deviation in scene units. MCMC densification wants 0.01."""
-    depth: float = 0.0
+    depth: Annotated[float, Limits(min=0)] = 0.0
     """L1 of inverse depth, in inverse scene units, at the sparse points that a photo sees; 0.01 is a good start."""
 
 

@@ -9,7 +9,7 @@ PACKAGE = Path(difix3d.__file__).parent
 FLOORS = [
     {"errors", "schedule", "progress"},
     {"files"},
-    {"types", "native", "devices"},
+    {"types", "native", "devices", "limits"},
     {"geometry", "images", "features", "ssim", "video"},
     {"synthetic", "gaussians", "render", "difix", "losses", "metrics"},
     {"scene", "distill"},

@@ -29,6 +29,7 @@ from difix3d.benchmark.config import find_benchmark
 from difix3d.benchmark.jobs import joined, last_line
 from difix3d.cli.arguments import from_command_line
 from difix3d.errors import UserError
+from difix3d.limits import SEEDS, Limits
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,14 @@ class Options:
     """Only these scenes."""
     methods: tuple[str, ...] = ()
     """Only these methods."""
-    seeds: tuple[int, ...] = ()
+    seeds: Annotated[tuple[int, ...], SEEDS] = ()
     """Other seeds than the benchmark's."""
     set: tuple[str, ...] = ()
     """Other settings for all runs, as KEY=VALUE with the options of `difix3d train`, such as densify.cap=500000. What
     makes a method goes before them."""
     engine: Literal["local", "ray"] = "local"
     """`local`: processes of this machine. `ray`: a Ray cluster (RAY_ADDRESS), or Ray on this machine."""
-    workers: int | None = None
+    workers: Annotated[int | None, Limits(min=1)] = None
     """Runs at once on this machine; by default one for each GPU, or one without."""
     dry_run: bool = False
     """Only show what would be done."""
@@ -75,8 +76,6 @@ class Options:
 def benchmark(args: Sequence[str] | None = None) -> None:
     """Runs the benchmark that the arguments name; the exit status is 1 if runs have failed."""
     options = from_command_line(Options, "benchmark", args)
-    if options.workers is not None and options.workers < 1:
-        raise UserError(f"--workers is {options.workers}", "At least one run goes at a time")
     path = find_benchmark(options.config)
     whole = read_benchmark(path, options.data_dir)
     chosen = whole.choose(options.scenes, options.methods, options.seeds)

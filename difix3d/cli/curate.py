@@ -15,6 +15,7 @@ from difix3d.curation import Curated, Recipe, assemble, read_curated, write_repo
 from difix3d.curation.curate import curate as make_parts
 from difix3d.curation.curate import missing_parts
 from difix3d.errors import UserError
+from difix3d.limits import Limits
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class CurateConfig:
     on neighbouring photos, on one camera of a rig."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
     """What all pairs of a folder have in common."""
-    test_share: float = 0.1
+    test_share: Annotated[float, Limits(min=0, below=1)] = 0.1
     """Share of the scenes (of a single scene: of its photos) that goes into the test split; 0 for none."""
     test_scenes: tuple[str, ...] = ()
     """Scenes of the test split by the names of their folders, instead."""
@@ -68,8 +69,6 @@ def curate(args: Sequence[str] | None = None) -> None:
     console = Console(stderr=True, highlight=False)
     if not config.scenes and not config.report:
         raise UserError("No scene is named", "Pairs are made from scenes", "Try difix3d curate demo --resolution 160")
-    if not 0 <= config.test_share < 1:
-        raise UserError(f"--test-share is {config.test_share}", "A share lies in 0..1, without 1")
     if config.scenes:
         curated = run(config, console)
         if curated is None:

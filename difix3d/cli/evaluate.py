@@ -27,6 +27,7 @@ from difix3d.evaluate import (
 )
 from difix3d.evaluate.tables import to_csv
 from difix3d.files import write_text
+from difix3d.limits import Limits
 from difix3d.metrics import visibility
 from difix3d.report import write_report
 from difix3d.scene import Views
@@ -72,7 +73,7 @@ class EvaluateConfig:
     others of the photos."""
     split: Literal["auto", "test", "train"] = "auto"
     """Which photos: `auto` takes the held-out ones, or the training photos where none are held out."""
-    step: int | None = None
+    step: Annotated[int | None, Limits(min=0)] = None
     """Evaluate the checkpoint of this step; default is the newest."""
     masked: Literal["photo", "visible"] = "photo"
     """Pixels that count. `photo`: all but what the photos' masks leave out. `visible`: of them, only what training
@@ -84,7 +85,7 @@ class EvaluateConfig:
     """Rows of other programs: NAME=FOLDER with a picture for each photo, called like it or in its order."""
     path: str = "auto"
     """`tsed`, `warp`: the camera path, as in difix3d render."""
-    frames: int = 30
+    frames: Annotated[int, Limits(min=2)] = 30
     """`tsed`, `warp`: frames along the path."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Folder for the table of all runs: evaluation.csv, .md and .tex."""
@@ -134,8 +135,6 @@ def check(config: EvaluateConfig) -> None:
             raise UserError(
                 f"--pictures is {item!r}", "NAME=FOLDER is expected, with a new name and a folder that exists"
             )
-    if config.frames < 2:
-        raise UserError(f"--frames is {config.frames}", "Adjacent frames are compared: two or more")
 
 
 def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:

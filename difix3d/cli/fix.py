@@ -18,6 +18,7 @@ from rich.progress import track
 from difix3d.cli.arguments import from_command_line
 from difix3d.errors import UserError
 from difix3d.images import read_image, resize, to_uint8, write_image
+from difix3d.limits import Limits
 from difix3d.video import VIDEOS, video_writer
 
 IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -52,9 +53,9 @@ class FixConfig:
     skip_bad: bool = False
     """Go on after images that cannot be read or have no reference; they are listed at the end."""
     prompt: str = "remove degradation"
-    timestep: int = 199
-    """How far from clean the images are taken to be, 0 to 999."""
-    tile: int = 2048
+    timestep: Annotated[int, Limits(min=0, max=999)] = 199
+    """How far from clean the images are taken to be."""
+    tile: Annotated[int, Limits(min=136, multiple=8)] = 2048
     """Larger images are fixed in overlapping tiles of this side, in pixels; less takes less memory."""
     device: str = "auto"
     """"cuda", "cpu", ...; "auto" is the GPU if there is one."""

@@ -21,6 +21,7 @@ from difix3d.cli.arguments import from_command_line
 from difix3d.difix.load import load_fixer
 from difix3d.errors import UserError
 from difix3d.images import to_uint8, write_image
+from difix3d.limits import Limits
 from difix3d.postrender import PostRender
 from difix3d.scene import Views
 from difix3d.scene.paths import PATHS, CameraPath, fit, natural_path, path_cameras, write_path
@@ -52,15 +53,15 @@ class RenderConfig:
     from one side; `auto` is the one of these that fits; `interp` goes through the training cameras in the order of the
     photos; or a JSON file: nerfstudio's camera_path.json (with dataparser_transforms.json beside it), or one that this
     program wrote."""
-    frames: int | None = None
+    frames: Annotated[int | None, Limits(min=1)] = None
     """Number of frames of an ellipse, spiral or interp (default 120); a file has its own."""
-    fps: float | None = None
+    fps: Annotated[float | None, Limits(above=0, max=1000)] = None
     """Frames per second of the video; default 24, or what the file says."""
-    width: int | None = None
+    width: Annotated[int | None, Limits(min=1, max=65_536)] = None
     """Width in pixels; alone, the height follows. Together with --height the vertical field of view is kept."""
-    height: int | None = None
+    height: Annotated[int | None, Limits(min=1, max=65_536)] = None
     """Height in pixels; alone, the width follows. Default is the size of the training images, or what the file says."""
-    resolution: int | None = None
+    resolution: Annotated[int | None, Limits(min=1, max=65_536)] = None
     """Long side in pixels, instead of --width and --height."""
     plus: bool = False
     """Clean each frame with Difix, which looks at the nearest training photo (the "+" of Difix3D+)."""
@@ -69,7 +70,7 @@ class RenderConfig:
     does."""
     fixer: str | None = None
     """With --plus: Difix weights, a hub id, a folder or a .pkl checkpoint; default is what the run was trained with."""
-    step: int | None = None
+    step: Annotated[int | None, Limits(min=0)] = None
     """Render the checkpoint of this step; default is the newest."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Folder for frames/00000.png ..., NAME.mp4 and the path as NAME.json; default is RUN/renders/NAME."""
@@ -121,8 +122,6 @@ def check(config: RenderConfig) -> None:
             f"--frames is for {', '.join(PATHS)}",
             "Leave it out",
         )
-    if config.fps is not None and not 0 < config.fps <= 1000:
-        raise UserError(f"--fps is {config.fps:g}", "Frames per second are more than 0 and at most 1000")
     if config.resolution is not None and (config.width or config.height):
         raise UserError(
             "--resolution is given with --width or --height", "It is the long side", "Give one or the other"

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Annotated
 
 from difix3d.cli.arguments import from_command_line
 from difix3d.errors import UserError
 from difix3d.gaussians import newest_checkpoint
+from difix3d.limits import Limits
 from difix3d.logs import ProgressLog, TensorBoardLog
 from difix3d.report import write_report
 from difix3d.training import Trainer
@@ -26,7 +28,7 @@ class Command(TrainConfig):
     host: str = "127.0.0.1"
     """Address that the viewer listens on. Any other than this machine's own lets everyone in who can reach it: there
     are no passwords."""
-    port: int = 8080
+    port: Annotated[int, Limits(min=1, max=65_535)] = 8080
     """Port of the viewer; the next free one is taken if it is not."""
 
 

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
 
 from difix3d.cli.arguments import from_command_line
 from difix3d.devices import choose_device
+from difix3d.limits import Limits
 from difix3d.training.load import load_run
 from difix3d.training.variants import choose_fixer
 from difix3d.viewer import Monitor, Viewer, stage_of_ply, stage_of_run
@@ -32,11 +33,11 @@ class ViewConfig:
     host: str = "127.0.0.1"
     """Address to listen on. Any other than this machine's own lets everyone in who can reach it: there are no
     passwords, and a visitor can write files into the run's folder."""
-    port: int = 8080
+    port: Annotated[int, Limits(min=1, max=65_535)] = 8080
     """Port to listen on; the next free one is taken if it is not."""
     fixer: str | None = None
     """Difix weights: a hub id, a folder or a .pkl checkpoint, or `none`; default is what the run was trained with."""
-    step: int | None = None
+    step: Annotated[int | None, Limits(min=0)] = None
     """Show the checkpoint of this step; default is the newest."""
     scene: str | None = None
     """Where the run's scene lies now, if it has moved since."""

@@ -19,6 +19,7 @@ from difix3d.curation.strategies import FEWEST, STRATEGIES, NotForThisScene
 from difix3d.curation.workshop import Workshop
 from difix3d.errors import UserError
 from difix3d.files import write_text
+from difix3d.limits import check_limits
 from difix3d.scene import load_scene
 
 
@@ -51,7 +52,7 @@ def curate(
     Raises:
         UserError: what is wrong with an option or, without ``skip_bad``, a scene; a finished part had another recipe.
     """
-    recipe.check()
+    check_limits(recipe)
     console = console or Console(stderr=True, highlight=False)
     names = name_scenes(scenes)
     chosen = [strategy for strategy in STRATEGIES if strategy in strategies]

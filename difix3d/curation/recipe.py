@@ -1,10 +1,11 @@
 """What pairs are made by. One folder of pairs has one recipe."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 from difix3d.distill.config import OFFERED
 from difix3d.errors import UserError
+from difix3d.limits import SEEDS, Limits
 from difix3d.training.config import TrainConfig
 from difix3d.training.presets import from_preset
 
@@ -18,32 +19,32 @@ class Recipe:
     split: str = "none"
     """Which photos are never touched, as in `difix3d train`: `none`, `auto` (split.json, else every 8th), `every:N`,
     `extrapolation`, `file:JSON`. Hold out what you will evaluate on."""
-    resolution: int | None = None
+    resolution: Annotated[int | None, Limits(min=16, max=65_536)] = None
     """Long side of the photos in pixels; by default the preset's (640 on a CPU), at most 1600."""
     preset: Literal["auto", "standard", "quick", "mcmc"] = "auto"
     """Training settings, as in `difix3d train`."""
-    max_steps: int | None = None
+    max_steps: Annotated[int | None, Limits(min=4)] = None
     """Steps of the full schedule; by default the preset's."""
-    seed: int = 0
+    seed: Annotated[int, SEEDS] = 0
     """Of everything random. On a CPU, equal seeds give equal bits."""
-    every: int = 3
+    every: Annotated[int, Limits(min=2)] = 3
     """sparse: train on every n-th photo, render the others; apart: on one n-th of them, neighbours."""
-    underfit: tuple[float, ...] = (0.25, 0.5, 0.75)
+    underfit: Annotated[tuple[float, ...], Limits(above=0, below=1)] = (0.25, 0.5, 0.75)
     """underfit: shares of the schedule after which the model is rendered."""
-    shift: float = 0.3
+    shift: Annotated[float, Limits(above=0)] = 0.3
     """cycle: how far the trajectory is moved sideways, in scene units (cameras are about one from the origin)."""
-    perturbations: int = 10
+    perturbations: Annotated[int, Limits(min=1)] = 10
     """perturb: how many damaged copies of the good model."""
-    max_pairs: int = 200
+    max_pairs: Annotated[int, Limits(min=0)] = 200
     """At most so many renders for each scene and strategy; 0 for all."""
-    references: int = 1
+    references: Annotated[int, Limits(min=1, max=OFFERED)] = 1
     """Reference photos of each pair."""
-    warps: int = 0
+    warps: Annotated[int, Limits(min=0)] = 0
     """Layers of reference photos carried into the render by its depth, written beside each pair with the render's
     coverage: what difix-mini looks at. 0 for none, as in the published data."""
-    psnr_min: float = 10.0
+    psnr_min: Annotated[float, Limits(min=0, max=100)] = 10.0
     """Pairs below this PSNR in dB are hopeless: nothing in the render says what to make of it."""
-    psnr_max: float = 36.0
+    psnr_max: Annotated[float, Limits(min=0, max=100)] = 36.0
     """Pairs above this PSNR in dB are perfect: there is nothing to learn."""
     prompt: str = "remove degradation"
     """What the text encoder reads."""
@@ -51,33 +52,11 @@ class Recipe:
     """Also measure LPIPS (VGG) of each pair; its weights are downloaded if they are not there."""
 
     def check(self) -> None:
-        """Refuses values that cannot be meant.
-
-        Raises:
-            UserError: names the first.
-        """
-        wrong = {
-            "--every": (self.every, "It must be 2 or more", self.every >= 2),
-            "--underfit": (
-                self.underfit,
-                "Shares lie between 0 and 1",
-                bool(self.underfit) and all(0 < x < 1 for x in self.underfit),
-            ),
-            "--shift": (self.shift, "It must be above 0", self.shift > 0),
-            "--perturbations": (self.perturbations, "It must be 1 or more", self.perturbations >= 1),
-            "--max-pairs": (self.max_pairs, "It must be 0 (all) or more", self.max_pairs >= 0),
-            "--references": (self.references, f"It lies in 1..{OFFERED}", 1 <= self.references <= OFFERED),
-            "--warps": (self.warps, "It must be 0 (none) or more", self.warps >= 0),
-            "--max-steps": (self.max_steps, "It must be 4 or more", self.max_steps is None or self.max_steps >= 4),
-            "--psnr-min": (
-                self.psnr_min,
-                f"It must be below --psnr-max, {self.psnr_max}",
-                self.psnr_min < self.psnr_max,
-            ),
-        }
-        for name, (value, limit, fine) in wrong.items():
-            if not fine:
-                raise UserError(f"{name} is {value}", limit)
+        """Refuses numbers that leave no pair."""
+        if self.psnr_min >= self.psnr_max:
+            raise UserError(f"--psnr-min is {self.psnr_min}", f"It must be below --psnr-max, {self.psnr_max}")
+        if not self.underfit:
+            raise UserError("--underfit is empty", "At least one share of the schedule is needed")
 
     def training(self, device: Device) -> TrainConfig:
         """Settings of the trainings: plain 3DGS."""

@@ -26,6 +26,7 @@ from difix3d.difix_training.validate import means, validate
 from difix3d.errors import UserError
 from difix3d.gaussians.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from difix3d.images import read_image
+from difix3d.limits import check_limits
 from difix3d.metrics import LPIPS
 from difix3d.training.guard import interruptible
 
@@ -43,6 +44,7 @@ class DifixTrainer:
     """
 
     def __init__(self, config: TrainDifixConfig, pipe: DifixPipeline | None = None):
+        check_limits(config)
         self.config = config
         self.folder = config.output_dir
         self.accelerator = accelerator(config)

@@ -1,26 +1,13 @@
 """What distillation can be told; the defaults follow the paper."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from difix3d.errors import UserError
+from difix3d.limits import Limits
 from difix3d.schedule import At, Every
 
 OFFERED = 3
 """Photos that a fixer may look at, and that judge what it makes of a render."""
-RANGES = {
-    "start": (0, None),
-    "every": (1, None),
-    "step": (0, None),
-    "perturbed": (1, None),
-    "share": (0, 1),
-    "weight": (0, None),
-    "alpha": (0, 1),
-    "references": (1, OFFERED),
-    "probe": (1, None),
-    "held_out": (1, None),
-}
-"""Least and largest value of each number; ``None`` for no limit."""
 
 
 @dataclass(frozen=True)
@@ -34,39 +21,32 @@ class DistillConfig:
     """Where novel cameras go. `eval`: to the held-out cameras (their photos are never looked at). `perturb`: around the
     captured cameras, further each round. Or a camera path file. `auto`: `eval` if photos are held out, else
     `perturb`."""
-    start: int = 3000
+    start: Annotated[int, Limits(min=0)] = 3000
     """Step of the first round, at the latest a quarter of the run."""
-    every: int = 2000
+    every: Annotated[int, Limits(min=1)] = 2000
     """Steps between rounds, at most an eighth of the run."""
-    step: float = 0.5
+    step: Annotated[float, Limits(min=0)] = 0.5
     """How far a novel camera moves in a round, in scene units."""
-    perturbed: int = 24
+    perturbed: Annotated[int, Limits(min=1)] = 24
     """`perturb`: novel cameras in a round."""
-    share: float = 0.3
-    """How often a training step takes a novel view instead of a photo, 0..1. With `--fixer mini`, which has less to
+    share: Annotated[float, Limits(min=0, max=1)] = 0.3
+    """How often a training step takes a novel view instead of a photo. With `--fixer mini`, which has less to
     teach, 0.15 is the default."""
-    weight: float = 0.3
+    weight: Annotated[float, Limits(min=0)] = 0.3
     """Loss weight of a novel view; a photo has 1."""
-    alpha: float = 0.5
-    """Novel pixels that the Gaussians cover less than this do not count, 0..1."""
-    references: int = 1
-    """Photos that the fixer looks at beside each render, at most 3; published weights are trained with one."""
+    alpha: Annotated[float, Limits(min=0, max=1)] = 0.5
+    """Novel pixels that the Gaussians cover less than this do not count."""
+    references: Annotated[int, Limits(min=1, max=OFFERED)] = 1
+    """Photos that the fixer looks at beside each render; published weights are trained with one."""
     gate: Literal["on", "off"] = "on"
     """`on`: a fix counts only where photos do not speak against it, and a round is kept only if photos left out of it
     do not get worse. `off`: every fixed pixel counts, as in the paper."""
-    probe: int = 100
+    probe: Annotated[int, Limits(min=1)] = 100
     """Gate: steps to train, with and without the novel views, before it judges; at most a fifth of `every`."""
-    held_out: int = 4
+    held_out: Annotated[int, Limits(min=1)] = 4
     """Gate: photos to leave out of a round and to judge it by; at most an eighth of the photos, at least one."""
-    tolerance: float = 0.25
+    tolerance: Annotated[float, Limits(min=-100, max=100)] = 0.25
     """Gate: loss of PSNR on the photos left out, in dB, that is still taken for chance."""
-
-    def __post_init__(self) -> None:
-        for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if not (value >= low and (high is None or value <= high)):
-                limit = f"{low} or more" if high is None else f"{low} to {high}"
-                raise UserError(f"--distill.{name.replace('_', '-')} is {value}", f"It is {limit}")
 
     def period(self, max_steps: int) -> int:
         """Steps between the rounds of a run."""

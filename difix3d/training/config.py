@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from difix3d.distill import DistillConfig
+from difix3d.limits import SEEDS, Limits
 from difix3d.losses import LossConfig
 
 
@@ -12,13 +13,13 @@ from difix3d.losses import LossConfig
 class InitConfig:
     """The first Gaussians."""
 
-    points: int = 100_000
+    points: Annotated[int, Limits(min=1, max=100_000_000)] = 100_000
     """Random points to start from if the scene has no sparse points of its own."""
-    opacity: float = 0.1
-    """Initial opacity, 0..1."""
-    scale: float = 1.0
+    opacity: Annotated[float, Limits(above=0, below=1)] = 0.1
+    """Initial opacity."""
+    scale: Annotated[float, Limits(above=0, max=1000)] = 1.0
     """Initial size, as a multiple of the distance to the nearest three points."""
-    seen_by: int = 2
+    seen_by: Annotated[int, Limits(min=0)] = 2
     """Use only sparse points that at least this many training photos see, so that held-out photos do not leak in."""
 
 
@@ -26,19 +27,19 @@ class InitConfig:
 class OptimConfig:
     """Learning rates of Adam, for one view a step; a batch of B multiplies them by the square root of B."""
 
-    means: float = 1.6e-4
+    means: Annotated[float, Limits(min=0, max=10)] = 1.6e-4
     """Positions, in scene extents a step."""
-    means_final: float = 0.01
+    means_final: Annotated[float, Limits(above=0, max=1)] = 0.01
     """What the positions' rate has fallen to (exponentially) at the last step, as a share of the first."""
-    scales: float = 5e-3
+    scales: Annotated[float, Limits(min=0, max=10)] = 5e-3
     """Log scales."""
-    quats: float = 1e-3
+    quats: Annotated[float, Limits(min=0, max=10)] = 1e-3
     """Quaternions."""
-    opacities: float = 5e-2
+    opacities: Annotated[float, Limits(min=0, max=10)] = 5e-2
     """Opacity logits."""
-    sh0: float = 2.5e-3
+    sh0: Annotated[float, Limits(min=0, max=10)] = 2.5e-3
     """Colours: spherical harmonics of degree 0."""
-    shN: float = 2.5e-3 / 20
+    shN: Annotated[float, Limits(min=0, max=10)] = 2.5e-3 / 20
     """Spherical harmonics of the higher degrees."""
 
 
@@ -48,26 +49,26 @@ class DensifyConfig:
 
     kind: Literal["default", "mcmc", "none"] = "default"
     """`default`: clone and split by gradient (3DGS). `mcmc`: relocate and sample up to `cap` (3DGS as MCMC)."""
-    cap: int = 1_000_000
+    cap: Annotated[int, Limits(min=1)] = 1_000_000
     """The most Gaussians: `mcmc` grows up to it, `default` stops growing once it is passed."""
-    start: int = 500
+    start: Annotated[int, Limits(min=0)] = 500
     """First step of densification, at the latest a tenth of the run."""
-    stop: float = 0.5
+    stop: Annotated[float, Limits(min=0, max=1)] = 0.5
     """Last step of densification, as a share of the run."""
-    every: int = 100
+    every: Annotated[int, Limits(min=1)] = 100
     """Steps between densifications."""
-    grad: float = 0.0002
+    grad: Annotated[float, Limits(min=0)] = 0.0002
     """`default`: gradient of the projected means, in normalised screen units, above which a Gaussian is cloned or
     split. With `absgrad`, 0.0008 is the usual value."""
     absgrad: bool = False
     """`default`: sum the gradients' absolute values over the pixels (AbsGS), so that opposite pulls do not cancel."""
     revised_opacity: bool = True
     """`default`: lower the opacity of the halves of a split, so that the pair covers what the one did."""
-    prune_opacity: float = 0.005
+    prune_opacity: Annotated[float, Limits(min=0, below=1)] = 0.005
     """Gaussians below this opacity are removed or relocated."""
-    reset_every: int = 3000
+    reset_every: Annotated[int, Limits(min=0)] = 3000
     """`default`: steps between resets of all opacities to near transparent, which kills floaters; 0 never resets."""
-    noise: float = 5e5
+    noise: Annotated[float, Limits(min=0)] = 5e5
     """`mcmc`: size of the exploring noise, as a multiple of the learning rate."""
 
 
@@ -77,11 +78,11 @@ class RefineConfig:
 
     poses: bool = False
     """Refine the poses of the training cameras."""
-    pose_rate: float = 1e-4
+    pose_rate: Annotated[float, Limits(min=0, max=10)] = 1e-4
     """Learning rate of the poses: radians and scene units a step."""
     exposure: bool = False
     """Learn an affine colour correction for each training photo, for cameras on automatic exposure."""
-    exposure_rate: float = 1e-3
+    exposure_rate: Annotated[float, Limits(min=0, max=10)] = 1e-3
     """Learning rate of the colour corrections."""
 
 
@@ -120,42 +121,42 @@ class TrainConfig:
     split: str = "auto"
     """Which photos are held out: `auto` (split.json, else every 8th), `interpolation`, `extrapolation`, `every:N`,
     `none`, `file:JSON`."""
-    resolution: int | None = None
+    resolution: Annotated[int | None, Limits(min=16, max=65_536)] = None
     """Long side of the training images in pixels; by default at most 1600."""
-    max_steps: int = 30_000
+    max_steps: Annotated[int, Limits(min=1)] = 30_000
     """Steps to train."""
-    eval_steps: tuple[int, ...] = (7_000,)
+    eval_steps: Annotated[tuple[int, ...], Limits(min=1)] = (7_000,)
     """Evaluate after these steps; the last step is always evaluated."""
-    save_steps: tuple[int, ...] = (7_000,)
+    save_steps: Annotated[tuple[int, ...], Limits(min=1)] = (7_000,)
     """Save a checkpoint and a .ply after these steps; the last step is always saved."""
-    autosave_minutes: float = 10.0
+    autosave_minutes: Annotated[float, Limits(min=0)] = 10.0
     """Minutes between further checkpoints, to resume from; 0 for none."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Annotated[int, Limits(min=0)] = 2
     """How many of the newest checkpoints to keep; 0 keeps all."""
     compressed_ply: bool = False
     """Also write point_cloud.compressed.ply: SuperSplat's packed layout, about a quarter of the size."""
-    seed: int = 0
+    seed: Annotated[int, SEEDS] = 0
     """Seed of everything random. On a CPU, equal seeds give equal bits."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """`auto`: CUDA if there is a GPU."""
     resume: bool = False
     """Go on from the newest checkpoint in --output-dir."""
-    batch_size: int = 1
+    batch_size: Annotated[int, Limits(min=1)] = 1
     """Views a step."""
-    sh_degree: int = 3
-    """Spherical-harmonics degree of the colours, 0 to 3."""
-    sh_every: int = 1000
+    sh_degree: Annotated[int, Limits(min=0, max=3)] = 3
+    """Spherical-harmonics degree of the colours."""
+    sh_every: Annotated[int, Limits(min=1)] = 1000
     """Steps after which the degree in use grows by one; less in runs under 7,000 steps."""
     background: Literal["black", "white", "random"] = "black"
     """What lies behind the Gaussians. `random` (a new colour each step) makes the model opaque."""
     antialiased: bool = False
     """Mip-Splatting's opacity compensation, for renders at other scales than the photos'."""
-    near: float | None = None
+    near: Annotated[float | None, Limits(above=0)] = None
     """Depth in scene units nearer than which nothing is drawn, so that nothing fogs a camera; by default a fifth of
     where the photos begin to see sparse points."""
     packed: bool = False
     """CUDA only: a layout that needs less memory in large scenes, and a little more time."""
-    memory_limit: float = 4.0
+    memory_limit: Annotated[float, Limits(min=0)] = 4.0
     """GB of decoded photos to keep in memory; more are decoded again when needed."""
     init: InitConfig = field(default_factory=InitConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

@@ -10,6 +10,7 @@ import yaml
 
 from difix3d.errors import UserError
 from difix3d.files import write_text
+from difix3d.limits import check_limits
 
 Config = TypeVar("Config")
 
@@ -47,7 +48,8 @@ def merge(config: Config, values: dict[str, Any], *, source: str, prefix: str = 
         source: what to call their origin in errors.
 
     Raises:
-        UserError: an unknown key (with the nearest known one), or a value of another type than the field's.
+        UserError: an unknown key (with the nearest known one), a value of another type than the field's, or one that
+            the field's limits do not allow.
     """
     hints = get_type_hints(type(config))
     known = {item.name for item in fields(config)}  # type: ignore[arg-type]
@@ -67,7 +69,10 @@ def merge(config: Config, values: dict[str, Any], *, source: str, prefix: str = 
             changes[key] = merge(current, value, source=source, prefix=f"{name}.")
         else:
             changes[key] = _convert(value, hints[key], name, source)
-    return replace(config, **changes)  # type: ignore[type-var]
+    merged = replace(config, **changes)  # type: ignore[type-var]
+    if not prefix:
+        check_limits(merged, lambda name, value: f"{source} sets {name} to {value!r}")
+    return merged
 
 
 def _convert(value: Any, hint: Any, name: str, source: str) -> Any:

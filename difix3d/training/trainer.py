@@ -20,6 +20,7 @@ from difix3d.evaluate import Evaluation, evaluate
 from difix3d.gaussians import write_ply
 from difix3d.gaussians.checkpoint import flatten, nested
 from difix3d.gaussians.transform import transform
+from difix3d.limits import check_limits
 from difix3d.losses import photometric, regularize
 from difix3d.postrender import PostRender
 from difix3d.render import rasterize
@@ -64,6 +65,7 @@ class Trainer:
         fixer: Fixer | None = None,
         targets: Cameras | None = None,
     ):
+        check_limits(config)
         self.device = choose_device(config.device)
         self.config = config = replace(config, fixer=resolve_fixer(config.fixer, self.device))
         self.listeners = listeners

@@ -9,6 +9,7 @@ from plyfile import PlyData, PlyElement
 from small_run import write_scene as write_photos
 
 from difix3d.errors import UserError
+from difix3d.limits import check_limits
 
 
 def write_scene(folder, scene):
@@ -248,7 +249,7 @@ def test_hopeless_and_perfect_renders_are_counted(capture, recipe, tmp_path):
 @pytest.mark.parametrize("change", [{"every": 1}, {"underfit": (1.0,)}, {"psnr_min": 50.0}, {"max_steps": 0}])
 def test_impossible_options(recipe, change):
     with pytest.raises(UserError, match="--" + next(iter(change)).replace("_", "-")):
-        replace(recipe, psnr_max=40.0, **change).check()
+        check_limits(replace(recipe, psnr_max=40.0, **change))
 
 
 def test_held_out_scenes_stay_held_out_when_scenes_are_added(tmp_path):

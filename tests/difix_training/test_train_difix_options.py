@@ -12,6 +12,7 @@ from difix3d.cli.train_difix import parse
 from difix3d.difix_training.config import DifixLossConfig, MiniConfig, TrainDifixConfig
 from difix3d.difix_training.start import start_pipeline
 from difix3d.errors import UserError
+from difix3d.limits import check_limits
 
 RECIPES = Path(__file__).parents[2] / "configs" / "difix"
 
@@ -35,21 +36,21 @@ def test_command_line(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"resolution": (60, 64)}, r"--resolution is 60 64.*multiples of 8"),
+        ({"resolution": (60, 64)}, r"--resolution is 60 64.*multiples of 8 each"),
         ({"zoom": 0.5}, r"--zoom is 0.5"),
-        ({"right": 1.5}, r"--right is 1.5.*a share, 0 to 1"),
+        ({"right": 1.5}, r"--right is 1.5.*0 to 1"),
         ({"jitter": -0.1}, r"--jitter is -0.1"),
         ({"steps": 0}, r"steps is 0"),
         ({"loss": DifixLossConfig(perceptual_every=2)}, r"perceptual-every is 2.*in a batch, 1"),
         (
-            {"mini": MiniConfig(unet_widths=(16, 32, 32, 32))},
-            r"four multiples of the 8 groups; those of the UNet",
+            {"mini": MiniConfig(vae_widths=(4, 8, 8, 8))},
+            r"four multiples of the 8 groups",
         ),
     ],
 )
 def test_bad_options(options, message):
     with pytest.raises(UserError, match=message):
-        TrainDifixConfig(**options)
+        check_limits(TrainDifixConfig(**options))
 
 
 def test_the_recipe_of_the_small_network(tmp_path):

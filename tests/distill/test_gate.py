@@ -6,6 +6,8 @@ import torch
 from difix3d.distill import DistillConfig, judge
 from difix3d.distill.pseudo import draw, pack, unpack
 from difix3d.errors import UserError
+from difix3d.limits import check_limits
+from difix3d.training.config import TrainConfig
 from difix3d.types import Cameras, PseudoViews
 
 
@@ -106,12 +108,12 @@ def test_schedules(change, steps, expected):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"references": 4}, r"--distill.references is 4. It is 1 to 3"),
-        ({"share": 1.5}, r"--distill.share is 1.5. It is 0 to 1"),
-        ({"held_out": 0}, r"--distill.held-out is 0. It is 1 or more"),
+        ({"references": 4}, r"--distill.references is 4. It must be 1 to 3"),
+        ({"share": 1.5}, r"--distill.share is 1.5. It must be 0 to 1"),
+        ({"held_out": 0}, r"--distill.held-out is 0. It must be 1 or more"),
         ({"alpha": float("nan")}, r"--distill.alpha is nan"),
     ],
 )
 def test_bad_options(change, message):
     with pytest.raises(UserError, match=message):
-        DistillConfig(**change)
+        check_limits(TrainConfig(distill=DistillConfig(**change)))
