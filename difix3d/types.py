@@ -7,6 +7,7 @@ wxyz.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+
+from difix3d.files import safe_names
 
 
 @dataclass(frozen=True)
@@ -146,6 +149,14 @@ class Scene:
     from_input: Float[np.ndarray, "4 4"]
     extent: float
 
+    @cached_property
+    def places(self) -> list[str]:
+        """For each photo where pictures of it go, below a folder of the run: a path without a suffix.
+
+        Photos' names come out of files of anybody, and may lead out of the folder or differ in their suffix only.
+        """
+        return safe_names([photo.name for photo in self.photos])
+
 
 @dataclass(frozen=True)
 class View:
@@ -158,6 +169,7 @@ class View:
         confidence: weight of each pixel in 0..1, or ``None`` for 1.
         weight: factor of this view's loss.
         index: position in the scene's cameras; -1 for views that are not of the scene.
+        place: where pictures of a photo go (:attr:`Scene.places`); empty for other views.
     """
 
     camera: Cameras
@@ -167,6 +179,7 @@ class View:
     mask: Bool[Tensor, "H W"] | None = None
     confidence: Float[Tensor, "H W"] | None = None
     weight: float = 1.0
+    place: str = ""
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Pictures:
 
     Attributes:
         name: of the variant.
-        root, place: ``root / place`` holds ``NAME.png`` for each view; the place goes into the result.
+        root, place: ``root / place`` holds a .png for each view, at the view's place; this one goes into the result.
         seconds: time per picture by the name of the view; may be empty.
         sets: metrics of paths, measured already.
         gaussians: in the model, if known.
@@ -49,16 +49,16 @@ class Pictures:
     gaussians: int | None = None
     against: str | None = None
 
-    def path(self, view_name: str) -> Path:
-        """The picture of a view."""
-        return self.root / self.place / Path(view_name).with_suffix(".png")
+    def path(self, view: View) -> Path:
+        """The picture of a photo's view."""
+        return self.root / self.place / f"{view.place}.png"
 
 
 def draw(render: RenderFn, views: Iterable[View], pictures: Pictures) -> None:
     """Renders the views into the pictures' folder, and notes the seconds of each."""
     for view in views:
         image, pictures.seconds[view.name] = shoot(render, view, pictures.name)
-        write_image(pictures.path(view.name), image)
+        write_image(pictures.path(view), image)
 
 
 def adopt(folder: Path, views: Iterable[View], pictures: Pictures) -> None:
@@ -79,10 +79,12 @@ def adopt(folder: Path, views: Iterable[View], pictures: Pictures) -> None:
             "Choose the --split that they are of, or complete the folder",
         )
     named = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
+    named |= {path.relative_to(folder).as_posix(): path for path in files}
     for number, view in enumerate(expected):
-        path = named.get(Path(view.name).with_suffix("").as_posix(), files[number])
+        keys = (view.name, view.place, Path(view.name).with_suffix("").as_posix())
+        path = next((named[key] for key in keys if key in named), files[number])
         check_size(*image_size(path), view, str(path))
-        write_image(pictures.path(view.name), read_image(path))
+        write_image(pictures.path(view), read_image(path))
 
 
 def measure(
@@ -106,7 +108,7 @@ def measure(
     for view in views:
         photo = torch.from_numpy(to_uint8(view.image))
         mask = None if view.mask is None else view.mask.cpu()
-        images = {pictures.name: torch.from_numpy(read_image(pictures.path(view.name))) for pictures in variants}
+        images = {pictures.name: torch.from_numpy(read_image(pictures.path(view))) for pictures in variants}
         for pictures in variants:
             image, before = images[pictures.name], images.get(pictures.against or "")
             row = {metric: function(image, photo, mask) for metric, function in compare.items()}

@@ -81,7 +81,7 @@ class Variant:
 
     Attributes:
         name: of the row, "Difix3D+".
-        pictures: folder of ``NAME.png``, from the run's folder on.
+        pictures: folder of them, each at its photo's place, from the run's folder on.
         images: for each picture its ``name``, and the metrics (keys of :data:`METRICS`); NaN where not defined.
         sets: metrics of the whole set.
         gaussians: in the model, if known.

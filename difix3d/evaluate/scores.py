@@ -50,7 +50,7 @@ def evaluate(
         render: the model.
         views: what to compare with.
         split: name of the set, for reports.
-        folder: if given, ``renders/NAME.png`` and ``compare/NAME.png`` (photo, render, difference) are written there.
+        folder: if given, ``renders/PLACE.png`` and ``compare/PLACE.png`` (photo, render, difference) are written there.
     """
     scores = []
     for view in views:
@@ -59,7 +59,7 @@ def evaluate(
         mask = None if view.mask is None else view.mask.cpu()
         scores.append(ImageScore(view.name, psnr(image, photo, mask), ssim(image, photo, mask), seconds))
         if folder is not None:
-            name = str(Path(view.name).with_suffix(".png"))
+            name = f"{view.place}.png"
             write_image(folder / "renders" / name, image)
             write_image(folder / "compare" / name, torch.cat([photo, image, difference(image, photo)], dim=1))
     return Evaluation(split, tuple(scores))

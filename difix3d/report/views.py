@@ -51,7 +51,9 @@ def cards(root: Path, evaluation: RunEvaluation, views: Views) -> Safe:
         image = order[shown[position]]
         badge = ("worst", "best")[position >= ENDS] if rank < 2 * ENDS < len(shown) else ""
         photo = to_uint8(views[index[image["name"]]].image)
-        parts.append(_card(root, variants, main, image["name"], photo, (left, right), rank, badge))
+        place = scene.places[index[image["name"]]]
+        images = {v.name: read_image(root / v.pictures / f"{place}.png") for v in variants}
+        parts.append(_card(images, variants, main, image["name"], photo, (left, right), rank, badge))
     narrowest = 380 if scene.cameras.width[0] >= scene.cameras.height[0] else 250
     text = f"{len(shown)} of {len(order)} views. " if len(shown) < len(order) else ""
     legend = tag(
@@ -90,7 +92,7 @@ def first_and_last(count: int) -> list[int]:
 
 
 def _card(
-    root: Path,
+    images: dict[str, np.ndarray],
     variants: Sequence[Variant],
     main: Variant,
     name: str,
@@ -99,7 +101,6 @@ def _card(
     rank: int,
     badge: str,
 ) -> Safe:
-    images = {v.name: read_image(root / v.pictures / Path(name).with_suffix(".png")) for v in variants}
     scores = {v.name: next(image for image in v.images if image["name"] == name) for v in variants}
     first, last = (scores[v.name]["psnr"] for v in (variants[0], main))
     slider = [

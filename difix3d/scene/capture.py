@@ -43,8 +43,15 @@ def find_masks(folder: Path, names: list[str]) -> list[Path | None]:
     masks = folder / "masks"
     if not masks.is_dir():
         return [None] * len(names)
-    candidates = [(masks / f"{name}.png", (masks / name).with_suffix(".png")) for name in names]
-    return [next((path for path in paths if path.exists()), None) for paths in candidates]
+
+    def find(name: str) -> Path | None:
+        if Path(name).is_absolute() or ".." in Path(name).parts:  # leads out of masks/, perhaps to the photo itself
+            return None
+        return next(
+            (path for path in (masks / f"{name}.png", (masks / name).with_suffix(".png")) if path.exists()), None
+        )
+
+    return [find(name) for name in names]
 
 
 def missing_photos(folder: Path, missing: list[Path], total: int) -> UserError:

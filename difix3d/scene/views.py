@@ -89,6 +89,7 @@ class Views:
             name=self.scene.photos[index].name,
             index=index,
             mask=None if mask is None else mask.to(self.device, non_blocking=True),
+            place=self.scene.places[index],
         )
 
     def _pixels(self, index: int) -> Pixels:

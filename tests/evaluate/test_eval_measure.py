@@ -45,7 +45,7 @@ def drawn(tmp_path, truth, dim, views):
 
 
 def picture(drawn, view):
-    return torch.from_numpy(read_image(drawn.path(view.name)))
+    return torch.from_numpy(read_image(drawn.path(view)))
 
 
 def photo(view):
@@ -193,7 +193,7 @@ def test_pixels_that_are_no_numbers(tmp_path, truth, views):
 
 
 def test_a_picture_that_is_gone(drawn, views):
-    drawn[0].path(views[1].name).unlink()
+    drawn[0].path(views[1]).unlink()
     with pytest.raises(UserError, match=r"evaluation/dark/06\.png does not exist"):
         measure(("psnr",), drawn, views)
 
