@@ -29,7 +29,7 @@ from rich.table import Table
 
 from difix3d import synthetic
 from difix3d.difix.load import load_fixer
-from difix3d.distill import DistillConfig, RenderFn
+from difix3d.distill import DistillConfig
 from difix3d.images import to_uint8
 from difix3d.metrics import LPIPS, psnr, ssim
 from difix3d.postrender import PostRender
@@ -38,7 +38,7 @@ from difix3d.training import Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.events import Painted
 from difix3d.training.presets import from_preset
-from difix3d.types import Fixer, Scene
+from difix3d.types import Fixer, RenderFn, Scene
 
 METRICS = {"psnr": 2, "ssim": 3, "lpips": 3}
 

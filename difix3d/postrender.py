@@ -11,8 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from difix3d.distill.confidence import credit, gather, share_of_fix
-from difix3d.distill.references import References, RenderFn
-from difix3d.types import Cameras, Degraded, Fixer, Render, Scene, View
+from difix3d.distill.references import References
+from difix3d.types import Cameras, Degraded, Fixer, Render, RenderFn, Scene, View
 
 CALIBRATION = 3
 """Captured cameras at which the fixer earns its credit."""

@@ -5,7 +5,7 @@ of the top-left pixel lies at (0.5, 0.5); images are float in 0..1, height befor
 wxyz.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,8 @@ class Cameras:
     Attributes:
         c2w: camera to world, rigid, OpenCV axes.
         K: intrinsics in pixels.
-        width, height: image size of each camera in pixels.
+        width, height: image size of each camera in pixels; on the host, wherever the poses are, so that nothing that
+            asks for a size waits for a GPU.
     """
 
     c2w: Float[Tensor, "N 4 4"]
@@ -44,8 +45,10 @@ class Cameras:
         """A selection of the cameras; an integer keeps the batch dimension (N = 1)."""
         if isinstance(index, (int, np.integer)):
             index = [int(index)]
-        index = index if isinstance(index, slice) else torch.as_tensor(index, device=self.c2w.device)
-        return Cameras(self.c2w[index], self.K[index], self.width[index], self.height[index])
+        if isinstance(index, slice):
+            return Cameras(self.c2w[index], self.K[index], self.width[index], self.height[index])
+        here, there = torch.as_tensor(index, device="cpu"), torch.as_tensor(index, device=self.c2w.device)
+        return Cameras(self.c2w[there], self.K[there], self.width[here], self.height[here])
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,7 +79,7 @@ class Cameras:
         )
 
     def to(self, device: torch.device | str) -> "Cameras":
-        return Cameras(self.c2w.to(device), self.K.to(device), self.width.to(device), self.height.to(device))
+        return replace(self, c2w=self.c2w.to(device), K=self.K.to(device))
 
     def resized(self, width: int, height: int) -> "Cameras":
         """The same cameras with another image size; the intrinsics are scaled along."""
@@ -89,6 +92,12 @@ class Cameras:
             width=torch.full_like(self.width, width),
             height=torch.full_like(self.height, height),
         )
+
+    def limited(self, side: int) -> "Cameras":
+        """The cameras, all of one size, with images of at most ``side`` pixels on the long side."""
+        width, height = self.size
+        scale = min(1.0, side / max(width, height))
+        return self.resized(max(1, round(width * scale)), max(1, round(height * scale)))
 
 
 @dataclass(frozen=True)
@@ -242,6 +251,16 @@ class Render:
     depth: Float[Tensor, "B H W 1"] | None = None
     info: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def depth_map(self) -> Float[Tensor, "H W"]:
+        """The depth that the first camera sees."""
+        assert self.depth is not None
+        return self.depth[0, ..., 0]
+
+
+RenderFn = Callable[[Cameras], Render]
+"""A model, rendered for cameras of one size: RGB, alpha and depth."""
+
 
 @dataclass(frozen=True)
 class Degraded:
@@ -272,37 +291,3 @@ class Fixer(Protocol):
     """
 
     def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]: ...
-
-
-@dataclass(frozen=True)
-class PseudoViews:
-    """Cleaned renders of novel cameras, which training takes for photos, with less weight.
-
-    Attributes:
-        cameras: the M novel cameras; sizes may differ.
-        images: what they should see, 8 bits, one for each camera.
-        confidence: how far each pixel is to be believed, 0..255 for 0..1.
-        reference: the captured photo (index into the scene's cameras) that the fixer looked at; -1 for none.
-        weight: factor of the loss of all of them.
-        step: when they were painted.
-    """
-
-    cameras: Cameras
-    images: tuple[UInt8[Tensor, "_ _ 3"], ...]
-    confidence: tuple[UInt8[Tensor, "_ _"], ...]
-    reference: Int[Tensor, "M"]
-    weight: float
-    step: int
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def view(self, index: int, device: torch.device | str) -> View:
-        """One of them as a training view."""
-        return View(
-            camera=self.cameras[index].to(device),
-            image=self.images[index].to(device).float() / 255,
-            name=f"novel {index} of step {self.step}",
-            confidence=self.confidence[index].to(device).float() / 255,
-            weight=self.weight,
-        )

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 import tyro
 from rich.console import Console
 from rich.progress import track
 
 from difix3d.cli.arguments import from_command_line
-from difix3d.distill.references import coarse, rendered_depth
 from difix3d.errors import UserError
 from difix3d.evaluate import (
     Pictures,
@@ -212,13 +210,10 @@ def surface(config: EvaluateConfig, run: Run) -> Run:
 
 def only_visible(views: Iterable[View], run: Run, train: Cameras) -> Iterator[View]:
     """The views, masked down to what training cameras see."""
-    small = [coarse(train[i], SURFACE) for i in range(len(train))]
-    cameras = Cameras(
-        *(torch.cat([getattr(camera, key) for camera in small]) for key in ("c2w", "K", "width", "height"))
-    )
-    depths = [rendered_depth(run.render(camera)) for camera in small]
+    small = [train[i].limited(SURFACE) for i in range(len(train))]
+    depths = [run.render(camera).depth_map for camera in small]
     for view in views:
-        seen = visibility(rendered_depth(run.render(view.camera)), view.camera, cameras, depths)
+        seen = visibility(run.render(view.camera).depth_map, view.camera, Cameras.cat(small), depths)
         yield replace(view, mask=seen if view.mask is None else seen & view.mask)
 
 

@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from difix3d.distill.references import coarse
 from difix3d.gaussians.init import SH_C0
 from difix3d.geometry.poses import pose_distance
 from difix3d.render import rasterize
@@ -105,7 +104,7 @@ def seen(gaussians: Gaussians, cameras: Cameras, near: float) -> Bool[Tensor, "N
     found = torch.zeros(len(gaussians), dtype=torch.bool, device=gaussians.device)
     witnesses = torch.linspace(0, len(cameras) - 1, min(WITNESSES, len(cameras))).round().long().tolist()
     for index in witnesses:
-        picture = rasterize(grey, coarse(cameras[index], SIDE).to(gaussians.device), near=near, depth=False).rgb
+        picture = rasterize(grey, cameras[index].limited(SIDE).to(gaussians.device), near=near, depth=False).rgb
         (gradient,) = torch.autograd.grad(picture[..., 0].sum(), sh0)
         found |= gradient[:, 0, 0] > SEEN * SH_C0
     if not found.any():

@@ -10,10 +10,9 @@ import torch
 
 from difix3d.curation.recipe import Device, Recipe
 from difix3d.devices import choose_device
-from difix3d.distill import RenderFn
 from difix3d.scene import Views
 from difix3d.training import TrainConfig, Trainer
-from difix3d.types import Cameras, Gaussians, Render, Scene
+from difix3d.types import Cameras, Gaussians, Render, RenderFn, Scene
 
 Tell = Callable[[str, int, int], None]
 """Is told what is being done, and how much of how much."""

@@ -3,6 +3,5 @@
 from difix3d.distill.config import DistillConfig
 from difix3d.distill.distiller import Distiller, Round
 from difix3d.distill.gate import Verdict, judge
-from difix3d.distill.references import RenderFn
 
-__all__ = ["DistillConfig", "Distiller", "RenderFn", "Round", "Verdict", "judge"]
+__all__ = ["DistillConfig", "Distiller", "Round", "Verdict", "judge"]

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from difix3d.distill.references import SIDE, coarse
+from difix3d.distill.references import SIDE
 from difix3d.geometry.warp import warp
 from difix3d.types import Degraded
 
@@ -64,15 +64,15 @@ def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Evidence:
         degraded: the render with its references; the nearest two or three are enough.
         fixed: what the fixer made of it.
     """
-    camera = coarse(degraded.camera, SIDE)
-    size = (int(camera.height[0]), int(camera.width[0]))
+    camera = degraded.camera.limited(SIDE)
+    size = camera.size[::-1]
     before, after = _reduce(degraded.rgb, size), _reduce(fixed, size)
     depth = torch.nn.functional.interpolate(degraded.depth[None, None], size, mode="nearest")[0, 0]
     judged = torch.zeros(size, dtype=torch.bool, device=depth.device)
     errors = torch.full((2, *size), torch.inf, device=depth.device)
     for photo, photo_depth in zip(degraded.references, degraded.reference_depths, strict=True):
-        small = coarse(photo.camera, SIDE)
-        image = _reduce(photo.image, (int(small.height[0]), int(small.width[0])))
+        small = photo.camera.limited(SIDE)
+        image = _reduce(photo.image, small.size[::-1])
         warped, valid = warp(image, photo_depth, small, depth, camera)
         expected = _moments(warped, valid)
         for i, other in enumerate((before, after)):

@@ -14,9 +14,10 @@ from torch import Tensor
 from difix3d.distill.confidence import Evidence, confidence, credit, gather
 from difix3d.distill.config import DistillConfig
 from difix3d.distill.novel import perturbed, toward
-from difix3d.distill.references import References, RenderFn
+from difix3d.distill.pseudo import PseudoViews
+from difix3d.distill.references import References
 from difix3d.errors import UserError
-from difix3d.types import Cameras, Degraded, Fixer, PseudoViews, Scene, View
+from difix3d.types import Cameras, Degraded, Fixer, RenderFn, Scene, View
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from difix3d.distill.config import DistillConfig
-from difix3d.distill.pseudo import believed
-from difix3d.types import PseudoViews
+from difix3d.distill.pseudo import PseudoViews, believed
 
 LOWER = 0.25
 """Factor of the weight at which novel views that did harm get a second trial."""

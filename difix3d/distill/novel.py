@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix3d.distill.references import RenderFn, coarse, rendered_depth
 from difix3d.geometry.poses import look_at, nearest, shift_toward
 from difix3d.geometry.warp import project
-from difix3d.types import Cameras
+from difix3d.types import Cameras, RenderFn
 
 CLEARANCE = 0.3
 """A perturbed camera stays this share of what the captured one sees nearest to it away from all it sees itself."""
@@ -61,7 +60,7 @@ def perturbed(captured: Cameras, count: int, distance: float, render: RenderFn, 
 
 
 def _move(camera: Cameras, offset: Float[Tensor, "3"], render: RenderFn) -> Float[Tensor, "4 4"]:
-    depth = rendered_depth(render(coarse(camera, SIDE)))
+    depth = render(camera.limited(SIDE)).depth_map
     seen = depth[depth > 0]
     if len(seen) == 0:
         return camera.c2w[0]
@@ -72,9 +71,9 @@ def _move(camera: Cameras, offset: Float[Tensor, "3"], render: RenderFn) -> Floa
     clearance = CLEARANCE * nearest_seen
     for _ in range(5):
         pose = look_at(position + offset, position + distance * forward, up)
-        if _free_depth(coarse(camera, SIDE), depth, position + offset, nearest_seen) > clearance:
-            there = render(coarse(replace(camera, c2w=pose[None]), SIDE))
-            ahead = rendered_depth(there)[there.alpha[0, ..., 0] >= 0.5]
+        if _free_depth(camera.limited(SIDE), depth, position + offset, nearest_seen) > clearance:
+            there = render(replace(camera, c2w=pose[None]).limited(SIDE))
+            ahead = there.depth_map[there.alpha[0, ..., 0] >= 0.5]
             if len(ahead) >= COVERED * depth.numel() and float(ahead.quantile(0.02)) > clearance:
                 return pose
         offset = offset / 2

@@ -1,12 +1,49 @@
-"""Pseudo views in training: drawing from them, and storing them."""
+"""The training views that a round makes: drawing from them, and storing them."""
+
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from difix3d.types import Cameras, PseudoViews, View
+from difix3d.types import Cameras, View
 
 PREFIX = "pseudo."
+
+
+@dataclass(frozen=True)
+class PseudoViews:
+    """Cleaned renders of novel cameras, which training takes for photos, with less weight.
+
+    Attributes:
+        cameras: the M novel cameras; sizes may differ.
+        images: what they should see, 8 bits, one for each camera.
+        confidence: how far each pixel is to be believed, 0..255 for 0..1.
+        reference: the captured photo (index into the scene's cameras) that the fixer looked at; -1 for none.
+        weight: factor of the loss of all of them.
+        step: when they were painted.
+    """
+
+    cameras: Cameras
+    images: tuple[UInt8[Tensor, "_ _ 3"], ...]
+    confidence: tuple[UInt8[Tensor, "_ _"], ...]
+    reference: Int[Tensor, "M"]
+    weight: float
+    step: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def view(self, index: int, device: torch.device | str) -> View:
+        """One of them as a training view."""
+        return View(
+            camera=self.cameras[index].to(device),
+            image=self.images[index].to(device).float() / 255,
+            name=f"novel {index} of step {self.step}",
+            confidence=self.confidence[index].to(device).float() / 255,
+            weight=self.weight,
+        )
 
 
 def draw(pseudo: PseudoViews, count: int, rng: np.random.Generator, device: torch.device | str) -> list[View]:

@@ -9,10 +9,7 @@ from torch import Tensor
 from difix3d.distill.config import OFFERED
 from difix3d.geometry.poses import pose_distance
 from difix3d.geometry.warp import seen_by, unproject
-from difix3d.types import Cameras, Degraded, Render, View
-
-RenderFn = Callable[[Cameras], Render]
-"""The model, rendered: RGB, alpha and depth."""
+from difix3d.types import Cameras, Degraded, Render, RenderFn, View
 
 CANDIDATES = 8
 COARSE = 80
@@ -59,16 +56,16 @@ class References:
             photo: gives a captured view by its index.
             own: the index of a photo that must not be among them.
         """
-        depth = rendered_depth(out)
+        depth = out.depth_map
         best = [index for index in self(camera, depth, OFFERED + (own >= 0)) if index != own][:OFFERED]
         depths = tuple(self.depth(index, SIDE) for index in best)
         photos = tuple(photo(index) for index in best)
         return Degraded(camera, out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0], depth, photos, depths)
 
     def depth(self, index: int, side: int) -> Float[Tensor, "H W"]:
-        """Depth map of a captured camera, :func:`coarse` to ``side`` pixels; rendered once."""
+        """Depth map of a captured camera, of at most ``side`` pixels on the long side; rendered once."""
         if (index, side) not in self._depths:
-            self._depths[index, side] = rendered_depth(self.render(coarse(self.cameras[index], side)))
+            self._depths[index, side] = self.render(self.cameras[index].limited(side)).depth_map
         return self._depths[index, side]
 
     def _overlaps(self, camera: Cameras, depth: Float[Tensor, "H W"], captured: list[int]) -> list[float]:
@@ -79,20 +76,7 @@ class References:
         total = max(1, int(there.sum()))
         shares = []
         for index in captured:
-            small, seen_depth = coarse(self.cameras[index], COARSE), self.depth(index, COARSE)
+            small, seen_depth = self.cameras[index].limited(COARSE), self.depth(index, COARSE)
             seen, _ = seen_by(points, small, seen_depth, tolerance=0.1)
             shares.append(float((seen & there).sum()) / total)
         return shares
-
-
-def coarse(camera: Cameras, side: int) -> Cameras:
-    """The camera with an image of at most ``side`` pixels on its long side."""
-    width, height = camera.size
-    scale = min(1.0, side / max(width, height))
-    return camera.resized(max(1, round(width * scale)), max(1, round(height * scale)))
-
-
-def rendered_depth(render: Render) -> Float[Tensor, "H W"]:
-    """The depth map of a single render."""
-    assert render.depth is not None
-    return render.depth[0, ..., 0]

@@ -16,7 +16,7 @@ def batches(scene: Scene, size: int, seed: int, start: int) -> Iterator[list[int
         size: photos in a batch; fewer at the end of an epoch.
         start: how many batches were drawn before.
     """
-    sizes = np.stack([scene.cameras.width.cpu().numpy(), scene.cameras.height.cpu().numpy()], 1)[scene.train]
+    sizes = np.stack([scene.cameras.width.numpy(), scene.cameras.height.numpy()], 1)[scene.train]
     groups = [scene.train[(sizes == value).all(1)] for value in np.unique(sizes, axis=0)]
     per_epoch = sum(-(-len(group) // size) for group in groups)
     epoch, skip = divmod(start, per_epoch)

@@ -100,7 +100,7 @@ def fit(cameras: Cameras, width: int, height: int) -> Cameras:
     scale = (height / cameras.height).to(cameras.K)
     K = cameras.K.clone()
     K[:, :2] *= scale[:, None, None]
-    K[:, 0, 2] += (width - cameras.width * scale) / 2
+    K[:, 0, 2] += (width - cameras.width.to(scale) * scale) / 2
     return Cameras(cameras.c2w, K, torch.full_like(cameras.width, width), torch.full_like(cameras.height, height))
 
 

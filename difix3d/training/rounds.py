@@ -12,11 +12,11 @@ from torch import Tensor
 
 from difix3d.distill import Distiller, judge
 from difix3d.distill.pictures import write_round
-from difix3d.distill.pseudo import draw, pack, unpack
+from difix3d.distill.pseudo import PseudoViews, draw, pack, unpack
 from difix3d.errors import UserError
 from difix3d.scene.paths import read_path
 from difix3d.training.events import Painted, Painting
-from difix3d.types import Cameras, Fixer, PseudoViews, Scene, View
+from difix3d.types import Cameras, Fixer, Scene, View
 
 
 class Rounds:

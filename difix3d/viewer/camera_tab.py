@@ -14,7 +14,6 @@ import viser
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from difix3d.distill.references import coarse
 from difix3d.errors import UserError
 from difix3d.geometry.poses import pose_distance
 from difix3d.images import resize
@@ -44,7 +43,7 @@ class Seat:
 
     def sized(self, long_side: int) -> Cameras:
         """The camera for a picture of at most that size."""
-        return coarse(self.shot.camera, long_side)
+        return self.shot.camera.limited(long_side)
 
     def photo(self, size: tuple[int, int]) -> Float[Tensor, "_ _ 3"]:
         """Its picture of a (width, height), 0..1."""

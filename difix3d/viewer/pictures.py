@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from difix3d.distill.references import References, RenderFn, coarse, rendered_depth
+from difix3d.distill.references import References
 from difix3d.geometry.poses import pose_distance
 from difix3d.geometry.warp import seen_by, unproject
-from difix3d.types import Cameras, Render
+from difix3d.types import Cameras, Render, RenderFn
 
 Layer = Literal["colour", "depth", "coverage", "seen or invented"]
 LAYERS: tuple[Layer, ...] = get_args(Layer)
@@ -53,7 +53,7 @@ def picture(layer: Layer, out: Render, seen: Callable[[], Int[Tensor, "H W"]]) -
     """
     rgb, alpha = out.rgb[0].clamp(0, 1), out.alpha[0]
     if layer == "depth":
-        return depth_colors(rendered_depth(out)) * alpha
+        return depth_colors(out.depth_map) * alpha
     if layer == "coverage":
         return alpha.expand(-1, -1, 3).clamp(0, 1)
     if layer == "seen or invented":
@@ -101,7 +101,7 @@ class Seen:
     def __call__(self, camera: Cameras, depth: Float[Tensor, "H W"]) -> Int[Tensor, "H W"]:
         """For each pixel of the camera, with its rendered depth; counted on a grid of at most 320 pixels a side."""
         captured, size = self._references.cameras, depth.shape
-        camera = coarse(camera, GRID)
+        camera = camera.limited(GRID)
         depth = torch.nn.functional.interpolate(depth[None, None], camera.size[::-1], mode="nearest")[0, 0]
         count = torch.zeros(depth.shape, dtype=torch.long, device=depth.device)
         points = unproject(depth, camera)

@@ -12,7 +12,6 @@ import viser
 from jaxtyping import Float
 from torch import Tensor
 
-from difix3d.distill.references import rendered_depth
 from difix3d.images import to_uint8
 from difix3d.types import Cameras, Gaussians, Render
 from difix3d.viewer.camera_tab import CameraTab
@@ -190,7 +189,7 @@ class Session:
         if self._seen is None or self._seen[0] is not model:
             captured = self.stage.scene.cameras[self.stage.scene.train].to(model.device)
             self._seen = model, Seen(captured, partial(self.stage.render, gaussians=model))
-        return self._seen[1](frame.camera, rendered_depth(frame.out))
+        return self._seen[1](frame.camera, frame.out.depth_map)
 
     def _fixed(self, frame: Frame, model: Gaussians, moving: bool) -> tuple[Fixed | None, BaseException | None]:
         """The fixed picture of a frame, or what went wrong with it.
@@ -229,7 +228,7 @@ class Session:
         if out is not None and self.cameras.visible:
             stride = -(-max(image.shape[:2]) // DEPTH_SIDE)
             covered = out.alpha[0, ::stride, ::stride, 0] >= 0.5
-            depth = torch.where(covered, rendered_depth(out)[::stride, ::stride], FAR).cpu().numpy()
+            depth = torch.where(covered, out.depth_map[::stride, ::stride], FAR).cpu().numpy()
         self.client.scene.set_background_image(to_uint8(image), "jpeg", jpeg_quality=70 if moving else 92, depth=depth)
 
     def _tell(self, frame: Frame, fixed: Fixed | None, snapshot: Snapshot, count: int) -> None:

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from difix3d.distill import DistillConfig, judge
-from difix3d.distill.pseudo import draw, pack, unpack
+from difix3d.distill.pseudo import PseudoViews, draw, pack, unpack
 from difix3d.errors import UserError
 from difix3d.limits import check_limits
 from difix3d.training.config import TrainConfig
-from difix3d.types import Cameras, PseudoViews
+from difix3d.types import Cameras
 
 
 @pytest.fixture

@@ -1,12 +1,12 @@
 import torch
 
-from difix3d.distill.references import References, coarse, rendered_depth
+from difix3d.distill.references import References
 from difix3d.geometry.poses import look_at, nearest
 from difix3d.types import Cameras
 
 
 def depth_of(render, camera):
-    return rendered_depth(render(camera))
+    return render(camera).depth_map
 
 
 def test_the_nearest_camera_that_looks_at_the_same_is_chosen(toy_scene, render):
@@ -48,7 +48,7 @@ def test_without_any_depth_the_nearest_pose_is_taken(toy_scene, render):
 
 
 def test_coarse_keeps_the_view(toy_scene):
-    camera = coarse(toy_scene.cameras[0], 24)
+    camera = toy_scene.cameras[0].limited(24)
     assert camera.size == (24, 20)
     assert torch.allclose(camera.K[0, :2], toy_scene.cameras.K[0, :2] / 2)
-    assert coarse(toy_scene.cameras[0], 480).size == (48, 40)
+    assert toy_scene.cameras[0].limited(480).size == (48, 40)
