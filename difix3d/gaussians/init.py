@@ -1,14 +1,32 @@
 """The first Gaussians: one for each sparse point, as wide as its neighbourhood is sparse (3DGS, section 5.1)."""
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from scipy.spatial import KDTree
 
-from difix3d.types import Gaussians
+from difix3d.limits import Limits
+from difix3d.types import Gaussians, Scene
 
 SH_C0 = 0.28209479177387814
 """The constant spherical harmonic: rgb = 0.5 + SH_C0 * sh0."""
+
+
+@dataclass(frozen=True)
+class InitConfig:
+    """The first Gaussians."""
+
+    points: Annotated[int, Limits(min=1, max=100_000_000)] = 100_000
+    """Random points to start from if the scene has no sparse points of its own."""
+    opacity: Annotated[float, Limits(above=0, below=1)] = 0.1
+    """Initial opacity."""
+    scale: Annotated[float, Limits(above=0, max=1000)] = 1.0
+    """Initial size, as a multiple of the distance to the nearest three points."""
+    seen_by: Annotated[int, Limits(min=0)] = 2
+    """Use only sparse points that at least this many training photos see, so that held-out photos do not leak in."""
 
 
 def from_points(
@@ -53,3 +71,23 @@ def random_points(count: int, radius: float, seed: int) -> tuple[Float[np.ndarra
     rng = np.random.default_rng(seed)
     points = rng.uniform(-radius, radius, (count, 3)).astype(np.float32)
     return points, rng.integers(0, 256, (count, 3), dtype=np.uint8)
+
+
+def initial_gaussians(
+    scene: Scene, seen: Bool[np.ndarray, "P"], config: InitConfig, *, sh_degree: int, seed: int
+) -> Gaussians:
+    """Gaussians on the sparse points of a scene, or on random points where there are none.
+
+    Args:
+        scene: gives the points, and its extent.
+        seen: which of its points to use.
+        config: how large and how opaque they begin.
+        sh_degree: degree to make room for.
+        seed: of the random points.
+    """
+    points, colors = scene.points[seen], scene.colors[seen]
+    if len(points) == 0:
+        points, colors = random_points(config.points, 3 * scene.extent, seed)
+    return from_points(
+        points.astype(np.float32), colors, sh_degree=sh_degree, opacity=config.opacity, scale=config.scale
+    )

@@ -2,88 +2,17 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+
+import torch
 
 from difix3d.distill import DistillConfig
+from difix3d.gaussians.init import InitConfig
 from difix3d.limits import SEEDS, Limits
 from difix3d.losses import LossConfig
-
-
-@dataclass(frozen=True)
-class InitConfig:
-    """The first Gaussians."""
-
-    points: Annotated[int, Limits(min=1, max=100_000_000)] = 100_000
-    """Random points to start from if the scene has no sparse points of its own."""
-    opacity: Annotated[float, Limits(above=0, below=1)] = 0.1
-    """Initial opacity."""
-    scale: Annotated[float, Limits(above=0, max=1000)] = 1.0
-    """Initial size, as a multiple of the distance to the nearest three points."""
-    seen_by: Annotated[int, Limits(min=0)] = 2
-    """Use only sparse points that at least this many training photos see, so that held-out photos do not leak in."""
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    """Learning rates of Adam, for one view a step; a batch of B multiplies them by the square root of B."""
-
-    means: Annotated[float, Limits(min=0, max=10)] = 1.6e-4
-    """Positions, in scene extents a step."""
-    means_final: Annotated[float, Limits(above=0, max=1)] = 0.01
-    """What the positions' rate has fallen to (exponentially) at the last step, as a share of the first."""
-    scales: Annotated[float, Limits(min=0, max=10)] = 5e-3
-    """Log scales."""
-    quats: Annotated[float, Limits(min=0, max=10)] = 1e-3
-    """Quaternions."""
-    opacities: Annotated[float, Limits(min=0, max=10)] = 5e-2
-    """Opacity logits."""
-    sh0: Annotated[float, Limits(min=0, max=10)] = 2.5e-3
-    """Colours: spherical harmonics of degree 0."""
-    shN: Annotated[float, Limits(min=0, max=10)] = 2.5e-3 / 20
-    """Spherical harmonics of the higher degrees."""
-
-
-@dataclass(frozen=True)
-class DensifyConfig:
-    """Where Gaussians are added and removed."""
-
-    kind: Literal["default", "mcmc", "none"] = "default"
-    """`default`: clone and split by gradient (3DGS). `mcmc`: relocate and sample up to `cap` (3DGS as MCMC)."""
-    cap: Annotated[int, Limits(min=1)] = 1_000_000
-    """The most Gaussians: `mcmc` grows up to it, `default` stops growing once it is passed."""
-    start: Annotated[int, Limits(min=0)] = 500
-    """First step of densification, at the latest a tenth of the run."""
-    stop: Annotated[float, Limits(min=0, max=1)] = 0.5
-    """Last step of densification, as a share of the run."""
-    every: Annotated[int, Limits(min=1)] = 100
-    """Steps between densifications."""
-    grad: Annotated[float, Limits(min=0)] = 0.0002
-    """`default`: gradient of the projected means, in normalised screen units, above which a Gaussian is cloned or
-    split. With `absgrad`, 0.0008 is the usual value."""
-    absgrad: bool = False
-    """`default`: sum the gradients' absolute values over the pixels (AbsGS), so that opposite pulls do not cancel."""
-    revised_opacity: bool = True
-    """`default`: lower the opacity of the halves of a split, so that the pair covers what the one did."""
-    prune_opacity: Annotated[float, Limits(min=0, below=1)] = 0.005
-    """Gaussians below this opacity are removed or relocated."""
-    reset_every: Annotated[int, Limits(min=0)] = 3000
-    """`default`: steps between resets of all opacities to near transparent, which kills floaters; 0 never resets."""
-    noise: Annotated[float, Limits(min=0)] = 5e5
-    """`mcmc`: size of the exploring noise, as a multiple of the learning rate."""
-
-
-@dataclass(frozen=True)
-class RefineConfig:
-    """Corrections of what the photos came with, learnt along with the scene. All are off by default."""
-
-    poses: bool = False
-    """Refine the poses of the training cameras."""
-    pose_rate: Annotated[float, Limits(min=0, max=10)] = 1e-4
-    """Learning rate of the poses: radians and scene units a step."""
-    exposure: bool = False
-    """Learn an affine colour correction for each training photo, for cameras on automatic exposure."""
-    exposure_rate: Annotated[float, Limits(min=0, max=10)] = 1e-3
-    """Learning rate of the colour corrections."""
+from difix3d.training.densify import DensifyConfig
+from difix3d.training.optim import OptimConfig
+from difix3d.training.refine import RefineConfig
 
 
 @dataclass(frozen=True)
@@ -168,3 +97,8 @@ class TrainConfig:
     def sh_degree_at(self, step: int) -> int:
         """Degree in use at a step: it grows to the full one over at most 3/7 of the run."""
         return min(self.sh_degree, step // max(1, min(self.sh_every, self.max_steps // 7)))
+
+    def render_settings(self, near: float, device: torch.device) -> dict[str, Any]:
+        """How a trained model is rendered, for :func:`difix3d.render.rasterize`; a random background is black then."""
+        background = torch.ones(3, device=device) if self.background == "white" else None
+        return {"near": near, "antialiased": self.antialiased, "packed": self.packed, "background": background}

@@ -1,14 +1,44 @@
 """Where Gaussians are added and removed: gsplat's strategies, on any device."""
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from torch import Tensor
 
+from difix3d.limits import Limits
 from difix3d.render.strategies import strategies_on, strategy_info
-from difix3d.training.config import DensifyConfig
 from difix3d.training.optim import SplatOptimizer
 from difix3d.types import Render
+
+
+@dataclass(frozen=True)
+class DensifyConfig:
+    """Where Gaussians are added and removed."""
+
+    kind: Literal["default", "mcmc", "none"] = "default"
+    """`default`: clone and split by gradient (3DGS). `mcmc`: relocate and sample up to `cap` (3DGS as MCMC)."""
+    cap: Annotated[int, Limits(min=1)] = 1_000_000
+    """The most Gaussians: `mcmc` grows up to it, `default` stops growing once it is passed."""
+    start: Annotated[int, Limits(min=0)] = 500
+    """First step of densification, at the latest a tenth of the run."""
+    stop: Annotated[float, Limits(min=0, max=1)] = 0.5
+    """Last step of densification, as a share of the run."""
+    every: Annotated[int, Limits(min=1)] = 100
+    """Steps between densifications."""
+    grad: Annotated[float, Limits(min=0)] = 0.0002
+    """`default`: gradient of the projected means, in normalised screen units, above which a Gaussian is cloned or
+    split. With `absgrad`, 0.0008 is the usual value."""
+    absgrad: bool = False
+    """`default`: sum the gradients' absolute values over the pixels (AbsGS), so that opposite pulls do not cancel."""
+    revised_opacity: bool = True
+    """`default`: lower the opacity of the halves of a split, so that the pair covers what the one did."""
+    prune_opacity: Annotated[float, Limits(min=0, below=1)] = 0.005
+    """Gaussians below this opacity are removed or relocated."""
+    reset_every: Annotated[int, Limits(min=0)] = 3000
+    """`default`: steps between resets of all opacities to near transparent, which kills floaters; 0 never resets."""
+    noise: Annotated[float, Limits(min=0)] = 5e5
+    """`mcmc`: size of the exploring noise, as a multiple of the learning rate."""
 
 
 class Densifier:

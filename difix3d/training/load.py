@@ -16,7 +16,6 @@ from difix3d.scene import load_scene
 from difix3d.scene.load import places
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
-from difix3d.training.data import render_settings
 from difix3d.types import Cameras, Gaussians, Render, Scene
 
 
@@ -38,7 +37,7 @@ class Run:
     def render(self, cameras: Cameras, **options: Any) -> Render:
         """Renders cameras of one size as the run is configured; ``options`` go to :func:`difix3d.render.rasterize`."""
         device = self.gaussians.device
-        settings = render_settings(self.config, self.near, device)
+        settings = self.config.render_settings(self.near, device)
         return rasterize(self.gaussians, cameras.to(device), **settings | options)
 
 

@@ -1,14 +1,36 @@
 """The parameters of a splat model, each with an Adam of its own, as gsplat's densification strategies want them."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from difix3d.training.config import OptimConfig
+from difix3d.limits import Limits
 from difix3d.types import Gaussians
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Learning rates of Adam, for one view a step; a batch of B multiplies them by the square root of B."""
+
+    means: Annotated[float, Limits(min=0, max=10)] = 1.6e-4
+    """Positions, in scene extents a step."""
+    means_final: Annotated[float, Limits(above=0, max=1)] = 0.01
+    """What the positions' rate has fallen to (exponentially) at the last step, as a share of the first."""
+    scales: Annotated[float, Limits(min=0, max=10)] = 5e-3
+    """Log scales."""
+    quats: Annotated[float, Limits(min=0, max=10)] = 1e-3
+    """Quaternions."""
+    opacities: Annotated[float, Limits(min=0, max=10)] = 5e-2
+    """Opacity logits."""
+    sh0: Annotated[float, Limits(min=0, max=10)] = 2.5e-3
+    """Colours: spherical harmonics of degree 0."""
+    shN: Annotated[float, Limits(min=0, max=10)] = 2.5e-3 / 20
+    """Spherical harmonics of the higher degrees."""
 
 
 class SplatOptimizer:

@@ -1,12 +1,29 @@
 """Corrections learnt with the scene: camera poses, and the exposure of each photo."""
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from difix3d.training.config import RefineConfig
+from difix3d.limits import Limits
 from difix3d.training.optim import load_moments, moments
 from difix3d.types import Cameras, View
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """Corrections of what the photos came with, learnt along with the scene. All are off by default."""
+
+    poses: bool = False
+    """Refine the poses of the training cameras."""
+    pose_rate: Annotated[float, Limits(min=0, max=10)] = 1e-4
+    """Learning rate of the poses: radians and scene units a step."""
+    exposure: bool = False
+    """Learn an affine colour correction for each training photo, for cameras on automatic exposure."""
+    exposure_rate: Annotated[float, Limits(min=0, max=10)] = 1e-3
+    """Learning rate of the colour corrections."""
 
 
 class Corrections(nn.Module):

@@ -17,18 +17,17 @@ from difix3d.devices import choose_device
 from difix3d.difix.load import load_fixer, resolve_fixer
 from difix3d.errors import UserError
 from difix3d.evaluate import Evaluation, evaluate
-from difix3d.gaussians import write_ply
+from difix3d.gaussians import initial_gaussians, write_ply
 from difix3d.gaussians.checkpoint import flatten, nested
 from difix3d.gaussians.transform import transform
 from difix3d.limits import check_limits
 from difix3d.losses import photometric, regularize
 from difix3d.postrender import PostRender
 from difix3d.render import rasterize
-from difix3d.scene import Views, load_scene, near_depth
+from difix3d.scene import Views, load_scene, near_depth, visible_points
 from difix3d.scene.batches import batches
 from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control
-from difix3d.training.data import initial_gaussians, render_settings
 from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
@@ -76,8 +75,10 @@ class Trainer:
         self.fixer = fixer or load_fixer(config.fixer, self.device, config.distill.references)
         self.run = RunFolder.open(config, self.scene, near=self.near)
         self.views = Views(self.scene, self.device, memory_limit_bytes=int(config.memory_limit * 1e9))
+        seen = visible_points(self.scene, at_least=config.init.seen_by)
+        first = initial_gaussians(self.scene, seen, config.init, sh_degree=config.sh_degree, seed=config.seed)
         self.splats = SplatOptimizer(
-            initial_gaussians(self.scene, config).to(self.device),
+            first.to(self.device),
             config.optim,
             extent=self.scene.extent,
             batch_size=config.batch_size,
@@ -213,7 +214,7 @@ class Trainer:
 
     def render(self, gaussians: Gaussians, cameras: Cameras, **options: Any) -> Render:
         """Renders as this run is configured; ``options`` go to :func:`difix3d.render.rasterize`."""
-        return rasterize(gaussians, cameras, **render_settings(self.config, self.near, self.device) | options)
+        return rasterize(gaussians, cameras, **self.config.render_settings(self.near, self.device) | options)
 
     def _background(self) -> Tensor | None:
         if self.config.background == "black":

@@ -17,7 +17,6 @@ from difix3d.gaussians import read_ply
 from difix3d.render import rasterize
 from difix3d.scene import Views
 from difix3d.training import Trainer
-from difix3d.training.data import render_settings
 from difix3d.training.load import Run
 from difix3d.types import Cameras, Degraded, Fixer, Gaussians, Render, Scene, View
 from difix3d.viewer.shots import Gallery
@@ -104,7 +103,7 @@ class Stage:
 
 def stage_of_run(run: Run, folder: Path, fixer: Fixer | None, why_no_fixer: str) -> Stage:
     """A finished run, or one that was interrupted."""
-    settings = render_settings(run.config, run.near, run.gaussians.device)
+    settings = run.config.render_settings(run.near, run.gaussians.device)
     options: dict[str, Any] = {"step": run.step, "fixer": fixer, "why_no_fixer": why_no_fixer}
     return Stage(run.gaussians, run.scene, folder, settings, **options)
 
@@ -130,7 +129,7 @@ def stage_of_trainer(trainer: Trainer) -> Stage:
         copy(trainer.gaussians),
         trainer.scene,
         trainer.run.path,
-        render_settings(trainer.config, trainer.near, trainer.device),
+        trainer.config.render_settings(trainer.near, trainer.device),
         photo=trainer.views.__getitem__,
         step=trainer.first,
         fixer=trainer.fixer,

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from difix3d.training import TrainConfig, Trainer
-from difix3d.training.config import InitConfig
+from difix3d.gaussians.init import InitConfig
 from difix3d.training.rounds import Rounds
 
 folder, phase, resume = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume"

@@ -18,7 +18,6 @@ from difix3d.images import read_image
 from difix3d.logs import ProgressLog, TensorBoardLog
 from difix3d.training import Trainer, trainer
 from difix3d.training.configfile import merge
-from difix3d.training.data import initial_gaussians
 from difix3d.training.events import Evaluated, Finished, Saved, Started, Stepped
 from difix3d.types import Gaussians
 
@@ -184,8 +183,8 @@ def test_points_that_held_out_views_alone_see_are_left_out(toy_scene, config):
     seen = toy_scene.observations
     hidden = (seen[:, 0] == 0) & ~np.isin(seen[:, 1], [*toy_scene.test, toy_scene.train[0]])
     scene = replace(toy_scene, observations=seen[~hidden])
-    gaussians = initial_gaussians(scene, config)
-    np.testing.assert_array_equal(gaussians.means.numpy(), scene.points[1:])
+    gaussians = Trainer(config, scene).gaussians
+    np.testing.assert_array_equal(gaussians.means.detach().numpy(), scene.points[1:])
 
 
 def test_a_scene_without_points_starts_at_random(toy_scene, config):
@@ -195,7 +194,7 @@ def test_a_scene_without_points_starts_at_random(toy_scene, config):
         colors=np.zeros((0, 3), np.uint8),
         observations=np.zeros((0, 2), np.int64),
     )
-    gaussians = initial_gaussians(empty, replace(config, init=replace(config.init, points=50)))
+    gaussians = Trainer(replace(config, init=replace(config.init, points=50)), empty).gaussians
     assert len(gaussians) == 50
     assert float(gaussians.means.abs().max()) <= 3 * empty.extent
 
