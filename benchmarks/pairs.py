@@ -22,7 +22,7 @@ from rich.table import Table
 from difix3d.curation import read_curated
 from difix3d.difix import DifixPipeline, load_difix
 from difix3d.difix_training.dataset import Pair, centre, read_pairs
-from difix3d.difix_training.trainer import evenly
+from difix3d.difix_training.validate import evenly
 from difix3d.images import image_size, to_uint8
 from difix3d.metrics import LPIPS, psnr, ssim
 

@@ -38,7 +38,8 @@ def write_run(folder: Path, scene, *, steps=(5, 10), **changes) -> Path:
     scale = np.cbrt(np.linalg.det(loaded.from_input[:3, :3]))
     points = scene.points @ loaded.from_input[:3, :3].T + loaded.from_input[:3, 3]
     model = from_points(points.astype(np.float32), scene.colors, opacity=0.9)
-    run = RunFolder.open(config, loaded, near=float(0.1 * scale))
+    run = RunFolder.find(config, loaded)
+    run.begin(config, near=float(0.1 * scale))
     for step in steps:
         part = model if step == steps[-1] else model.map(lambda tensor: tensor[: len(model) // 2])
         run.save(step, flatten({"gaussians": part.as_dict(), "moments": {}}), keep=0)

@@ -9,7 +9,6 @@ from typing import Annotated
 
 from difix3d.cli.arguments import from_command_line
 from difix3d.errors import UserError
-from difix3d.gaussians import newest_checkpoint
 from difix3d.limits import Limits
 from difix3d.logs import ProgressLog, TensorBoardLog
 from difix3d.report import write_report
@@ -41,6 +40,8 @@ def train(args: Sequence[str] | None = None) -> None:
     config = bare(command)
     with closing(ProgressLog()) as progress, ExitStack() as stack:
         trainer = Trainer(config, listeners=[progress, TensorBoardLog()])
+        plain = make_plain(trainer, progress) if config.compare else None
+        trainer.begin()  # now that both may go on; from here on --resume finds them
         if config.fixer == "auto":
             progress.print(f"fixer: {trainer.config.fixer} (--fixer chooses another)")
         viewer = None
@@ -50,25 +51,24 @@ def train(args: Sequence[str] | None = None) -> None:
             viewer = watch(trainer, command.host, command.port)
             stack.callback(viewer.close)
             progress.print(f"viewer: {viewer.url}")
-        plain = train_plain(trainer, progress) if config.compare else None
+        if plain is not None:
+            progress.print("first plain 3DGS, to compare with")
+            plain.train()
         trainer.train()
         if trainer.rounds is not None or plain is not None:
-            progress.print(f"report: {write_report(trainer.run, plain)}")
+            progress.print(f"report: {write_report(trainer.run, plain.run if plain else None)}")
         if viewer is not None and viewer.monitor.finished:
             progress.print(f"the viewer is still there: {viewer.url} (Ctrl-C ends it)")
             with suppress(KeyboardInterrupt):
                 viewer.wait()
 
 
-def train_plain(trainer: Trainer, progress: ProgressLog) -> RunFolder:
+def make_plain(trainer: Trainer, progress: ProgressLog) -> Trainer:
     """Plain 3DGS for ``--compare``: the same scene, seed and steps, in the run's folder ``plain``."""
-    folder = trainer.run.path / "plain"
-    begun = newest_checkpoint(folder / "checkpoints") is not None
-    config = replace(trainer.config, fixer="none", compare=False, output_dir=folder, resume=begun)
-    progress.print("first plain 3DGS, to compare with")
-    plain = Trainer(config, trainer.scene, [progress, TensorBoardLog()])
-    plain.train()
-    return plain.run
+    folder = RunFolder(trainer.run.path / "plain", trainer.scene)
+    resume = trainer.config.resume and folder.begun
+    config = replace(trainer.config, fixer="none", compare=False, output_dir=folder.path, resume=resume)
+    return Trainer(config, trainer.scene, [progress, TensorBoardLog()])
 
 
 def parse(args: Sequence[str] | None = None) -> TrainConfig:

@@ -13,28 +13,28 @@ from difix3d.training.configfile import write_yaml
 METRICS = "metrics.json"
 
 
-def open_folder(config: TrainDifixConfig, main: bool = True) -> None:
-    """Makes the run's folder, with its ``config.yaml``; an old run in it is not touched.
-
-    Args:
-        main: whether this is the process that writes.
-
-    Raises:
-        UserError: it holds a run already, or cannot be written to.
-    """
-    folder = config.output_dir
-    if not config.resume and newest_checkpoint(folder / "checkpoints") is not None:
+def check_folder(config: TrainDifixConfig) -> None:
+    """Refuses a folder that holds another run already; writes nothing."""
+    if not config.resume and newest_checkpoint(config.output_dir / "checkpoints") is not None:
         raise UserError(
-            f"{folder} holds a run already",
+            f"{config.output_dir} holds a run already",
             "",
             "Go on with it by --resume, give another --output-dir, or delete the folder",
         )
-    if main:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            write_yaml(replace(config, resume=False), folder / "config.yaml")
-        except OSError as error:
-            raise UserError(f"{folder} cannot be written ({error})", "", "Choose another --output-dir") from error
+
+
+def begin_folder(config: TrainDifixConfig) -> None:
+    """Makes the run's folder, with its ``config.yaml``.
+
+    Raises:
+        UserError: it cannot be written to.
+    """
+    folder = config.output_dir
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_yaml(replace(config, resume=False), folder / "config.yaml")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error})", "", "Choose another --output-dir") from error
 
 
 def record(folder: Path, row: dict[str, Any]) -> None:

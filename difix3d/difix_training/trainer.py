@@ -4,7 +4,6 @@ import math
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -16,13 +15,13 @@ from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix_training.batch import Augmentation, Batch
 from difix3d.difix_training.config import DifixOptimConfig, TrainDifixConfig
 from difix3d.difix_training.dataset import Crops, numbers, read_pairs, stream, usable
-from difix3d.difix_training.folder import open_folder, record, recorded
+from difix3d.difix_training.folder import begin_folder, check_folder, record, recorded
 from difix3d.difix_training.losses import loss_terms
 from difix3d.difix_training.progress import TrainingBar
 from difix3d.difix_training.publish import export, model_card, push
 from difix3d.difix_training.start import DifixStep, start_pipeline
 from difix3d.difix_training.state import load_state, state
-from difix3d.difix_training.validate import means, validate
+from difix3d.difix_training.validate import evenly, means, validate
 from difix3d.errors import UserError
 from difix3d.gaussians.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from difix3d.images import read_image
@@ -49,7 +48,7 @@ class DifixTrainer:
         self.folder = config.output_dir
         self.accelerator = accelerator(config)
         self.main = self.accelerator.is_main_process
-        open_folder(config, self.main)
+        check_folder(config)
         pairs = read_pairs(config.data)
         self.pipe = pipe or start_pipeline(config)
         self.layers = self.pipe.vae.layers
@@ -81,7 +80,10 @@ class DifixTrainer:
     def train(self) -> DifixPipeline:
         """Trains to the last step, or until Ctrl-C; validates, saves, exports. Returns the trained pipeline."""
         config, done = self.config, self.first
+        if self.main:
+            begin_folder(config)
         scores = recorded(self.folder, done)
+        unscored = done > 0 and not scores and self._scored(done)  # stopped while it was evaluated
         if config.tracker != "none":
             self.accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else "difix")
         with (
@@ -90,6 +92,8 @@ class DifixTrainer:
             closing(self.batches()) as batches,
         ):
             self._describe(bar)
+            if unscored:
+                scores = self._score(done, bar)
             stop = False
             while done < config.steps and not stop:
                 losses = self.step([next(batches) for _ in range(config.accumulate)], done)
@@ -100,13 +104,22 @@ class DifixTrainer:
                 last = done == config.steps
                 if last or stop or done % config.save_every == 0:
                     self.save(done)
-                if self.pairs["test"] and config.eval_every and (last or done % config.eval_every == 0):
-                    scores = self.validate(done)
-                    bar.print(f"step {done:,}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+                if self._scored(done):
+                    scores = self._score(done, bar)
             if self.main:
                 self._export(done, scores, bar)
         self.accelerator.end_training()
         return self.pipe
+
+    def _scored(self, step: int) -> bool:
+        """Whether the test pairs are due after a step."""
+        every = self.config.eval_every
+        return bool(self.pairs["test"] and every) and (step == self.config.steps or step % every == 0)
+
+    def _score(self, step: int, bar: TrainingBar) -> dict[str, float]:
+        scores = self.validate(step)
+        bar.print(f"step {step:,}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+        return scores
 
     def batches(self) -> Generator[Batch, None, None]:
         """The batches of this process from the first step on."""
@@ -221,8 +234,8 @@ class DifixTrainer:
 
     def _resume(self) -> int:
         path = newest_checkpoint(self.folder / "checkpoints")
-        if path is None:
-            raise UserError(f"There is no checkpoint in {self.folder}", "", "Train it without --resume")
+        if path is None:  # stopped before the first
+            return 0
         step, tensors, _ = load_checkpoint(path)
         if step > self.config.steps:
             raise UserError(f"The run in {self.folder} is at step {step} already", f"--steps is {self.config.steps}")
@@ -285,9 +298,3 @@ def learning_rate(step: int, steps: int, config: DifixOptimConfig) -> float:
     if config.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * step / steps))
     return rate
-
-
-def evenly(items: list[Any], count: int) -> list[Any]:
-    """At most ``count`` of the items, evenly spread."""
-    count = min(count, len(items))
-    return [items[i * len(items) // count] for i in range(count)]

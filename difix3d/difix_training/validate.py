@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,3 +73,9 @@ def means(scores: list[PairScore]) -> dict[str, float]:
     names = ("psnr_before", "psnr_after", "lpips_before", "lpips_after")
     found = {name: [getattr(score, name) for score in scores] for name in names}
     return {name: float(np.mean(values)) for name, values in found.items() if values and values[0] is not None}
+
+
+def evenly(items: list[Any], count: int) -> list[Any]:
+    """At most ``count`` of the items, evenly spread."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]

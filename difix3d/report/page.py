@@ -71,12 +71,17 @@ def from_training(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
             f"Go on with it: --resume --output-dir {run.path}; or measure it as it is: difix3d evaluate {run.path}",
         )
     last = recorded[-1]
-    distilled = "Difix3D" if run.rows("rounds.json") else "3DGS"
-    sources = [(plain, False, "3DGS")] if plain is not None else []
-    sources += [(run, False, distilled), (run, True, "Difix3D+" if distilled == "Difix3D" else "3DGS + Difix")]
     variants: list[Pictures] = []
     scores: list[list[dict[str, Any]]] = []
     left_out = {}
+    if any(row["step"] < last["step"] for row in run.rows("rounds.json")):
+        sources = [(run, False, "Difix3D"), (run, True, "Difix3D+")]
+        if plain is not None:
+            sources.insert(0, (plain, False, "3DGS"))
+    else:
+        sources = [(run, False, "3DGS"), (run, True, "3DGS + Difix")]
+        if plain is not None:
+            left_out["Difix3D"] = f"at step {last['step']:,} no round was done yet: the run is plain 3DGS so far"
     for source, plus, name in sources:
         rows = [row for row in source.rows("metrics.json") if row["step"] == last["step"] and row["plus"] == plus]
         if rows:

@@ -4,18 +4,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from difix3d.devices import choose_device
 from difix3d.errors import UserError
 from difix3d.files import read_json
-from difix3d.gaussians import load_checkpoint, newest_checkpoint
+from difix3d.gaussians import newest_checkpoint
 from difix3d.render import rasterize
 from difix3d.scene import load_scene
 from difix3d.scene.load import places
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
+from difix3d.training.run import check_scene, load_trained_on
 from difix3d.types import Cameras, Gaussians, Render, Scene
 
 
@@ -77,8 +77,9 @@ def load_run(
             f"The scene of {run} cannot be loaded: {error}",
             cure="If it has moved, give its new place by --scene FOLDER (or --data-dir FOLDER)",
         ) from error
-    _check_scene(loaded, facts, run)
-    at, tensors, _ = load_checkpoint(path)
+    check_scene(loaded, facts, run, "Give the scene as it was by --scene FOLDER, or train again")
+    cure = f"{run / 'config.yaml'} was changed since: resume with the --scene, --split and --seed that it began with"
+    at, tensors = load_trained_on(loaded, path, cure)
     prefix = "gaussians."
     model = Gaussians(**{key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
     return Run(config, loaded, model.to(place), at, float(facts["near"]))
@@ -136,24 +137,3 @@ def _facts(path: Path) -> dict[str, Any]:
             "Resume the training for a step, which writes it again",
         )
     return facts
-
-
-def _check_scene(scene: Scene, facts: dict[str, Any], run: Path) -> None:
-    """Refuses a scene with other photos, split or cameras: the model would be shown from the wrong places."""
-    names = [photo.name for photo in scene.photos]
-    here = {"photos": names, "train": [names[i] for i in scene.train], "test": [names[i] for i in scene.test]}
-    for key, found in here.items():
-        if found != facts[key]:
-            changed = sorted(set(found) ^ set(facts[key]))
-            raise UserError(
-                f"The scene has other photos than {run} was trained on",
-                f"{key}: {len(found)} now, {len(facts[key])} then"
-                + (f"; first of {len(changed)} that differ is {changed[0]}" if changed else ", in another order"),
-                "Give the scene as it was by --scene FOLDER",
-            )
-    if not np.allclose(scene.from_input, facts["from_input"], rtol=1e-4, atol=1e-4):
-        raise UserError(
-            f"The scene has other cameras than {run} was trained on",
-            "Its photos have the same names, but other poses",
-            "Give the scene as it was by --scene FOLDER, or train again",
-        )

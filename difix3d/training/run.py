@@ -5,6 +5,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from difix3d.errors import UserError
@@ -24,8 +25,8 @@ class RunFolder:
     scene: Scene
 
     @classmethod
-    def open(cls, config: TrainConfig, scene: Scene, **facts: Any) -> "RunFolder":
-        """Makes the folder of a new run, or finds that of a run to resume; ``facts`` go into its ``scene.json``.
+    def find(cls, config: TrainConfig, scene: Scene) -> "RunFolder":
+        """The folder of a new run, or that of a run to resume. Nothing is written: what is refused stays as it was.
 
         Raises:
             UserError: a new run would overwrite an old one, or there is nothing to resume.
@@ -33,57 +34,54 @@ class RunFolder:
         if config.resume and config.output_dir is None:
             raise UserError("--resume needs the run's folder", cure="Add --output-dir outputs/SCENE/RUN")
         stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
-        path = config.output_dir or Path("outputs") / scene.name / stamp
-        run = cls(path, scene)
+        run = cls(config.output_dir or Path("outputs") / scene.name / stamp, scene)
+        if config.resume and not run.begun:
+            raise UserError(f"There is no run in {run.path}", "config.yaml is missing", "Train it without --resume")
         if not config.resume and newest_checkpoint(run.checkpoints) is not None:
             raise UserError(
-                f"{path} holds a run already",
+                f"{run.path} holds a run already",
                 cure="Go on with it by --resume, give another --output-dir, or delete the folder",
             )
+        return run
+
+    def begin(self, config: TrainConfig, **facts: Any) -> None:
+        """Writes ``config.yaml`` and ``scene.json``, from which a run is resumed and loaded; ``facts`` go into the
+        latter."""
         try:
-            run.checkpoints.mkdir(parents=True, exist_ok=True)
-            write_yaml(replace(config, output_dir=path, resume=False), path / "config.yaml")
-            facts |= {
-                "name": scene.name,
-                "photos": [photo.name for photo in scene.photos],
-                "train": [scene.photos[i].name for i in scene.train],
-                "test": [scene.photos[i].name for i in scene.test],
-                "from_input": scene.from_input.tolist(),
-                "extent": scene.extent,
-                "began_in": str(Path.cwd()),
-            }
-            write_json(path / "scene.json", facts)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            write_yaml(replace(config, output_dir=self.path, resume=False), self.path / "config.yaml")
+            facts |= {"name": self.scene.name, **identity(self.scene), "extent": self.scene.extent}
+            facts["began_in"] = str(Path.cwd())
+            write_json(self.path / "scene.json", facts)
         except OSError as error:
             raise UserError(
-                f"The run's folder {path} cannot be written ({error})", cure="Choose another --output-dir"
+                f"The run's folder {self.path} cannot be written ({error})", cure="Choose another --output-dir"
             ) from error
-        return run
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a run to go on with, though perhaps without a checkpoint yet."""
+        return (self.path / "config.yaml").is_file()
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
     def save(self, step: int, tensors: dict[str, Tensor], *, keep: int) -> Path:
-        """Writes a checkpoint that knows which photos it was trained on."""
-        extra = {"photos": [self.scene.photos[i].name for i in self.scene.train]}
-        return save_checkpoint(self.checkpoints, step, tensors, extra, keep=keep)
+        """Writes a checkpoint that knows which scene and photos it was trained on."""
+        return save_checkpoint(self.checkpoints, step, tensors, {"scene": identity(self.scene)}, keep=keep)
 
-    def load(self) -> tuple[int, dict[str, Tensor]]:
-        """The step and the tensors of the newest checkpoint, by dotted names.
+    def load(self) -> tuple[int, dict[str, Tensor]] | None:
+        """The step and the tensors of the newest checkpoint, by dotted names; ``None`` before the first.
 
         Raises:
-            UserError: there is none, or it was trained on other photos than this scene's.
+            UserError: it was trained on another scene or other photos than these.
         """
         path = newest_checkpoint(self.checkpoints)
         if path is None:
-            raise UserError(f"There is no checkpoint in {self.checkpoints}", cure="Train it without --resume")
-        step, tensors, extra = load_checkpoint(path)
-        if extra["photos"] != [self.scene.photos[i].name for i in self.scene.train]:
-            raise UserError(
-                f"{path} was trained on other photos than those of this scene and split",
-                cure="Resume with the --scene, --split and --seed that the run began with (config.yaml)",
-            )
-        return step, tensors
+            return None
+        cure = "Resume with the --scene, --split and --seed that the run began with (config.yaml)"
+        return load_trained_on(self.scene, path, cure)
 
     def record(self, name: str, row: dict[str, Any]) -> None:
         """Adds a row to a JSON list (``metrics.json``, ``rounds.json``); rows of later steps (before a resume) go."""
@@ -92,6 +90,52 @@ class RunFolder:
     def rows(self, name: str) -> list[dict[str, Any]]:
         """What was recorded; empty if nothing."""
         return read_rows(self.path / name)
+
+
+def identity(scene: Scene) -> dict[str, Any]:
+    """What tells whether a scene is the one that a model was trained on: its photos, their split, its cameras."""
+    names = [photo.name for photo in scene.photos]
+    split = {"train": [names[i] for i in scene.train], "test": [names[i] for i in scene.test]}
+    return {"photos": names, **split, "from_input": scene.from_input.tolist()}
+
+
+def load_trained_on(scene: Scene, path: Path, cure: str) -> tuple[int, dict[str, Tensor]]:
+    """The step and the tensors of a checkpoint, if it was trained on just this scene.
+
+    Raises:
+        UserError: it was not, or cannot be read.
+    """
+    step, tensors, extra = load_checkpoint(path)
+    known = extra["scene"] if "scene" in extra else {"train": extra["photos"]}  # all that older versions kept
+    check_scene(scene, known, path, cure)
+    return step, tensors
+
+
+def check_scene(scene: Scene, known: dict[str, Any], path: Path, cure: str) -> None:
+    """Refuses a scene with other photos, split or cameras: the model would be shown from the wrong places, or be tried
+    on the very photos that it was trained on.
+
+    Args:
+        known: what is kept of :func:`identity`.
+        path: where that is kept.
+        cure: what to do about it.
+    """
+    here = identity(scene)
+    for key in ("photos", "train", "test"):
+        if known.get(key, here[key]) != here[key]:
+            changed = sorted(set(here[key]) ^ set(known[key]))
+            raise UserError(
+                f"The scene has other photos than {path} was trained on",
+                f"{key}: {len(here[key])} now, {len(known[key])} then"
+                + (f"; first of {len(changed)} that differ is {changed[0]}" if changed else ", in another order"),
+                cure,
+            )
+    if not np.allclose(scene.from_input, known.get("from_input", scene.from_input), rtol=1e-4, atol=1e-4):
+        raise UserError(
+            f"The scene has other cameras than {path} was trained on",
+            "Its photos have the same names, but other poses",
+            cure,
+        )
 
 
 def _kind(row: dict[str, Any]) -> tuple[int, bool]:

@@ -73,7 +73,7 @@ class Trainer:
         )
         self.near = near_depth(self.scene) if config.near is None else config.near
         self.fixer = fixer or load_fixer(config.fixer, self.device, config.distill.references)
-        self.run = RunFolder.open(config, self.scene, near=self.near)
+        self.run = RunFolder.find(config, self.scene)
         self.views = Views(self.scene, self.device, memory_limit_bytes=int(config.memory_limit * 1e9))
         seen = visible_points(self.scene, at_least=config.init.seen_by)
         first = initial_gaussians(self.scene, seen, config.init, sh_degree=config.sh_degree, seed=config.seed)
@@ -97,9 +97,14 @@ class Trainer:
         """The model as it is now."""
         return self.splats.gaussians
 
+    def begin(self) -> None:
+        """Writes the run's settings into its folder, from which it is resumed; before, nothing is written."""
+        self.run.begin(self.config, near=self.near)
+
     def train(self) -> Gaussians:
         """Trains to the last step, or until Ctrl-C; both save and evaluate nothing twice. Returns the model."""
         config, start = self.config, time.perf_counter()
+        self.begin()
         self.emit(Started(self.first, config.max_steps, self.run.path, str(self.device), len(self.gaussians)))
         guard = LossGuard(self.run.path)
         autosave = time.monotonic()
@@ -277,7 +282,10 @@ class Trainer:
         self.emit(Saved(step, path))
 
     def _resume(self) -> int:
-        step, state = self.run.load()
+        loaded = self.run.load()
+        if loaded is None:
+            return 0
+        step, state = loaded
         if step > self.config.max_steps:
             raise UserError(
                 f"The run in {self.run.path} is at step {step} already",

@@ -17,7 +17,8 @@ from difix3d.difix import DifixPipeline
 from difix3d.difix_training.config import DifixLossConfig, DifixOptimConfig, MiniConfig, TrainDifixConfig
 from difix3d.difix_training.dataset import centre
 from difix3d.difix_training.start import DifixStep, mini_difix, start_pipeline
-from difix3d.difix_training.trainer import DifixTrainer, evenly, learning_rate
+from difix3d.difix_training.trainer import DifixTrainer, learning_rate
+from difix3d.difix_training.validate import evenly
 from difix3d.errors import UserError
 from difix3d.images import read_image, write_image
 
@@ -105,6 +106,9 @@ def test_resumed_at_its_end_the_card_keeps_its_scores(config):
     DifixTrainer(replace(config, resume=True)).train()
     assert card.read_text() == text
     assert "PSNR (dB)" in text
+    (config.output_dir / "metrics.json").unlink()  # as if it was killed while it was evaluated
+    DifixTrainer(replace(config, resume=True)).train()
+    assert card.read_text() == text
 
 
 def test_resumed_training_is_equal_to_the_bit(config, tmp_path):
@@ -119,8 +123,10 @@ def test_resumed_training_is_equal_to_the_bit(config, tmp_path):
     assert resumed.first == 2
     resumed.train()
     assert equal(whole.state(), resumed.state())
+    settings = (broken.output_dir / "config.yaml").read_text()
     with pytest.raises(UserError, match=r"is at step 4 already"):
         DifixTrainer(replace(broken, resume=True))
+    assert (broken.output_dir / "config.yaml").read_text() == settings  # what is refused changes nothing
     with pytest.raises(UserError, match=r"another network"):
         DifixTrainer(replace(config, resume=True, optim=replace(config.optim, ema=0.0)))
     kept = whole.ema.shadow_params[0]

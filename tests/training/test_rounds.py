@@ -219,6 +219,7 @@ def test_by_default_a_cpu_gets_the_small_weights(toy_scene, config):
     assert resolve_fixer(TrainConfig.fixer, torch.device("cuda")) == "nvidia/difix_ref"
     trainer = Trainer(replace(config, fixer=TrainConfig.fixer), toy_scene)
     assert trainer.fixer.pipe.vae.layers == 2
+    trainer.begin()
     assert "fixer: mini" in (config.output_dir / "config.yaml").read_text()
 
 
