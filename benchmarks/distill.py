@@ -23,10 +23,11 @@ from machine import device_name
 
 from difix3d import synthetic
 from difix3d.distill import DistillConfig
+from difix3d.evaluate import Variant
 from difix3d.scene import Views, load_scene
 from difix3d.training import Trainer
 from difix3d.training.configfile import merge
-from difix3d.training.events import Finished, Painted
+from difix3d.training.events import Evaluated, Finished, Painted
 from difix3d.training.presets import from_preset
 from difix3d.types import Cameras, Degraded, Fixer, Scene
 
@@ -128,6 +129,7 @@ def measure(options: Options, source: str, fixer_name: str) -> dict[str, Any]:
             config = replace(config, distill=replace(config.distill, step=1e3))
     seconds: dict[str, float] = {}
     decisions: list[str] = []
+    results: list[Variant] = []
 
     def listen(event: Any) -> None:
         if isinstance(event, Painted):
@@ -135,18 +137,20 @@ def measure(options: Options, source: str, fixer_name: str) -> dict[str, Any]:
             decisions.append(event.verdict.decision + ("" if gain is None else f" {gain:+.2f}"))
             for phase, value in event.seconds.items():
                 seconds[phase] = seconds.get(phase, 0) + value
+        elif isinstance(event, Evaluated):
+            results.append(event.result)
         elif isinstance(event, Finished):
             seconds["total"] = event.seconds
 
     trainer = Trainer(config, scene, [listen], fixer, targets)
     trainer.train()
-    result = trainer.evaluate(scene.test.tolist(), "test")
+    result = results[-1]
     return {
         "scene": name,
         "fixer": fixer_name,
         "psnr": result.mean("psnr"),
         "ssim": result.mean("ssim"),
-        "per_image": [round(score.psnr, 3) for score in result.images],
+        "per_image": [round(image["psnr"], 3) for image in result.images],
         "rounds": decisions,
         "seconds": {phase: round(value, 2) for phase, value in seconds.items()},
         "gaussians": len(trainer.gaussians),

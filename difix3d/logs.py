@@ -37,11 +37,11 @@ class ProgressLog:
                 self._bar.update(self._task, status=f"painting novel view {done} of {total}")
             case Painted():
                 self.print(painted(event))
-            case Evaluated(step, result, plus):
+            case Evaluated(step, result, plus, split):
                 self.print(
                     f"step {step:,}{', fixed at render time (+)' if plus else ''}: "
                     f"PSNR {result.mean('psnr'):.2f} dB, SSIM {result.mean('ssim'):.3f} "
-                    f"on {len(result.images)} {result.split} views, {result.mean('seconds') * 1e3:.1f} ms per frame"
+                    f"on {len(result.images)} {split} views, {result.mean('seconds') * 1e3:.1f} ms per frame"
                 )
             case Saved(step, path):
                 self.print(f"step {step:,}: saved {path.name}")
@@ -115,9 +115,9 @@ class TensorBoardLog:
                 self._writer.add_scalar("train/gaussians", event.gaussians, event.step)
             case Painted() if event.verdict.gain is not None:
                 self._writer.add_scalar("gate/gain", event.verdict.gain, event.step)
-            case Evaluated(step, result, plus):
+            case Evaluated(step, result, plus, split):
                 for metric in ("psnr", "ssim", "seconds"):
-                    name = f"{result.split}{'_plus' if plus else ''}/{metric}"
+                    name = f"{split}{'_plus' if plus else ''}/{metric}"
                     self._writer.add_scalar(name, result.mean(metric), step)
             case Finished():
                 self._writer.close()

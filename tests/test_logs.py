@@ -4,7 +4,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from difix3d.evaluate import Evaluation, ImageScore
+from difix3d.evaluate import Variant
 from difix3d.logs import ProgressLog
 from difix3d.training.events import Evaluated, Finished, Saved, Started, Stepped
 
@@ -14,7 +14,11 @@ def run(log: ProgressLog, steps: int) -> None:
     for step in range(1, steps + 1):
         log(Stepped(step, {"l1": torch.tensor(0.1), "dssim": torch.tensor(0.02)}, torch.tensor(0.01), 1234))
     log(Saved(steps, Path("step.safetensors")))
-    log(Evaluated(steps, Evaluation("test", (ImageScore("a", 20.0, 0.5, 0.01), ImageScore("b", 30.0, 0.7, 0.03)))))
+    images = (
+        {"name": "a", "psnr": 20.0, "ssim": 0.5, "seconds": 0.01},
+        {"name": "b", "psnr": 30.0, "ssim": 0.7, "seconds": 0.03},
+    )
+    log(Evaluated(steps, Variant("3DGS", "eval", images, {}), False, "test"))
     log(Finished(steps, 60.0, False))
 
 

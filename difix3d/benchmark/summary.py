@@ -6,7 +6,8 @@ from pathlib import Path
 
 from difix3d.benchmark.config import Benchmark
 from difix3d.benchmark.jobs import Job
-from difix3d.evaluate import RunEvaluation, Table, read_evaluation, table
+from difix3d.evaluate import ABLATION, RunEvaluation, Table, read_evaluation, table
+from difix3d.evaluate.ablation import TITLES
 from difix3d.files import write_text
 
 
@@ -32,8 +33,9 @@ def _still_out(evaluation: RunEvaluation, rows: set[tuple[str, str]]) -> dict[st
 
 
 def label(variant: str, method: str) -> str:
-    """The name of a row."""
-    return variant if variant.lower().startswith(method.lower()) else f"{variant} [{method}]"
+    """The name of a row: a method that is called like one of the ablation's models needs no second name."""
+    own = variant in TITLES and ABLATION[TITLES[variant]].model == method.lower()
+    return variant if own else f"{variant} [{method}]"
 
 
 def summarize(benchmark: Benchmark, jobs: Iterable[Job], output_dir: Path) -> Table | None:

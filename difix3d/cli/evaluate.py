@@ -13,6 +13,8 @@ from rich.progress import track
 from difix3d.cli.arguments import from_command_line
 from difix3d.errors import UserError
 from difix3d.evaluate import (
+    ABLATION,
+    Name,
     Pictures,
     RunEvaluation,
     Table,
@@ -23,6 +25,7 @@ from difix3d.evaluate import (
     table,
     write_evaluation,
 )
+from difix3d.evaluate.ablation import TITLES
 from difix3d.evaluate.tables import to_csv
 from difix3d.files import write_text
 from difix3d.limits import Limits
@@ -30,9 +33,10 @@ from difix3d.metrics import visibility
 from difix3d.report import write_report
 from difix3d.scene import Views
 from difix3d.scene.paths import natural_path, path_cameras
+from difix3d.training.evaluation import shown
 from difix3d.training.load import Run, load_run
 from difix3d.training.run import RunFolder
-from difix3d.training.variants import TITLES, Name, choose_fixer, choose_rows, load_models
+from difix3d.training.variants import choose_fixer, choose_rows, load_models
 from difix3d.types import Cameras, View
 
 Metrics = Literal["psnr", "ssim", "lpips-vgg", "lpips-alex", "fid", "kid", "tsed", "warp"]
@@ -129,7 +133,7 @@ def check(config: EvaluateConfig) -> None:
         )
     for item in config.pictures:
         name, _, folder = item.partition("=")
-        if not (name and folder and Path(folder).is_dir()) or name in TITLES.values():
+        if not (name and folder and Path(folder).is_dir()) or name in TITLES:
             raise UserError(
                 f"--pictures is {item!r}", "NAME=FOLDER is expected, with a new name and a folder that exists"
             )
@@ -143,7 +147,7 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
     fixer, why = choose_fixer(config.fixer, run)
     rows, reasons = choose_rows(models, fixer, config.variants, why)
     left_out = reasons | left_out
-    split = ("test" if len(scene.test) else "train") if config.split == "auto" else config.split
+    split = shown(scene) if config.split == "auto" else config.split
     indices = getattr(scene, split)
     if len(indices) == 0:
         raise UserError(f"The scene of {path} has no {split} photos", "", "Choose another --split")
@@ -154,14 +158,16 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
     metrics = ["psnr", *(metric.replace("-", "_") for metric in config.metrics)]  # the report is sorted by it
 
     variants = []
-    for row in rows:
-        pictures = Pictures(row.title, path, f"evaluation/{row.name}", gaussians=row.gaussians, against=row.against)
-        draw(row.render, progress(views.stream(indices.tolist()), len(indices), f"render {row.title}"), pictures)
-        pictures.sets.update(consistency(metrics, row.render, run.render, cameras, row.title))
+    for name, render in rows.items():
+        title, gaussians = ABLATION[name].title, len(models[ABLATION[name].model].gaussians)
+        against = ABLATION[name].compared_with(rows)
+        pictures = Pictures(title, path, f"evaluation/{name}", gaussians=gaussians, against=against)
+        draw(render, progress(views.stream(indices.tolist()), len(indices), f"render {title}"), pictures)
+        pictures.sets.update(consistency(metrics, render, run.render, cameras, title))
         variants.append(pictures)
     for item in config.pictures:
-        name_, _, folder = item.partition("=")
-        variants.append(Pictures(name_, path, f"evaluation/pictures {len(variants)}"))
+        title, _, folder = item.partition("=")
+        variants.append(Pictures(title, path, f"evaluation/pictures {len(variants)}"))
         adopt(Path(folder), views.stream(indices.tolist()), variants[-1])
 
     photos: Iterable[View] = views.stream(indices.tolist())

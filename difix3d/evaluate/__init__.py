@@ -1,11 +1,13 @@
 """How good a model is: its pictures beside photos, metrics, and tables of them.
 
-:func:`evaluate` is what training calls for a quick look. ``difix3d evaluate`` draws all variants of a run
-(:func:`draw`), measures their pictures (:func:`measure`) and keeps the result (:class:`RunEvaluation`) in the run's
-folder, where :func:`read_evaluation` finds it; :func:`table` puts those of many runs together.
+Training and ``difix3d evaluate`` go one way: :func:`draw` the pictures of each row of :data:`ABLATION`, then
+:func:`measure` them. ``difix3d evaluate`` keeps the result (:class:`RunEvaluation`) in the run's folder, where
+:func:`read_evaluation` finds it; :func:`table` puts those of many runs together.
 """
 
-from difix3d.evaluate.measures import Pictures, adopt, consistency, draw, measure
+from difix3d.evaluate.ablation import ABLATION, Method, Name
+from difix3d.evaluate.measures import consistency, measure, psnrs
+from difix3d.evaluate.pictures import Pictures, adopt, draw
 from difix3d.evaluate.results import (
     METRICS,
     Metric,
@@ -15,15 +17,15 @@ from difix3d.evaluate.results import (
     read_evaluation,
     write_evaluation,
 )
-from difix3d.evaluate.scores import Evaluation, ImageScore, difference, evaluate
 from difix3d.evaluate.tables import Cell, Row, Table, table
 
 __all__ = [
+    "ABLATION",
     "METRICS",
     "Cell",
-    "Evaluation",
-    "ImageScore",
+    "Method",
     "Metric",
+    "Name",
     "Pictures",
     "Row",
     "RunEvaluation",
@@ -32,10 +34,9 @@ __all__ = [
     "Variant",
     "adopt",
     "consistency",
-    "difference",
     "draw",
-    "evaluate",
     "measure",
+    "psnrs",
     "read_evaluation",
     "table",
     "write_evaluation",

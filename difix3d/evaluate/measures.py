@@ -1,9 +1,7 @@
 """From folders of pictures to numbers: each picture against its photo, each set against the set of photos."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -11,80 +9,19 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from difix3d.errors import UserError
+from difix3d.evaluate.pictures import Pictures, shoot, target
 from difix3d.evaluate.results import SetScore, Variant
-from difix3d.evaluate.scores import check_size, shoot
 from difix3d.features import Inception, inception_features
-from difix3d.images import image_size, read_image, to_uint8, write_image
+from difix3d.images import read_image
 from difix3d.metrics import LPIPS, error_split, fid, kid, psnr, ssim, tsed, warp_error
 from difix3d.metrics.perceptual import Net
-from difix3d.types import Cameras, Render, View
+from difix3d.types import Cameras, RenderFn, View
 
 Compare = Callable[[UInt8[Tensor, "H W 3"], UInt8[Tensor, "H W 3"], Bool[Tensor, "H W"] | None], float]
 Network = TypeVar("Network")
-RenderFn = Callable[[Cameras], Render]
 
-IMAGE_METRICS = ("psnr", "ssim", "lpips_vgg", "lpips_alex")
 SET_METRICS = ("fid", "kid")
 PATH_METRICS = ("tsed", "warp")
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """One variant's pictures on disk, and where they come from.
-
-    Attributes:
-        name: of the variant.
-        root, place: ``root / place`` holds a .png for each view, at the view's place; this one goes into the result.
-        seconds: time per picture by the name of the view; may be empty.
-        sets: metrics of paths, measured already.
-        gaussians: in the model, if known.
-        against: name of the variant whose pictures were fixed to get these.
-    """
-
-    name: str
-    root: Path
-    place: str
-    seconds: dict[str, float] = field(default_factory=dict)
-    sets: dict[str, SetScore] = field(default_factory=dict)
-    gaussians: int | None = None
-    against: str | None = None
-
-    def path(self, view: View) -> Path:
-        """The picture of a photo's view."""
-        return self.root / self.place / f"{view.place}.png"
-
-
-def draw(render: RenderFn, views: Iterable[View], pictures: Pictures) -> None:
-    """Renders the views into the pictures' folder, and notes the seconds of each."""
-    for view in views:
-        image, pictures.seconds[view.name] = shoot(render, view, pictures.name)
-        write_image(pictures.path(view), image)
-
-
-def adopt(folder: Path, views: Iterable[View], pictures: Pictures) -> None:
-    """Copies another program's pictures, which are called like the photos (any suffix) or lie in their order.
-
-    Raises:
-        UserError: there are too few or too many, or one is not of its photo's size.
-    """
-    expected = list(views)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
-    if len(files) != len(expected):
-        here = {path.relative_to(folder).with_suffix("").as_posix() for path in files}
-        lost = [view.name for view in expected if Path(view.name).with_suffix("").as_posix() not in here]
-        raise UserError(
-            f"{folder} holds {len(files)} pictures for {len(expected)} photos"
-            + (f"; the first without one is {lost[0]}" if lost else ""),
-            "Each photo of the split needs one picture and there may be no others",
-            "Choose the --split that they are of, or complete the folder",
-        )
-    named = {path.relative_to(folder).with_suffix("").as_posix(): path for path in files}
-    named |= {path.relative_to(folder).as_posix(): path for path in files}
-    for number, view in enumerate(expected):
-        keys = (view.name, view.place, Path(view.name).with_suffix("").as_posix())
-        path = next((named[key] for key in keys if key in named), files[number])
-        check_size(*image_size(path), view, str(path))
-        write_image(pictures.path(view), read_image(path))
 
 
 def measure(
@@ -106,8 +43,7 @@ def measure(
     rows: dict[str, list[dict[str, Any]]] = {pictures.name: [] for pictures in variants}
     features: dict[str, list[Tensor]] = {name: [] for name in ("", *rows)}
     for view in views:
-        photo = torch.from_numpy(to_uint8(view.image))
-        mask = None if view.mask is None else view.mask.cpu()
+        photo, mask = target(view)
         images = {pictures.name: torch.from_numpy(read_image(pictures.path(view))) for pictures in variants}
         for pictures in variants:
             image, before = images[pictures.name], images.get(pictures.against or "")
@@ -139,6 +75,11 @@ def measure(
     if network is not None and len(features[""]) < 2:
         reason = f"it compares sets of pictures, and there is only {len(features[''])}"
     return result, left_out | {metric: reason for metric in SET_METRICS if metric in metrics and reason}
+
+
+def psnrs(render: RenderFn, views: Iterable[View]) -> list[float]:
+    """PSNR of each view's render, at 8 bits, with nothing written."""
+    return [psnr(shoot(render, view)[0], *target(view)) for view in views]
 
 
 def comparisons(metrics: Sequence[str], device: torch.device | str) -> tuple[dict[str, Compare], dict[str, str]]:
@@ -199,18 +140,11 @@ def consistency(
     width, height = cameras[0].size
     blank = torch.zeros(height, width, 3)
     frames = [shoot(render, View(camera, blank, f"frame {i}"), who)[0] for i, camera in enumerate(cameras)]
-    whole = Cameras(
-        *(torch.cat([getattr(camera, key) for camera in cameras]).cpu() for key in ("c2w", "K", "width", "height"))
-    )
+    whole = Cameras.cat(cameras).to("cpu")
     found = {}
     if "tsed" in asked:
         found["tsed"] = SetScore(tsed(frames, whole).score, len(frames) - 1)
     if "warp" in asked:
-        depths = [_depth(surface(camera)) for camera in cameras]
+        depths = [surface(camera).depth_map.cpu() for camera in cameras]
         found["warp"] = SetScore(warp_error(frames, depths, whole).mean, len(frames) - 1)
     return found
-
-
-def _depth(render: Render) -> Tensor:
-    assert render.depth is not None
-    return render.depth[0, ..., 0].cpu()

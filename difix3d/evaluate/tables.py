@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from rich.table import Table as RichTable
 
+from difix3d.evaluate.ablation import TITLES
 from difix3d.evaluate.results import METRICS, RunEvaluation
 from difix3d.metrics import confidence_interval
-
-ORDER = ("3DGS", "3DGS + Difix", "Difix3D", "Difix3D+", "Difix3D+ (paper)")
-"""Rows of the paper's ablation; others follow as they come."""
 
 ALL = "all scenes"
 FEW = 3
@@ -128,7 +126,7 @@ def table(evaluations: Sequence[RunEvaluation]) -> Table:
         evaluations: of runs on the same or different scenes; those of one scene are of the same photos.
     """
     variants = {variant.name: None for evaluation in evaluations for variant in evaluation.variants}
-    ordered = [name for name in ORDER if name in variants] + [name for name in variants if name not in ORDER]
+    ordered = [name for name in TITLES if name in variants] + [name for name in variants if name not in TITLES]
     scenes = list(dict.fromkeys(evaluation.scene for evaluation in evaluations))
     rows: list[Row] = []
     for scene in scenes:

@@ -1,15 +1,13 @@
 """The report of a run, put together from its folder."""
 
 import math
-import os
 from collections.abc import Iterable
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from difix3d.errors import UserError
-from difix3d.evaluate import METRICS, Pictures, RunEvaluation, Table, measure, table
+from difix3d.devices import choose_device
+from difix3d.evaluate import METRICS, RunEvaluation, Table, table
 from difix3d.evaluate.tables import Cell, number
 from difix3d.files import or_nan, write_text
 from difix3d.images import read_image
@@ -20,6 +18,7 @@ from difix3d.report.markup import Safe, escape, grid, tag
 from difix3d.report.views import cards, main_variant
 from difix3d.scene import Views
 from difix3d.training.configfile import read_yaml
+from difix3d.training.evaluation import last_evaluation
 from difix3d.training.run import RunFolder
 
 SHEET = 1000
@@ -34,9 +33,15 @@ def write_report(run: RunFolder, plain: RunFolder | None = None, evaluation: Run
     Args:
         run: its ``metrics.json``, ``rounds.json`` and pictures are read.
         plain: the run of plain 3DGS beside it, if there is one.
-        evaluation: its variants; by default those that training evaluated at its end.
+        evaluation: its variants; by default those that training evaluated last.
+
+    Raises:
+        UserError: there is no evaluation, nor did training evaluate anything yet.
     """
-    evaluation = evaluation or from_training(run, plain)
+    if evaluation is None:
+        config = read_yaml(run.path / "config.yaml")
+        device = choose_device(config["device"]).type
+        evaluation = last_evaluation(run, plain, seed=config["seed"], device=device, fixer=config["fixer"])
     rounds = run.rows("rounds.json")
     parts = [*_head(evaluation), *_curves(run, plain, rounds, evaluation.step), *_harm(evaluation)]
     parts += [tag("h2", "Views"), cards(run.path, evaluation, Views(run.scene))]
@@ -53,69 +58,6 @@ def write_report(run: RunFolder, plain: RunFolder | None = None, evaluation: Run
     path = run.path / "report.html"
     write_text(path, page)
     return path
-
-
-def from_training(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
-    """What training evaluated last, as an evaluation: plain 3DGS, Difix3D, Difix3D+ as far as they are there.
-
-    All of them after the same number of steps: what trained longer is better for that alone.
-
-    Raises:
-        UserError: nothing was evaluated yet.
-    """
-    recorded = run.rows("metrics.json")
-    if not recorded:
-        raise UserError(
-            f"Nothing of {run.path} is evaluated yet",
-            "Training evaluates after --eval-steps and after the last step",
-            f"Go on with it: --resume --output-dir {run.path}; or measure it as it is: difix3d evaluate {run.path}",
-        )
-    last = recorded[-1]
-    variants: list[Pictures] = []
-    scores: list[list[dict[str, Any]]] = []
-    left_out = {}
-    if any(row["step"] < last["step"] for row in run.rows("rounds.json")):
-        sources = [(run, False, "Difix3D"), (run, True, "Difix3D+")]
-        if plain is not None:
-            sources.insert(0, (plain, False, "3DGS"))
-    else:
-        sources = [(run, False, "3DGS"), (run, True, "3DGS + Difix")]
-        if plain is not None:
-            left_out["Difix3D"] = f"at step {last['step']:,} no round was done yet: the run is plain 3DGS so far"
-    for source, plus, name in sources:
-        rows = [row for row in source.rows("metrics.json") if row["step"] == last["step"] and row["plus"] == plus]
-        if rows:
-            folder = Path(os.path.relpath(source.path, run.path)) / "eval" / f"step_{last['step']:06d}"
-            variants.append(
-                Pictures(
-                    name,
-                    run.path,
-                    f"{folder.as_posix()}{'_plus' if plus else ''}/renders",
-                    gaussians=rows[0]["gaussians"],
-                    against=variants[-1].name if variants else None,
-                )
-            )
-            scores.append([{key: or_nan(value) for key, value in image.items()} for image in rows[0]["images"]])
-        elif source is plain:
-            left_out[name] = f"it was not evaluated at step {last['step']:,}: there is nothing to compare with"
-    views, names = Views(run.scene), [photo.name for photo in run.scene.photos]
-    shown = views.stream([names.index(image["name"]) for image in last["images"]])
-    split, _ = measure((), variants, shown)  # what is right and wrong; the rest was measured while training
-    measured = tuple(
-        replace(variant, images=tuple(known | new for known, new in zip(images, variant.images, strict=True)))
-        for variant, images in zip(split, scores, strict=True)
-    )
-    config = read_yaml(run.path / "config.yaml")
-    facts = {key: config[key] for key in ("seed", "device", "fixer")}
-    return RunEvaluation(
-        scene=run.scene.name,
-        split=last["split"],
-        step=last["step"],
-        mask="photo",
-        variants=measured,
-        left_out=left_out,
-        **facts,
-    )
 
 
 def _head(evaluation: RunEvaluation) -> Iterable[Safe]:

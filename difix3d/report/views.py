@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from difix3d.evaluate import METRICS, RunEvaluation, Variant
+from difix3d.evaluate.ablation import TITLES
 from difix3d.evaluate.tables import number
 from difix3d.images import read_image, to_uint8
 from difix3d.report.images import ERROR_SCALE, data_uri, error_map, ramp_css
@@ -23,9 +24,6 @@ ENDS = 2
 """Worst and best views that come first."""
 
 PHOTO = "photo"
-MAIN = ("Difix3D+", "Difix3D", "Difix3D+ (paper)", "3DGS + Difix")
-"""The row that is compared with the first one: the first of these that is there."""
-
 NUMBERS = ("psnr", "ssim", "lpips_vgg")
 """Metrics below each error map."""
 
@@ -70,9 +68,9 @@ def cards(root: Path, evaluation: RunEvaluation, views: Views) -> Safe:
 
 
 def main_variant(evaluation: RunEvaluation) -> Variant:
-    """What the run is about: its best row by intention, not by result."""
-    by_name = {variant.name: variant for variant in evaluation.variants}
-    return next((by_name[name] for name in MAIN if name in by_name), evaluation.variants[0])
+    """What the run is about: the last row of the ablation that it has."""
+    rows = {variant.name: variant for variant in evaluation.variants}
+    return next((rows[title] for title in reversed(TITLES) if title in rows), evaluation.variants[0])
 
 
 def choose(count: int) -> list[int]:

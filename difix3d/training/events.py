@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from difix3d.distill import Verdict
-from difix3d.evaluate import Evaluation
+from difix3d.evaluate import Variant
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,12 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The test (or, without any, training) views were rendered (``plus``: and fixed) and compared."""
+    """The views of a split were rendered (``plus``: and fixed) and compared."""
 
     step: int
-    result: Evaluation
-    plus: bool = False
+    result: Variant
+    plus: bool
+    split: str
 
 
 @dataclass(frozen=True)

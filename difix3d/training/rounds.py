@@ -128,9 +128,9 @@ class Rounds:
             elif pseudo is not None:
                 trainer.step(self._draw(pseudo, number), number, densify=False)
         photos.close()
-        scores = trainer.evaluate(held_out, "held out").images
+        scores: list[float] = trainer.psnrs(held_out)
         trainer.load_state(before)
-        return [score.psnr for score in scores]
+        return scores
 
 
 def choose_targets(name: str, scene: Scene) -> Cameras | None:

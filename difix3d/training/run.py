@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from difix3d.errors import UserError
+from difix3d.evaluate import Name
 from difix3d.files import append_row, read_rows, write_json
 from difix3d.gaussians import load_checkpoint, newest_checkpoint, save_checkpoint
 from difix3d.training.config import TrainConfig
@@ -82,6 +83,10 @@ class RunFolder:
             return None
         cure = "Resume with the --scene, --split and --seed that the run began with (config.yaml)"
         return load_trained_on(self.scene, path, cure)
+
+    def model_at(self, step: int) -> Name:
+        """Row of the ablation that its model is after a step: plain 3DGS until novel views have been painted."""
+        return "difix3d" if any(row["step"] < step for row in self.rows("rounds.json")) else "3dgs"
 
     def record(self, name: str, row: dict[str, Any]) -> None:
         """Adds a row to a JSON list (``metrics.json``, ``rounds.json``); rows of later steps (before a resume) go."""

@@ -6,7 +6,6 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from itertools import chain, tee
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import Tensor
 from difix3d.devices import choose_device
 from difix3d.difix.load import load_fixer, resolve_fixer
 from difix3d.errors import UserError
-from difix3d.evaluate import Evaluation, evaluate
+from difix3d.evaluate import ABLATION, psnrs
 from difix3d.gaussians import initial_gaussians, write_ply
 from difix3d.gaussians.checkpoint import flatten, nested
 from difix3d.gaussians.transform import transform
@@ -30,13 +29,14 @@ from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control
 from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
+from difix3d.training.evaluation import evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
 from difix3d.training.guard import LossGuard, interruptible
 from difix3d.training.optim import SplatOptimizer
 from difix3d.training.refine import Corrections
 from difix3d.training.rounds import Rounds
 from difix3d.training.run import RunFolder
-from difix3d.types import Cameras, Fixer, Gaussians, Render, Scene, View
+from difix3d.types import Cameras, Fixer, Gaussians, Render, RenderFn, Scene, View
 
 
 class Trainer:
@@ -227,26 +227,21 @@ class Trainer:
         fill = torch.rand(3) if self.config.background == "random" else torch.ones(3)
         return fill.to(self.device)
 
-    def evaluate(
-        self, indices: Iterable[int], split: str, folder: Path | None = None, plus: bool = False
-    ) -> Evaluation:
-        """Renders photos' cameras (through the fixer as well, if ``plus``) and compares with the photos."""
-        render: Any = partial(self.render, self.gaussians, depth=plus)
-        if plus:
-            assert self.fixer is not None
-            render = PostRender(render, self.fixer, self.scene, self.views.__getitem__, device=self.device)
-        return evaluate(render, (self.views[int(index)] for index in indices), split=split, folder=folder)
+    def psnrs(self, indices: Iterable[int]) -> list[float]:
+        """Of the model as it is now, against photos."""
+        return psnrs(partial(self.render, self.gaussians), (self.views[index] for index in indices))
 
     def _evaluate(self, step: int, last: bool) -> None:
-        """Evaluates the test views, or the training views where none are held out, and writes pictures and metrics."""
-        split = "test" if len(self.scene.test) else "train"
-        indices = getattr(self.scene, split).tolist()
-        for plus in (False, True) if last and self.config.plus and self.fixer is not None else (False,):
-            folder = self.run.path / "eval" / (f"step_{step:06d}" + ("_plus" if plus else ""))
-            result = self.evaluate(indices, split, folder, plus)
-            facts = {"gaussians": len(self.gaussians), "plus": plus}
-            self.run.record("metrics.json", {"step": step, **facts, **result.to_dict()})
-            self.emit(Evaluated(step, result, plus))
+        """Evaluates the model and, after the last step, the model with the fixer behind it."""
+        model = self.run.model_at(step)
+        for row in (model, fixed(model)) if last and self.config.plus and self.fixer is not None else (model,):
+            trust = ABLATION[row].trust
+            render: RenderFn = partial(self.render, self.gaussians, depth=trust is not None)
+            if self.fixer is not None and trust is not None:
+                photo = self.views.__getitem__
+                render = PostRender(render, self.fixer, self.scene, photo, trust=trust, device=self.device)
+            result = evaluate(self.run, self.views, row, render, step, len(self.gaussians))
+            self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
 
     def state(self) -> dict[str, Tensor]:
         """All that training goes on from, by dotted names; the tensors themselves, not copies."""

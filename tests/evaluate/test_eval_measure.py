@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from difix3d.errors import UserError
-from difix3d.evaluate import Pictures, adopt, consistency, draw, evaluate, measure
+from difix3d.evaluate import Pictures, adopt, consistency, draw, measure, psnrs
 from difix3d.images import read_image, to_uint8, write_image
 from difix3d.metrics import error_split, fid, kid, psnr, ssim, tsed, warp_error
 from difix3d.scene import Views
@@ -175,7 +175,7 @@ def test_pictures_of_another_size(tmp_path, views):
     with pytest.raises(UserError, match=rf"theirs/{views[0].name} is 48 x 20 pixels, its photo 48 x 40"):
         adopt(tmp_path / "theirs", views, Pictures("theirs", tmp_path, "x"))
     with pytest.raises(UserError, match=r"the model made of 02\.png is 24 x 40 pixels, its photo 48 x 40"):
-        evaluate(lambda camera: Render(views[0].image[None, :, ::2], torch.ones(1, 40, 24, 1)), views, split="test")
+        psnrs(lambda camera: Render(views[0].image[None, :, ::2], torch.ones(1, 40, 24, 1)), views)
 
 
 def test_pixels_that_are_no_numbers(tmp_path, truth, views):
@@ -186,7 +186,7 @@ def test_pixels_that_are_no_numbers(tmp_path, truth, views):
 
     words = r"2 of 1,920 pixels that {} rendered of 02\.png are no numbers.*earlier checkpoint"
     with pytest.raises(UserError, match=words.format("the model")):
-        evaluate(broken, views, split="test", folder=tmp_path / "eval")
+        psnrs(broken, views)
     with pytest.raises(UserError, match=words.format("Difix3D")):
         draw(broken, views, Pictures("Difix3D", tmp_path, "eval"))
     assert not (tmp_path / "eval").exists()

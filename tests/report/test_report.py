@@ -161,6 +161,51 @@ def test_from_what_training_left(make):
     assert f"{evaluation.variants[0].mean('psnr'):.2f}" in text
 
 
+@pytest.fixture
+def trained(make):
+    """A run with rounds that training evaluated, and plain 3DGS beside it: the steps of each, in ``metrics.json``."""
+
+    def trained(steps, plain_steps):
+        run, evaluation = make()
+        plain = RunFolder(run.path / "plain", run.scene)
+        for folder, variant, at in (
+            (plain.path, evaluation.variants[0], plain_steps),
+            (run.path, evaluation.variants[1], steps),
+        ):
+            folder.mkdir(exist_ok=True)
+            means = {"psnr": variant.mean("psnr"), "ssim": variant.mean("ssim"), "split": "test", "gaussians": 300}
+            rows = [{"step": step, "plus": False, **means, "images": list(variant.images)} for step in at]
+            (folder / "metrics.json").write_text(json.dumps(rows))
+            for step in at:
+                shutil.copytree(run.path / variant.pictures, folder / f"eval/step_{step:06d}/renders")
+        return run, plain
+
+    return trained
+
+
+def test_only_equal_steps_are_compared(trained):
+    run, plain = trained([5, 10], [5])
+    text = write_report(run, plain).read_text(encoding="utf-8")
+    assert "Difix3D against 3DGS" not in text
+    assert "3DGS left out: it was not evaluated at step 10" in text
+
+
+def test_training_is_compared_with_plain_3dgs_of_the_same_step(trained):
+    run, plain = trained([10], [5, 10])
+    text = write_report(run, plain).read_text(encoding="utf-8")
+    assert "Difix3D against 3DGS: " in text
+    assert "Difix3D after 3DGS" in text
+
+
+def test_the_report_names_the_device_that_was_used(trained):
+    run, _ = trained([10], [])
+    config = (run.path / "config.yaml").read_text()
+    assert "device: auto" in config or "device: cpu" in config
+    (run.path / "config.yaml").write_text(config.replace("device: cpu", "device: auto"))
+    expected = "cuda" if torch.cuda.is_available() else "cpu"
+    assert f" · {expected} · " in write_report(run).read_text(encoding="utf-8")
+
+
 def test_names_are_text(make, toy_scene):
     run, evaluation = make(distilled=False)
     evil = replace(evaluation, scene="<script>alert(1)</script>", fixer='"><b>')

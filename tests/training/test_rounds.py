@@ -152,6 +152,18 @@ def test_an_empty_schedule_is_plain_training(toy_scene, config, oracle):
     assert not (config.output_dir / "rounds.json").exists()
 
 
+def test_without_rounds_the_fixed_row_is_3dgs_and_difix_on_every_pixel(toy_scene, config):
+    """As in ``difix3d evaluate``: nothing is kept of the render where photos agree with it."""
+    trainer = Trainer(with_distill(config, mode="off"), toy_scene, fixer=inverted)
+    trainer.train()
+    render, fixed = (
+        read_image(config.output_dir / "eval" / f"step_000030{kind}" / "renders" / "02.png").astype(int)
+        for kind in ("", "_plus")
+    )
+    assert np.abs(255 - render - fixed).max() <= 1
+    assert "3DGS + Difix against 3DGS" in write_report(trainer.run).read_text(encoding="utf-8")
+
+
 def test_a_round_before_every_step(toy_scene, config, oracle):
     config = with_distill(replace(config, max_steps=4), start=0, every=1)
     Trainer(config, toy_scene, fixer=oracle).train()

@@ -1,0 +1,100 @@
+"""What training evaluates on its way: the same pictures and metrics as ``difix3d evaluate``, of the model as it is."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from difix3d.errors import UserError
+from difix3d.evaluate import ABLATION, Name, Pictures, RunEvaluation, Variant, draw, measure
+from difix3d.scene import Views
+from difix3d.training.run import RunFolder
+from difix3d.types import RenderFn, Scene
+
+METRICS = ("psnr", "ssim")
+
+
+def shown(scene: Scene) -> str:
+    """The photos that are evaluated: the held-out ones, or the training photos where none are held out."""
+    return "test" if len(scene.test) else "train"
+
+
+def fixed(model: Name) -> Name:
+    """The row that a model becomes with a fixer behind it."""
+    return [name for name, method in ABLATION.items() if method.model == model][-1]
+
+
+def evaluate(run: RunFolder, views: Views, row: Name, render: RenderFn, step: int, gaussians: int) -> Variant:
+    """Draws the evaluated photos' cameras into ``eval/`` and measures the pictures into ``metrics.json``.
+
+    Args:
+        row: of the ablation, that ``render`` makes.
+        step, gaussians: of the model.
+    """
+    split = shown(run.scene)
+    indices = getattr(run.scene, split).tolist()
+    plus = ABLATION[row].trust is not None
+    folder = run.path / _place(step, plus)
+    pictures = Pictures(ABLATION[row].title, run.path, f"{_place(step, plus)}/renders", gaussians=gaussians)
+    draw(render, (views[index] for index in indices), pictures, folder / "compare")
+    (variant,), _ = measure(METRICS, [pictures], (views[index] for index in indices))
+    means = {metric: variant.mean(metric) for metric in variant.metrics}
+    facts = {"step": step, "gaussians": gaussians, "plus": plus, "split": split}
+    run.record("metrics.json", facts | means | {"images": list(variant.images)})
+    return variant
+
+
+def last_evaluation(run: RunFolder, plain: RunFolder | None, *, seed: int, device: str, fixer: str) -> RunEvaluation:
+    """What training evaluated last, as ``difix3d evaluate`` would have: its pictures, measured beside each other.
+
+    All of them after the same number of steps: what trained longer is better for that alone.
+
+    Args:
+        run: the folder.
+        plain: that of plain 3DGS beside it, if there is one.
+        seed, device, fixer: of the run.
+
+    Raises:
+        UserError: nothing was evaluated yet.
+    """
+    rows = run.rows("metrics.json")
+    if not rows:
+        raise UserError(
+            f"Nothing of {run.path} is evaluated yet",
+            "Training evaluates after --eval-steps and after the last step",
+            f"Go on with it: --resume --output-dir {run.path}; or measure it as it is: difix3d evaluate {run.path}",
+        )
+    step, split, images = (rows[-1][key] for key in ("step", "split", "images"))
+    model = run.model_at(step)
+    sources: dict[Name, tuple[RunFolder, bool]] = {} if plain is None else {"3dgs": (plain, False)}
+    sources |= {model: (run, False), fixed(model): (run, True)}
+    found = {name: _row(source, step, plus) for name, (source, plus) in sources.items()}
+    present = {name: row for name, row in found.items() if row is not None}
+    left_out = {}
+    if plain is not None and model == "3dgs":
+        why = f"at step {step:,} no round was done yet: the run is plain 3DGS so far"
+        left_out[ABLATION["difix3d"].title] = why
+    elif plain is not None and "3dgs" not in present:
+        left_out[ABLATION["3dgs"].title] = f"it was not evaluated at step {step:,}: there is nothing to compare with"
+    variants = [
+        Pictures(
+            ABLATION[name].title,
+            run.path,
+            Path(os.path.relpath(sources[name][0].path / _place(step, row["plus"]) / "renders", run.path)).as_posix(),
+            {image["name"]: image["seconds"] for image in row["images"] if "seconds" in image},
+            gaussians=row["gaussians"],
+            against=ABLATION[name].compared_with(present),
+        )
+        for name, row in present.items()
+    ]
+    index = {photo.name: i for i, photo in enumerate(run.scene.photos)}
+    measured, _ = measure(METRICS, variants, Views(run.scene).stream(index[image["name"]] for image in images))
+    return RunEvaluation(run.scene.name, split, step, seed, device, fixer, "photo", measured, left_out)
+
+
+def _row(run: RunFolder, step: int, plus: bool) -> dict[str, Any] | None:
+    rows = run.rows("metrics.json")
+    return next((row for row in rows if (row["step"], row["plus"]) == (step, plus)), None)
+
+
+def _place(step: int, plus: bool) -> str:
+    return f"eval/step_{step:06d}" + ("_plus" if plus else "")
