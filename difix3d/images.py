@@ -1,5 +1,6 @@
 """Images on disk: read, write, resize. 8 bits per channel, sRGB as stored, rows from the top, never rotated by EXIF."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from PIL import Image
 from difix3d.errors import UserError
 from difix3d.files import whole_file
 
+IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+"""Suffixes of the files that are taken for images, in lower case."""
+GAP = 4
+"""White pixels between the pictures of a strip."""
 BACKGROUND = 255
 """What transparent pixels become: white, as scenes made with Blender expect."""
 
@@ -102,6 +107,18 @@ def resize(image: UInt8[np.ndarray, "H W 3"], width: int, height: int) -> UInt8[
     if image.shape[:2] == (height, width):
         return image
     return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def strip(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], axis: int = 1) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Pictures beside (axis 1) or below each other (0) on white, with gaps between them."""
+    longest = max(picture.shape[1 - axis] for picture in pictures)
+    parts: list[np.ndarray] = []
+    for picture in pictures:
+        margins = [(0, 0), (0, 0), (0, 0)]
+        margins[axis] = (GAP if parts else 0, 0)
+        margins[1 - axis] = (0, longest - picture.shape[1 - axis])
+        parts.append(np.pad(picture, margins, constant_values=255))
+    return np.concatenate(parts, axis)
 
 
 def to_uint8(image: Float[torch.Tensor, "*shape"] | Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:

@@ -11,8 +11,10 @@ from jaxtyping import UInt8
 from difix3d.errors import UserError
 from difix3d.files import beside, cannot_write
 
-VIDEOS = {".mp4", ".mov", ".mkv", ".avi"}
-"""Suffixes of files that can be written."""
+VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"}
+"""Suffixes of the files that are taken for videos, in lower case."""
+WRITTEN = VIDEOS - {".webm", ".m4v"}
+"""Those that can hold what :func:`video_writer` writes."""
 
 OPTIONS = "-vf scale=out_color_matrix=bt709 -colorspace bt709 -preset veryfast"
 """ffmpeg's: the colour matrix is named in the file (else players guess it by the size of the picture), and the encoder

@@ -17,12 +17,10 @@ from rich.progress import track
 
 from difix3d.cli.arguments import from_command_line
 from difix3d.errors import UserError
-from difix3d.images import read_image, resize, to_uint8, write_image
+from difix3d.images import IMAGES, read_image, resize, strip, to_uint8, write_image
 from difix3d.limits import Limits
-from difix3d.video import VIDEOS, video_writer
+from difix3d.video import WRITTEN, video_writer
 
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-GAP = 8  # white pixels between the pictures of a comparison
 console = Console(stderr=True, highlight=False)
 Fixer = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
@@ -81,7 +79,7 @@ def fix(args: Sequence[str] | None = None) -> None:
         raise UserError(f"{config.input} does not exist", "", "Check the path of the input")
     start = time.perf_counter()
     output = config.output or config.input.with_name(f"{config.input.stem}_fixed{config.input.suffix}")
-    if config.input.suffix.lower() in VIDEOS:
+    if config.input.suffix.lower() in WRITTEN:
         count, skipped = fix_video(config, output)
     else:
         count, skipped = fix_images(config, output)
@@ -121,7 +119,7 @@ def plan(config: FixConfig, output: Path) -> tuple[list[Job], list[str]]:
     if not sources or sources[0].suffix.lower() not in IMAGES:
         raise UserError(
             f"There is no image in {config.input}",
-            f"Images end in {', '.join(sorted(IMAGES | VIDEOS))}",
+            f"Images end in {', '.join(sorted(IMAGES | WRITTEN))}",
             "Check the path",
         )
     if sources[0].resolve() == targets[0].resolve():
@@ -210,7 +208,7 @@ def fix_video(config: FixConfig, output: Path) -> tuple[int, list[str]]:
     """Returns how many frames were fixed, and nothing skipped. The files appear when they are complete."""
     import imageio.v2 as imageio
 
-    if output.suffix.lower() not in VIDEOS:
+    if output.suffix.lower() not in WRITTEN:
         output = output / config.input.name
     if output.resolve() == config.input.resolve():
         raise UserError(f"{output} is the input itself", "", "Choose another --output")
@@ -243,8 +241,7 @@ def side_by_side(image: np.ndarray, reference: np.ndarray | None, fixed: np.ndar
     pictures = [image, fixed]
     if reference is not None:
         pictures.insert(1, resize(reference, round(reference.shape[1] * height / reference.shape[0]), height))
-    gap = np.full((height, GAP, 3), 255, np.uint8)
-    return np.hstack([part for picture in pictures for part in (picture, gap)][:-1])
+    return strip(pictures)
 
 
 def beside(target: Path, output: Path) -> Path:

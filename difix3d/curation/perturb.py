@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from difix3d.gaussians.init import SH_C0
 from difix3d.geometry.poses import pose_distance
+from difix3d.geometry.sh import SH_C0
 from difix3d.render import rasterize
 from difix3d.types import Cameras, Gaussians
 

@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 
 from difix3d.curation.collect import Curated
 from difix3d.errors import UserError
-from difix3d.images import read_image, resize, write_image
+from difix3d.images import read_image, resize, strip, write_image
 
-ROWS, WIDTH, GAP, TITLE = 5, 200, 6, 32
+ROWS, WIDTH, TITLE = 5, 200, 32
 METRICS = {"psnr": "PSNR of the pair / dB", "lpips": "LPIPS (VGG) of the pair"}
 
 
@@ -23,9 +23,9 @@ def write_sheet(curated: Curated) -> Path:
         pairs = sorted((p for p in curated.card.values() if p["strategy"] == strategy), key=lambda pair: pair["psnr"])
         if pairs:
             chosen = np.unique(np.linspace(0, len(pairs) - 1, min(ROWS, len(pairs))).round().astype(int))
-            columns.append(_joined([_row(curated.folder, pairs[i]) for i in chosen], axis=0))
+            columns.append(strip([_row(curated.folder, pairs[i]) for i in chosen], axis=0))
     path = curated.folder / "sheet.png"
-    write_image(path, _joined(columns, axis=1))
+    write_image(path, strip(columns))
     return path
 
 
@@ -35,26 +35,14 @@ def _row(folder: Path, pair: dict[str, Any]) -> UInt8[np.ndarray, "_ _ 3"]:
     for path in (pair["image"], pair["target_image"], *pair["ref_image"]):
         image = read_image(folder / path)
         cells.append(resize(image, WIDTH, round(image.shape[0] * WIDTH / image.shape[1])))
-    row = _joined(cells, axis=1)
+    row = strip(cells)
     text = (
         f"{pair['strategy']} ({pair['detail']}), step {pair['step']}\n"
         f"render: {pair['psnr']:.1f} dB, {pair['distance']:.2f} off | {pair['scene']}/{pair['photo']} | reference"
     )
-    strip = Image.new("RGB", (row.shape[1], TITLE), "white")
-    ImageDraw.Draw(strip).text((2, 2), text, "black")
-    return np.concatenate([np.asarray(strip), row])
-
-
-def _joined(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], axis: int) -> UInt8[np.ndarray, "_ _ 3"]:
-    """Below (axis 0) or beside (1) each other on white, with gaps."""
-    other = 1 - axis
-    most = max(picture.shape[other] for picture in pictures)
-    padded = []
-    for picture in pictures:
-        margins = [(0, 0), (0, 0), (0, 0)]
-        margins[axis], margins[other] = (0, GAP), (0, most - picture.shape[other])
-        padded.append(np.pad(picture, margins, constant_values=255))
-    return np.concatenate(padded, axis=axis)
+    title = Image.new("RGB", (row.shape[1], TITLE), "white")
+    ImageDraw.Draw(title).text((2, 2), text, "black")
+    return np.concatenate([np.asarray(title), row])
 
 
 def write_report(curated: Curated) -> Path:

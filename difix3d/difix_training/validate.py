@@ -12,10 +12,8 @@ from torch import Tensor
 
 from difix3d.difix_training.batch import Batch
 from difix3d.difix_training.dataset import Pair, centre
-from difix3d.images import to_uint8, write_image
+from difix3d.images import strip, to_uint8, write_image
 from difix3d.metrics import LPIPS, psnr
-
-GAP = 4  # white pixels between pictures
 
 
 @dataclass(frozen=True)
@@ -63,9 +61,7 @@ def picture(batch: Batch, fixed: Float[Tensor, "1 3 H W"]) -> UInt8[np.ndarray, 
     """Render, fixed, photo, the layers of warped references and the references of one pair, side by side."""
     layers = batch.images[0, 4:].unflatten(0, (-1, 4))[:, :3]
     views = [batch.images[0, :3], fixed[0], batch.photos[0], *layers, *batch.references[0]]
-    rows = [to_uint8(view.permute(1, 2, 0)) for view in views]
-    gap = np.full((rows[0].shape[0], GAP, 3), 255, np.uint8)
-    return np.concatenate([part for row in rows for part in (row, gap)][:-1], 1)
+    return strip([to_uint8(view.permute(1, 2, 0)) for view in views])
 
 
 def means(scores: list[PairScore]) -> dict[str, float]:

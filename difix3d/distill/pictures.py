@@ -8,10 +8,10 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from difix3d.distill.distiller import Round
-from difix3d.images import resize, to_uint8, write_image
+from difix3d.images import GAP, resize, strip, to_uint8, write_image
 from difix3d.types import View
 
-ROWS, WIDTH, GAP, TITLE = 12, 320, 4, 16
+ROWS, WIDTH, TITLE = 12, 320, 16
 COLUMNS = ("render", "fixed", "reference photo", "believed (white)")
 
 
@@ -36,19 +36,17 @@ def write_round(painted: Round, folder: Path, photo: Callable[[int], View]) -> N
         panels.append(np.zeros_like(panels[0]) if reference < 0 else to_uint8(photo(reference).image))
         panels.append(np.repeat(pseudo.confidence[i].numpy()[..., None], 3, 2))
         rows.append(_row(panels))
-    write_image(folder / "sheet.png", np.concatenate([_titles(), *rows]))
+    write_image(folder / "sheet.png", strip([_titles(), *rows], axis=0))
 
 
 def _row(panels: list[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "_ _ 3"]:
     """The panels side by side, each as wide as a column and as high as the first."""
     height = round(panels[0].shape[0] * WIDTH / panels[0].shape[1])
-    gap = np.full((height, GAP, 3), 255, np.uint8)
-    cells = [cell for panel in panels for cell in (resize(panel, WIDTH, height), gap)]
-    return np.pad(np.concatenate(cells[:-1], axis=1), ((0, GAP), (0, 0), (0, 0)), constant_values=255)
+    return strip([resize(panel, WIDTH, height) for panel in panels])
 
 
 def _titles() -> UInt8[np.ndarray, "_ _ 3"]:
-    strip = Image.new("RGB", (len(COLUMNS) * (WIDTH + GAP) - GAP, TITLE), "white")
+    titles = Image.new("RGB", (len(COLUMNS) * (WIDTH + GAP) - GAP, TITLE), "white")
     for i, title in enumerate(COLUMNS):
-        ImageDraw.Draw(strip).text((i * (WIDTH + GAP) + 2, 2), title, "black")
-    return np.asarray(strip)
+        ImageDraw.Draw(titles).text((i * (WIDTH + GAP) + 2, 2), title, "black")
+    return np.asarray(titles)

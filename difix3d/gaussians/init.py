@@ -8,11 +8,9 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from scipy.spatial import KDTree
 
+from difix3d.geometry.sh import SH_C0
 from difix3d.limits import Limits
 from difix3d.types import Gaussians, Scene
-
-SH_C0 = 0.28209479177387814
-"""The constant spherical harmonic: rgb = 0.5 + SH_C0 * sh0."""
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+SH_C0 = 0.28209479177387814
+"""The constant harmonic: rgb = 0.5 + SH_C0 * sh0."""
+
 
 def sh_basis(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor, "*batch K"]:
     """Values of the (degree + 1)^2 harmonics of degrees 0..3 at unit directions."""
     x, y, z = directions.unbind(-1)
     xx, yy, zz = x * x, y * y, z * z
-    values = [torch.full_like(x, 0.28209479177387814)]
+    values = [torch.full_like(x, SH_C0)]
     if degree >= 1:
         values += [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
     if degree >= 2:

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from packaging.version import Version
 from torch import Tensor
 
-from difix3d.render.torch_twin import rotation_matrices
+from difix3d.geometry.poses import rotation_matrices
 
 
 def compute_relocation(

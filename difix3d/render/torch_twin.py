@@ -10,36 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.geometry.poses import rotation_matrices
+from difix3d.geometry.sh import sh_basis
 from difix3d.types import Cameras, Gaussians, Render
 
 DILATION = 0.3  # added to the projected covariance, in square pixels
 MIN_ALPHA, MAX_ALPHA, MIN_TRANSMITTANCE = 1 / 255, 0.999, 1e-4
 TILE = 16
-
-
-def spherical_harmonics(degree: int, n: Float[Tensor, "*B 3"]) -> Float[Tensor, "*B K"]:
-    """Real spherical harmonics of degrees 0..degree (at most 3) at unit directions, in the order and signs of 3DGS."""
-    x, y, z = n.unbind(-1)
-    basis = [torch.full_like(x, 0.28209479177387814)]
-    if degree >= 1:
-        basis += [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]
-    if degree >= 2:
-        a, b, c = 1.0925484305920792, 0.31539156525252005, 0.5462742152960396
-        basis += [a * x * y, -a * y * z, b * (3 * z * z - 1), -a * x * z, c * (x * x - y * y)]
-    if degree >= 3:
-        a, b, c, d = 0.5900435899266435, 2.890611442640554, 0.4570457994644658, 0.3731763325901154
-        basis += [-a * y * (3 * x * x - y * y), b * x * y * z, -c * y * (5 * z * z - 1), d * z * (5 * z * z - 3)]
-        basis += [-c * x * (5 * z * z - 1), b / 2 * z * (x * x - y * y), -a * x * (x * x - 3 * y * y)]
-    return torch.stack(basis, -1)
-
-
-def rotation_matrices(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
-    """Rotations of wxyz quaternions of any length."""
-    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
-    rows = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)]
-    rows += [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)]
-    rows += [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]
-    return torch.stack(rows, -1).reshape(-1, 3, 3)
 
 
 def project(
@@ -73,7 +50,7 @@ def project(
     opacities = g.opacities.sigmoid() * ((det_before / det).sqrt() if antialiased else torch.ones_like(det))
 
     directions = F.normalize(g.means - cameras.centers.to(g.means)[:, None], dim=-1)
-    colors = torch.einsum("bnk,nkc->bnc", spherical_harmonics(sh_degree, directions), coefficients)
+    colors = torch.einsum("bnk,nkc->bnc", sh_basis(directions, sh_degree), coefficients)
     with torch.no_grad():
         reach = (2 * (opacities / MIN_ALPHA).clamp(min=1).log()).sqrt().clamp(max=3.33)
         radii = (reach[..., None] * torch.stack([c00, c11], -1).sqrt()).ceil()

@@ -15,14 +15,13 @@ from jaxtyping import UInt8
 from rich.console import Console
 
 from difix3d.errors import UserError
-from difix3d.images import image_size, write_image
+from difix3d.images import IMAGES, image_size, write_image
 from difix3d.scene.capture import Capture
 from difix3d.scene.colmap import find_model, read_colmap
+from difix3d.video import VIDEOS
 
 log = logging.getLogger(__name__)
 
-PHOTOS = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
-VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"}
 
 FRAMES_PER_SECOND = 2.0
 MAX_FRAMES = 300
@@ -49,7 +48,7 @@ def reconstruct(path: Path, data_dir: Path, seed: int = 0) -> Capture:
     model = find_model(folder)
     if model is None:
         root = folder / "images" if (folder / "images").is_dir() else folder
-        names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in PHOTOS)
+        names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in IMAGES)
         if len(names) < 3:
             raise UserError(
                 f"{path} has no COLMAP model, no transforms.json and {len(names)} photos",

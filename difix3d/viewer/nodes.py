@@ -8,12 +8,11 @@ import torch
 import viser
 from jaxtyping import Float
 
-from difix3d.geometry.sh import sh_basis
+from difix3d.geometry.poses import rotation_matrices
+from difix3d.geometry.sh import SH_C0
 from difix3d.types import Cameras, Gaussians
 from difix3d.viewer.pose import wxyz_of
 
-C0 = float(sh_basis(torch.zeros(1, 3), 0)[0, 0])
-"""Constant basis function of the colours."""
 DISTANCE = 0.1
 """Of the grip from the camera, in scene units: before nearly everything."""
 
@@ -21,20 +20,11 @@ DISTANCE = 0.1
 @torch.no_grad()
 def splat_arrays(gaussians: Gaussians) -> dict[str, Float[np.ndarray, "N ..."]]:
     """Centers, covariances, colours (of degree 0: the browser's splats look the same from all sides) and opacities."""
-    w, x, y, z = torch.nn.functional.normalize(gaussians.quats, dim=1).unbind(1)
-    rotation = torch.stack(
-        [
-            1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-            2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-            2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-        ],
-        1,
-    ).reshape(-1, 3, 3)  # fmt: skip
-    axes = rotation * gaussians.scales.exp()[:, None, :]
+    axes = rotation_matrices(gaussians.quats) * gaussians.scales.exp()[:, None, :]
     arrays = {
         "centers": gaussians.means,
         "covariances": axes @ axes.mT,
-        "rgbs": (0.5 + C0 * gaussians.sh0[:, 0]).clamp(0, 1),
+        "rgbs": (0.5 + SH_C0 * gaussians.sh0[:, 0]).clamp(0, 1),
         "opacities": gaussians.opacities.sigmoid()[:, None],
     }
     return {name: value.cpu().numpy() for name, value in arrays.items()}

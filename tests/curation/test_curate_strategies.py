@@ -48,7 +48,7 @@ def test_what_is_seen_is_all_that_the_cameras_show(gaussians, toy_scene):
 def test_seen_equals_the_change_of_the_picture(gaussians, toy_scene):
     """The slow twin: by how much the picture changes with a Gaussian's colour."""
     from difix3d.curation.perturb import SEEN, seen
-    from difix3d.gaussians.init import SH_C0
+    from difix3d.geometry.sh import SH_C0
     from difix3d.render import rasterize
 
     camera = toy_scene.cameras[[5]]

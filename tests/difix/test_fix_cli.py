@@ -62,16 +62,16 @@ def test_folder_with_references_of_the_same_names(folders, tiny, capsys):
     result = read_image(folders / "out" / "sub" / "b.png")
     np.testing.assert_allclose(result.astype(int), expected, atol=1)  # a rounding may fall on either side
     compared = read_image(folders / "out_compare" / "sub" / "b.png")
-    assert compared.shape == (37, 3 * 50 + 2 * 8, 3)
+    assert compared.shape == (37, 3 * 50 + 2 * 4, 3)
     assert np.array_equal(compared[:, :50], image)
-    assert np.array_equal(compared[:, 58:108], ref)
-    assert np.array_equal(compared[:, 116:], result)
+    assert np.array_equal(compared[:, 54:104], ref)
+    assert np.array_equal(compared[:, 108:], result)
 
 
 def test_one_image_and_the_default_places(folders, model):
     run(folders / "in" / "a_001.png", "--compare")
     assert read_image(folders / "in" / "a_001_fixed.png").shape == (40, 48, 3)
-    assert read_image(folders / "in" / "a_001_fixed_compare.png").shape == (40, 2 * 48 + 8, 3)
+    assert read_image(folders / "in" / "a_001_fixed_compare.png").shape == (40, 2 * 48 + 4, 3)
     assert model[0][0] == "nvidia/difix"
     run(folders / "in" / "a_001.png", "--ref", folders / "ref" / "a_001.png", "--output", folders / "new" / "x.png")
     assert files(folders / "new") == ["x.png"]
@@ -155,7 +155,7 @@ def video(folders):
 
 def test_video(folders, video):
     run(video, "--ref", folders / "ref" / "a_001.png", "--compare")
-    for name, width in (("flight_fixed", 50), ("flight_fixed_compare", 50 + 48 * 37 // 40 + 50 + 2 * 8)):
+    for name, width in (("flight_fixed", 50), ("flight_fixed_compare", 50 + 48 * 37 // 40 + 50 + 2 * 4)):
         with imageio.get_reader(folders / f"{name}.mp4") as reader:
             assert reader.count_frames() == 3
             assert reader.get_meta_data()["fps"] == 10

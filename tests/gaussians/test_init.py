@@ -1,7 +1,8 @@
 import numpy as np
 import torch
 
-from difix3d.gaussians.init import SH_C0, from_points, random_points
+from difix3d.gaussians.init import from_points, random_points
+from difix3d.geometry.sh import SH_C0
 
 
 def test_size_is_the_rms_distance_to_three_neighbours():
