@@ -6,7 +6,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from difix3d.devices import choose_device
 from difix3d.evaluate import METRICS, RunEvaluation, Table, table
 from difix3d.evaluate.tables import Cell, number
 from difix3d.files import or_nan, write_text
@@ -17,7 +16,6 @@ from difix3d.report.images import data_uri
 from difix3d.report.markup import Safe, escape, grid, tag
 from difix3d.report.views import cards, main_variant
 from difix3d.scene import Views
-from difix3d.training.configfile import read_yaml
 from difix3d.training.evaluation import last_evaluation
 from difix3d.training.run import RunFolder
 
@@ -38,10 +36,7 @@ def write_report(run: RunFolder, plain: RunFolder | None = None, evaluation: Run
     Raises:
         UserError: there is no evaluation, nor did training evaluate anything yet.
     """
-    if evaluation is None:
-        config = read_yaml(run.path / "config.yaml")
-        device = choose_device(config["device"]).type
-        evaluation = last_evaluation(run, plain, seed=config["seed"], device=device, fixer=config["fixer"])
+    evaluation = evaluation or last_evaluation(run, plain)
     rounds = run.rows("rounds.json")
     parts = [*_head(evaluation), *_curves(run, plain, rounds, evaluation.step), *_harm(evaluation)]
     parts += [tag("h2", "Views"), cards(run.path, evaluation, Views(run.scene))]

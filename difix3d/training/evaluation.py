@@ -4,9 +4,11 @@ import os
 from pathlib import Path
 from typing import Any
 
+from difix3d.devices import choose_device
 from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION, Name, Pictures, RunEvaluation, Variant, draw, measure
 from difix3d.scene import Views
+from difix3d.training.configfile import read_yaml
 from difix3d.training.run import RunFolder
 from difix3d.types import RenderFn, Scene
 
@@ -43,7 +45,7 @@ def evaluate(run: RunFolder, views: Views, row: Name, render: RenderFn, step: in
     return variant
 
 
-def last_evaluation(run: RunFolder, plain: RunFolder | None, *, seed: int, device: str, fixer: str) -> RunEvaluation:
+def last_evaluation(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
     """What training evaluated last, as ``difix3d evaluate`` would have: its pictures, measured beside each other.
 
     All of them after the same number of steps: what trained longer is better for that alone.
@@ -51,7 +53,6 @@ def last_evaluation(run: RunFolder, plain: RunFolder | None, *, seed: int, devic
     Args:
         run: the folder.
         plain: that of plain 3DGS beside it, if there is one.
-        seed, device, fixer: of the run.
 
     Raises:
         UserError: nothing was evaluated yet.
@@ -88,6 +89,8 @@ def last_evaluation(run: RunFolder, plain: RunFolder | None, *, seed: int, devic
     ]
     index = {photo.name: i for i, photo in enumerate(run.scene.photos)}
     measured, _ = measure(METRICS, variants, Views(run.scene).stream(index[image["name"]] for image in images))
+    config = read_yaml(run.path / "config.yaml")
+    seed, device, fixer = config["seed"], choose_device(config["device"]).type, config["fixer"]
     return RunEvaluation(run.scene.name, split, step, seed, device, fixer, "photo", measured, left_out)
 
 
