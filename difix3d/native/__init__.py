@@ -15,28 +15,25 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from difix3d import files
 from difix3d.errors import UserError
 
-BASE_FLAGS = ("-O3", "-ffast-math", "-fPIC", "-std=c++17", "-w")
-# Tried in this order: Apple's clang has no OpenMP, some compilers do not know the machine.
-EXTRA_FLAGS = (("-march=native", "-fopenmp"), ("-march=native",), ("-fopenmp",), ())
+BASE_FLAGS = ("-O3", "-ffast-math", "-fPIC", "-std=c++17", "-pthread", "-w")
+# Tried in this order: some compilers do not know the machine, or the pragmas of OpenMP (of which only `simd` is used).
+EXTRA_FLAGS = (("-march=native", "-fopenmp-simd"), ("-march=native",), ("-fopenmp-simd",), ())
 
 _log = logging.getLogger(__name__)
 _COUNTS = {"difix3d_project": ctypes.c_int64, "difix3d_tile_lists": ctypes.c_int64}
 
 
 @functools.lru_cache
-def load(name: str = "splat") -> ctypes.CDLL | None:
-    """The compiled library of one source file, or ``None`` (after one warning) where it cannot be compiled.
-
-    Args:
-        name: ``splat`` (the rasteriser, SSIM) or ``ray`` (synthetic scenes).
+def load() -> ctypes.CDLL | None:
+    """The library of all C++ files in this folder, or ``None`` (after one warning) where it cannot be compiled.
 
     Raises:
         UserError: if other users could have written to the cache folder.
@@ -47,11 +44,11 @@ def load(name: str = "splat") -> ctypes.CDLL | None:
         _fall_back(f"no C++ compiler found. {cure}, or name yours in CXX")
         return None
     try:
-        library = ctypes.CDLL(str(build(compiler, cache_folder(), name)))
+        library = ctypes.CDLL(str(build(compiler, cache_folder())))
     except (subprocess.SubprocessError, OSError) as error:
-        _fall_back(f"{compiler} could not compile or load {name}.cpp: {_last_words(error)}")
+        _fall_back(f"{compiler} could not compile or load the C++ files: {_last_words(error)}")
         return None
-    for function, kind in _COUNTS.items() if name == "splat" else ():
+    for function, kind in _COUNTS.items():
         getattr(library, function).restype = kind
     return library
 
@@ -96,33 +93,32 @@ def cache_folder() -> Path:
     return folder
 
 
-def build(compiler: str, folder: Path, name: str = "splat") -> Path:
-    """Compiles a source file into ``folder`` unless that was done for this source, compiler, machine and torch.
+def build(compiler: str, folder: Path) -> Path:
+    """Compiles the library into ``folder`` unless that was done for these sources, compiler and machine.
 
     Several processes may do this at once: each compiles under a name of its own and moves the finished file into place.
     """
-    source, openmp = Path(__file__).with_name(f"{name}.cpp"), _torch_openmp()
-    identity = [
-        source.read_text(),
-        _output(compiler, "--version"),
-        _cpu(),
-        str(openmp),
-        repr((BASE_FLAGS, EXTRA_FLAGS)),
-    ]
-    target = folder / f"{name}-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:24]}.so"
+    sources = sorted(Path(__file__).parent.glob("*.cpp"))
+    texts = [file.read_text() for file in (*sources, *Path(__file__).parent.glob("*.h"))]
+    identity = [*texts, _output(compiler, "--version"), _cpu(), repr((BASE_FLAGS, EXTRA_FLAGS))]
+    target = folder / f"native-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:24]}.so"
     if target.exists():
         return target
-    _log.info("compiling %s, once for this machine", source.name)
+    _log.info("compiling %s, once for this machine", ", ".join(source.name for source in sources))
     error: subprocess.CalledProcessError | None = None
     for extra in EXTRA_FLAGS:
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
-            built, product = Path(temporary, "part.o"), Path(temporary, "whole.so")
-            # Linked without -ffast-math: with it, loading the library would flush the whole process' denormals to zero.
-            # Linked to torch's own OpenMP: two runtimes in a process would fight over the cores.
-            runtime = [str(openmp or "-fopenmp")] if "-fopenmp" in extra else []
+            objects = [Path(temporary, f"{source.stem}.o") for source in sources]
+            product = Path(temporary, "whole.so")
+
+            def compiled(source: Path, made: Path, flags: tuple[str, ...] = extra) -> str:
+                return _output(compiler, *BASE_FLAGS, *flags, "-c", str(source), "-o", str(made))
+
             try:
-                _output(compiler, *BASE_FLAGS, *extra, "-c", str(source), "-o", str(built))
-                _output(compiler, "-shared", str(built), *runtime, "-o", str(product))
+                with ThreadPoolExecutor() as pool:
+                    list(pool.map(compiled, sources, objects))
+                # linked without -ffast-math: with it, loading would flush the whole process' denormals to zero
+                _output(compiler, "-shared", "-pthread", *map(str, objects), "-o", str(product))
             except subprocess.CalledProcessError as failure:
                 error = error or failure
                 continue
@@ -134,14 +130,6 @@ def build(compiler: str, folder: Path, name: str = "splat") -> Path:
 
 def _output(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
-
-
-def _torch_openmp() -> Path | None:
-    """The OpenMP library that came with torch, which is loaded already."""
-    root = Path(torch.__file__).parent
-    return next(
-        (file for place in (root / "lib", root.parent / "torch.libs") for file in place.glob("libgomp*.so*")), None
-    )
 
 
 def _cpu() -> str:

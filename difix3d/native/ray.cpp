@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "threads.h"
+
 namespace {
 
 constexpr float FAR = 1e30f, NEAR = 1e-4f, TINY = 1e-20f;
@@ -158,6 +160,14 @@ inline void add_reflection(const Scene& scene, const Textures& textures, const H
     for (int k = 0; k < 3; ++k) color[k] += (f0[k] + (1 - f0[k]) * g2 * g2 * grazing) * mirrored[k];
 }
 
+// Calls f(ray) for all rays, some hundred on a thread at once.
+template <class F> void each_ray(int64_t rays, int64_t threads, F f) {
+    constexpr int64_t BATCH = 256;
+    parallel_for((rays + BATCH - 1) / BATCH, threads, [&](int64_t batch) {
+        for (int64_t r = batch * BATCH; r < std::min(rays, (batch + 1) * BATCH); ++r) f(r);
+    });
+}
+
 }  // namespace
 
 // Rays o + t d: o [rays,3] or, with shared_origin, [1,3]; d [rays,3].
@@ -168,11 +178,10 @@ extern "C" void ray_trace(const float* o, const float* d, int64_t rays, int64_t 
                           const int64_t* parts, int64_t n_parts, const float* data, float any, int64_t threads, float* t,
                           int64_t* surface, float* u, float* v) {
     const Scene scene{spheres, parts, n_parts, data};
-#pragma omp parallel for schedule(dynamic, 256) num_threads(threads)
-    for (int64_t r = 0; r < rays; ++r) {
+    each_ray(rays, threads, [&](int64_t r) {
         const Hit hit = trace(scene, shared_origin ? o : o + 3 * r, d + 3 * r, any);
         t[r] = hit.t, surface[r] = hit.surface, u[r] = hit.u, v[r] = hit.v;
-    }
+    });
 }
 
 // The light that comes back along each ray, and where it comes from.
@@ -181,12 +190,11 @@ extern "C" void ray_cast(const float* o, const float* d, int64_t rays, int64_t s
                          const float* reflect, int64_t threads, float* color, float* t) {
     const Scene scene{spheres, parts, n_parts, data};
     const Textures textures{radiance, layout, reflect};
-#pragma omp parallel for schedule(dynamic, 256) num_threads(threads)
-    for (int64_t r = 0; r < rays; ++r) {
+    each_ray(rays, threads, [&](int64_t r) {
         const float *from = shared_origin ? o : o + 3 * r, *to = d + 3 * r;
         const Hit hit = trace(scene, from, to, 0);
         look_up(textures, hit, color + 3 * r);
         add_reflection(scene, textures, hit, from, to, color + 3 * r);
         t[r] = hit.t;
-    }
+    });
 }

@@ -10,16 +10,13 @@
 //   * -ffast-math assumes that there is no NaN, so that non-finite values are recognised by their bits.
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
 
-#ifdef _OPENMP
-#include <omp.h>
-#else
-static int omp_get_thread_num() { return 0; }
-#endif
+#include "threads.h"
 
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
@@ -47,6 +44,8 @@ typedef float VU __attribute__((vector_size(64), may_alias, aligned(4)));  // at
 // A packed Gaussian. The last five fields describe the ellipse where alpha >= 1/255: its half width, and for a column x
 // (from the centre) the rows slope * x +- half_height * sqrt(1 - (x / half_width)^2); top_x is the column of its highest row.
 enum Field { X, Y, CONIC_A, CONIC_B, CONIC_C, OPACITY, RED, GREEN, BLUE, DEPTH, LOG2_OPACITY, SLOPE, HALF_HEIGHT, INV_HALF_WIDTH, TOP_X };
+
+constexpr int64_t SMALLEST_RUN = 1024;  // Gaussians whose tile lists are worth a helper
 
 struct Box { int16_t x0, x1, y0, y1; };  // tiles, end excluded
 
@@ -108,7 +107,19 @@ INLINE V exp2_negative(V x) {
     return (V)((I)p + (whole << 23));
 }
 
+constexpr int CHUNK = 16;            // blocks that a thread takes at once, and whose pose gradients are summed together
+constexpr int BATCH = TILE * CHUNK;  // Gaussians that a thread takes at once
+
 int blocks(int64_t n) { return int((n + TILE - 1) / TILE); }
+int chunks_of(int64_t n) { return (blocks(n) + CHUNK - 1) / CHUNK; }
+
+// Calls f(chunk, block) for all blocks of n Gaussians.
+template <class F> void each_block(int64_t n, int threads, F f) {
+    parallel_for(chunks_of(n), threads, [&](int64_t chunk) {
+        int last = std::min(int(chunk + 1) * CHUNK, blocks(n));
+        for (int block = int(chunk) * CHUNK; block < last; block++) f(int(chunk), block);
+    });
+}
 
 // ---------------------------------------------------------------------------------------------- projection
 
@@ -314,9 +325,9 @@ INLINE void tiles(V center, V extent, int size, I& first, I& end) {
 int64_t project_forward(const Model& m, const Camera* cams, int n_cams, int width, int height, bool antialiased, float near, float far,
                         int threads, float* means2d, float* splats, int32_t* radii, Box* boxes) {
     const int K = m.bases();
-    int64_t bound = 0;
-#pragma omp parallel for schedule(static) num_threads(threads) reduction(+ : bound)
-    for (int block = 0; block < blocks(m.n); block++) {
+    std::atomic<int64_t> total{0};
+    each_block(m.n, threads, [&](int, int block) {
+        int64_t bound = 0;
         int64_t first = int64_t(block) * TILE;
         int count = int(std::min<int64_t>(TILE, m.n - first));
         Block g;
@@ -367,8 +378,9 @@ int64_t project_forward(const Model& m, const Camera* cams, int n_cams, int widt
                 bound += int64_t(boxes[at].x1 - boxes[at].x0) * (boxes[at].y1 - boxes[at].y0);
             }
         }
-    }
-    return bound;
+        total += bound;
+    });
+    return total;
 }
 
 struct ModelGradient {
@@ -376,16 +388,13 @@ struct ModelGradient {
 };
 
 constexpr int POSE = 15;  // gradient of a camera: 3 x 4 of the world-to-camera matrix, 3 of the centre
-constexpr int CHUNK = 16;  // blocks whose pose gradients are summed together, whatever the number of threads
 
 void project_backward(const Model& m, const Camera* cams, int n_cams, bool antialiased, int threads, const float* splats,
                       const int32_t* radii, const float* v_means2d, const float* v_splats, const ModelGradient& out, float* v_pose) {
     const int K = m.bases();
-    int chunks = (blocks(m.n) + CHUNK - 1) / CHUNK;
+    int chunks = chunks_of(m.n);
     std::vector<double> partial(size_t(chunks) * n_cams * POSE, 0.0);
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int chunk = 0; chunk < chunks; chunk++)
-    for (int block = chunk * CHUNK; block < std::min((chunk + 1) * CHUNK, blocks(m.n)); block++) {
+    each_block(m.n, threads, [&](int chunk, int block) {
         int64_t first = int64_t(block) * TILE;
         int count = int(std::min<int64_t>(TILE, m.n - first));
         Block g;
@@ -492,7 +501,7 @@ void project_backward(const Model& m, const Camera* cams, int n_cams, bool antia
         store_rows(out.sh0 + 3 * first, 3, count, v_coefficients[0]);
         store_rows(out.shN + 3 * first * m.rest, 3 * m.rest, count, v_coefficients[1]);
         store(out.opacities + first, 1, count, v_opacity);
-    }
+    });
     if (v_pose)
         for (int i = 0; i < n_cams * POSE; i++) {
             double total = 0;
@@ -535,20 +544,24 @@ template <class F> INLINE void each_tile(const Box& box, const float* s, int til
     }
 }
 
-// Stable sort of the visible Gaussians of one camera by depth; returns their number.
-int sort_by_depth(const Box* boxes, const float* splats, int n, uint32_t* order) {
+// Stable sort of the visible Gaussians of one camera by depth, to order[0..]; returns their number. The others go before
+// hidden, which is moved. All are counted from base.
+int sort_by_depth(const Box* boxes, const float* splats, int n, uint32_t base, uint32_t* order, uint32_t*& hidden) {
     constexpr int BITS = 11, SIZE = 1 << BITS;
     std::vector<uint32_t> keys, other_keys, other;
     keys.reserve(n);
     std::vector<uint32_t> histogram(3 * SIZE, 0);
     int count = 0;
     for (int i = 0; i < n; i++) {
-        if (boxes[i].x1 <= boxes[i].x0 || boxes[i].y1 <= boxes[i].y0) continue;
+        if (boxes[i].x1 <= boxes[i].x0 || boxes[i].y1 <= boxes[i].y0) {
+            *--hidden = base + i;
+            continue;
+        }
         uint32_t key;
         std::memcpy(&key, splats + int64_t(FIELDS) * i + DEPTH, 4);  // a positive float's bits sort as the float does
         for (int pass = 0; pass < 3; pass++) histogram[pass * SIZE + ((key >> (BITS * pass)) & (SIZE - 1))]++;
         keys.push_back(key);
-        order[count++] = i;
+        order[count++] = base + i;
     }
     other_keys.resize(count), other.resize(count);
     uint32_t *k = keys.data(), *o = order, *k2 = other_keys.data(), *o2 = other.data();
@@ -766,6 +779,9 @@ void tile_backward(const Image& im, const Tile& t, const float* splats, const in
 INLINE void gather(const float* s, const V* slots, int count, float* v_mean, float* v_abs, float* v) {
     V total = {};
     for (int i = 0; i < count; i++) total += slots[i];
+    *(V*)v = V{}, v_mean[0] = v_mean[1] = 0;
+    if (v_abs) v_abs[0] = v_abs[1] = 0;
+    if (count == 0) return;  // an invisible one, say, whose fields are all zero
     auto at = [&](int field) { return total[lane_of(field)]; };
     float a = s[CONIC_A], b = s[CONIC_B], c = s[CONIC_C];
     v_mean[0] = a * at(HX) + b * at(HY), v_mean[1] = b * at(HX) + c * at(HY);
@@ -866,11 +882,10 @@ void ssim_backward_band(const float* a, const float* b, int n, int height, int f
 // Calls band(offset of the image, first row, last row) for all bands of rows of all images.
 template <class F> void each_band(int images, int n, int height, int threads, F band) {
     int bands = (height + BAND - 1) / BAND;
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int i = 0; i < images * bands; i++) {
-        int first = i % bands * BAND;
-        band(int64_t(i / bands) * n * height, first, std::min(first + BAND, height));
-    }
+    parallel_for(images * bands, threads, [&](int64_t i) {
+        int first = int(i % bands) * BAND;
+        band(i / bands * n * height, first, std::min(first + BAND, height));
+    });
 }
 
 }  // namespace
@@ -899,31 +914,29 @@ void difix3d_project_backward(const float* means, const float* quats, const floa
     project_backward(m, cams.data(), n_cams, antialiased, threads, splats, radii, v_means2d, v_splats, out, v_pose);
 }
 
-// Lists the Gaussians of each tile, front to back. order [B*n]: visible Gaussians by depth; starts [B*n+1]: first slot of each;
+// Lists the Gaussians of each tile, front to back. order [B*n]: visible Gaussians by depth, then the others; starts [B*n+1]: first slot of each;
 // offsets [B*tiles+1]: first entry of each tile's list; ids, slots: the lists. Returns the number of visible Gaussians.
 int64_t difix3d_tile_lists(const float* splats, const int16_t* boxes_, int64_t n_cams, int64_t n, int64_t width, int64_t height, int64_t threads,
                            int32_t* order, int32_t* starts, int32_t* offsets, int32_t* ids, int32_t* slots) {
     const Box* boxes = (const Box*)boxes_;
     Image im{int(width), int(height)};
     int64_t visible = 0;
+    uint32_t* hidden = (uint32_t*)order + n_cams * n;
     for (int64_t b = 0; b < n_cams; b++) {
-        int found = sort_by_depth(boxes + b * n, splats + FIELDS * b * n, int(n), (uint32_t*)order + visible);
-        for (int i = 0; i < found; i++) order[visible + i] += int32_t(b * n);
-        visible += found;
+        visible += sort_by_depth(boxes + b * n, splats + FIELDS * b * n, int(n), uint32_t(b * n), (uint32_t*)order + visible, hidden);
     }
-    // Each thread takes a run of the sorted Gaussians and notes their tiles. Its first place in each tile's list follows from
-    // what all have noted.
-    int64_t all_tiles = n_cams * im.tiles();
-    std::vector<int32_t> table(threads * all_tiles, 0);
-    std::vector<std::vector<int32_t>> noted(threads);
-    auto first_of = [&](int64_t thread) { return visible * thread / threads; };
-#pragma omp parallel for schedule(static, 1) num_threads(threads)
-    for (int64_t thread = 0; thread < threads; thread++) {
-        int32_t* counts = table.data() + thread * all_tiles;
-        auto& tiles = noted[thread];
-        tiles.reserve(8 * (first_of(thread + 1) - first_of(thread)));
+    // For each of several runs of the sorted Gaussians, their tiles are noted. The first place of a run in each tile's list
+    // follows from what all have noted.
+    int64_t all_tiles = n_cams * im.tiles(), runs = std::min(std::max<int64_t>(visible / SMALLEST_RUN, 1), 4 * threads);
+    std::vector<int32_t> table(runs * all_tiles, 0);
+    std::vector<std::vector<int32_t>> noted(runs);
+    auto first_of = [&](int64_t run) { return visible * run / runs; };
+    parallel_for(runs, threads, [&](int64_t run) {
+        int32_t* counts = table.data() + run * all_tiles;
+        auto& tiles = noted[run];
+        tiles.reserve(8 * (first_of(run + 1) - first_of(run)));
         int64_t camera = 0;
-        for (int64_t p = first_of(thread); p < first_of(thread + 1); p++) {
+        for (int64_t p = first_of(run); p < first_of(run + 1); p++) {
             int64_t id = order[p], ahead = order[std::min(p + 12, visible - 1)];
             __builtin_prefetch(splats + FIELDS * ahead), __builtin_prefetch(boxes + ahead);
             while (id >= (camera + 1) * n) camera++;
@@ -933,59 +946,61 @@ int64_t difix3d_tile_lists(const float* splats, const int16_t* boxes_, int64_t n
                 counts[tile]++, tiles.push_back(tile);
             });
         }
-    }
+    });
     int32_t total = 0;
     for (int64_t tile = 0; tile < all_tiles; tile++) {
         offsets[tile] = total;
-        for (int64_t thread = 0; thread < threads; thread++) {
-            int32_t& count = table[thread * all_tiles + tile];
+        for (int64_t run = 0; run < runs; run++) {
+            int32_t& count = table[run * all_tiles + tile];
             int32_t size = count;
             count = total, total += size;
         }
     }
     offsets[all_tiles] = starts[visible] = total;
-#pragma omp parallel for schedule(static, 1) num_threads(threads)
-    for (int64_t thread = 0; thread < threads; thread++) {
-        int32_t *places = table.data() + thread * all_tiles, run = 0;
-        for (int64_t before = 0; before < thread; before++) run += int32_t(noted[before].size());
-        int64_t end = first_of(thread + 1);
-        for (int64_t p = first_of(thread); p < end; p++) {
-            int32_t last = p + 1 < end ? starts[p + 1] : int32_t(noted[thread].size());
+    parallel_for(runs, threads, [&](int64_t run) {
+        int32_t *places = table.data() + run * all_tiles, first_slot = 0;
+        for (int64_t before = 0; before < run; before++) first_slot += int32_t(noted[before].size());
+        int64_t end = first_of(run + 1);
+        for (int64_t p = first_of(run); p < end; p++) {
+            int32_t last = p + 1 < end ? starts[p + 1] : int32_t(noted[run].size());
             for (int32_t i = starts[p]; i < last; i++) {
-                int32_t place = places[noted[thread][i]]++;
-                ids[place] = order[p], slots[place] = run + i;
+                int32_t place = places[noted[run][i]]++;
+                ids[place] = order[p], slots[place] = first_slot + i;
             }
-            starts[p] += run;
+            starts[p] += first_slot;
         }
-    }
+    });
     return visible;
 }
 
 void difix3d_rasterize(const float* splats, int64_t n_cams, int64_t width, int64_t height, const float* background, const int32_t* offsets,
                        const int32_t* ids, int64_t threads, float* rgb, float* alpha, float* depth) {
     Image im{int(width), int(height)};
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int64_t i = 0; i < n_cams * im.tiles(); i++)
+    parallel_for(n_cams * im.tiles(), threads, [&](int64_t i) {
         tile_forward(im, Tile(im, int(i)), splats, ids + offsets[i], offsets[i + 1] - offsets[i], background, rgb, alpha, depth);
+    });
 }
 
-// v_means2d, v_abs (may be null) [B*n,2] and v_splats [B*n,16] must be zero on entry.
-void difix3d_rasterize_backward(const float* splats, int64_t n_cams, int64_t width, int64_t height, const int32_t* offsets, const int32_t* ids,
+// v_abs may be null.
+void difix3d_rasterize_backward(const float* splats, int64_t n_cams, int64_t n, int64_t width, int64_t height, const int32_t* offsets, const int32_t* ids,
                                 const int32_t* slots, const int32_t* order, const int32_t* starts, int64_t visible, int64_t threads,
                                 const float* rgb, const float* alpha, const float* depth, const float* v_rgb, const float* v_alpha,
                                 const float* v_depth, float* slot_values, float* v_means2d, float* v_abs, float* v_splats) {
     Image im{int(width), int(height)};
     PixelGradient px{rgb, alpha, depth, v_rgb, v_alpha, v_depth};
     auto run = v_depth || v_abs ? tile_backward<true> : tile_backward<false>;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int64_t i = 0; i < n_cams * im.tiles(); i++)
+    parallel_for(n_cams * im.tiles(), threads, [&](int64_t i) {
         run(im, Tile(im, int(i)), splats, ids + offsets[i], slots + offsets[i], offsets[i + 1] - offsets[i], px, slot_values);
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int64_t p = 0; p < visible; p++) {
-        int64_t id = order[p];
-        gather(splats + FIELDS * id, (const V*)(slot_values + int64_t(TILE) * starts[p]), starts[p + 1] - starts[p], v_means2d + 2 * id,
-               v_abs ? v_abs + 2 * id : nullptr, v_splats + FIELDS * id);
-    }
+    });
+    int64_t all = n_cams * n;
+    parallel_for((all + BATCH - 1) / BATCH, threads, [&](int64_t batch) {
+        for (int64_t p = batch * BATCH; p < std::min(all, (batch + 1) * BATCH); p++) {
+            int64_t id = order[p];
+            const V* own = (const V*)slot_values + (p < visible ? starts[p] : 0);
+            gather(splats + FIELDS * id, own, p < visible ? starts[p + 1] - starts[p] : 0, v_means2d + 2 * id,
+                   v_abs ? v_abs + 2 * id : nullptr, v_splats + FIELDS * id);
+        }
+    });
 }
 
 // a, b [images, height, width, 3] -> map; and, unless null, three partial derivatives of the same shape for the way back.

@@ -93,22 +93,23 @@ class Rasterize(torch.autograd.Function):
             library.difix3d_rasterize, splats, b, width, height, background, offsets, ids, threads, rgb, alpha, depth  # type: ignore[union-attr]
         )  # fmt: skip
         ctx.save_for_backward(means2d, splats, rgb, alpha, depth, *lists)
-        ctx.settings = (b, width, height, visible, absgrad)
+        ctx.settings = (width, height, visible, absgrad)
         ctx.set_materialize_grads(False)
         return rgb, alpha, depth
 
     @staticmethod
     def backward(ctx: Any, v_rgb: Tensor | None, v_alpha: Tensor | None, v_depth: Tensor | None) -> tuple[Any, ...]:
         means2d, splats, rgb, alpha, depth, order, starts, offsets, ids, slots = ctx.saved_tensors
-        b, width, height, visible, absgrad = ctx.settings
+        width, height, visible, absgrad = ctx.settings
         v_rgb = torch.zeros_like(rgb) if v_rgb is None else v_rgb.contiguous()
         v_alpha, v_depth = (v if v is None else v.contiguous() for v in (v_alpha, v_depth))
-        v_means2d, v_splats = torch.zeros_like(means2d), torch.zeros_like(splats)
-        v_abs = torch.zeros_like(means2d) if absgrad else None
+        v_means2d, v_splats = torch.empty_like(means2d), torch.empty_like(splats)
+        v_abs = torch.empty_like(means2d) if absgrad else None
         native.call(
             native.load().difix3d_rasterize_backward,  # type: ignore[union-attr]
-            splats, b, width, height, offsets, ids, slots, order, starts, visible, torch.get_num_threads(),
-            rgb, alpha, depth, v_rgb, v_alpha, v_depth, _scratch(int(offsets[-1])), v_means2d, v_abs, v_splats,
+            splats, *means2d.shape[:2], width, height, offsets, ids, slots, order, starts, visible,
+            torch.get_num_threads(), rgb, alpha, depth, v_rgb, v_alpha, v_depth, _scratch(int(offsets[-1])),
+            v_means2d, v_abs, v_splats,
         )  # fmt: skip
         if absgrad:
             means2d.absgrad = v_abs

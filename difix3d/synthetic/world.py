@@ -72,18 +72,18 @@ class World:
 
     def trace(self, o: Origins, d: Vectors) -> Hits:
         """The nearest surface along each ray ``o + t d``; ``o`` may be one common point [1, 3]."""
-        library = native.load("ray")
+        library = native.load()
         return self._trace(o, d) if library is None else self._trace_natively(library, o, d)
 
     def occluded(self, o: Origins, d: Vectors) -> Bool[Tensor, "M"]:
         """Whether something lies on the way from ``o`` to ``o + d``."""
-        library = native.load("ray")
+        library = native.load()
         hits = self._trace(o, d) if library is None else self._trace_natively(library, o, d, any_before=0.999)
         return hits.t < 0.999
 
     def cast(self, o: Origins, d: Vectors) -> tuple[Vectors, Numbers]:
         """Linear radiance that comes back along each ray, and the ray parameter of where it comes from."""
-        library = native.load("ray")
+        library = native.load()
         if library is None:
             hits = [(rays, self._trace(o, rays)) for rays in d.split(CHUNK)]
             return torch.cat([self.shade(o, *pair) for pair in hits]), torch.cat([hit.t for _, hit in hits])
