@@ -17,6 +17,9 @@ from difix3d.errors import UserError
 LONGEST = 100
 """Characters of a part of a path that :func:`safe_names` makes; file systems take 255 bytes."""
 
+OWN = ".difix3d"
+"""File that marks folders which :func:`claim` made."""
+
 _numbers = count()
 
 
@@ -49,6 +52,23 @@ def whole_file(path: Path, *, sync: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def claim(folder: Path) -> None:
+    """Makes a folder for this program alone, or finds one that it made: only there may it delete older files.
+
+    Raises:
+        UserError: the folder holds files of somebody else, or cannot be made.
+    """
+    if (folder / OWN).is_file():
+        return
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(
+            f"{folder} holds files that difix3d did not write",
+            "Files of an earlier call are replaced there",
+            "Choose another output folder, or move them away",
+        )
+    write_bytes(folder / OWN, b"")
 
 
 def cannot_write(path: Path, error: OSError) -> UserError:

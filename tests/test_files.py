@@ -13,6 +13,7 @@ from difix3d.errors import UserError
 from difix3d.files import (
     append_row,
     cache_folder,
+    claim,
     or_nan,
     read_json,
     read_rows,
@@ -104,6 +105,19 @@ def test_a_disk_that_is_full_half_way(tmp_path):
         file.symlink_to("/dev/full")
         file.write_bytes(bytes(10_000))
     assert entries(tmp_path) == []
+
+
+def test_only_a_folder_of_its_own_is_claimed(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.png").touch()
+    for _ in range(2):
+        claim(tmp_path / "new" / "frames")
+        (tmp_path / "new" / "frames" / "0.png").touch()
+        with pytest.raises(UserError, match="mine holds files that difix3d did not write"):
+            claim(tmp_path / "mine")
+    assert entries(tmp_path / "mine") == ["a.png"]
+    with pytest.raises(UserError, match="Cannot write"):
+        claim(tmp_path / "mine" / "a.png")
 
 
 def test_json_has_no_nan_and_no_infinity(tmp_path):

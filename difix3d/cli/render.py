@@ -20,6 +20,7 @@ from torch import Tensor
 from difix3d.cli.arguments import from_command_line
 from difix3d.difix.load import load_fixer
 from difix3d.errors import UserError
+from difix3d.files import claim
 from difix3d.images import to_uint8, write_image
 from difix3d.limits import Limits
 from difix3d.postrender import PostRender
@@ -98,6 +99,8 @@ def render(args: Sequence[str] | None = None) -> None:
     output = config.output or config.run / "renders" / name
     images, video = output / "frames" if config.images else None, output / f"{name}.mp4" if config.video else None
     make(output)
+    if images is not None and config.output is not None:
+        claim(images)
     if config.path in PATHS:
         write_path(path, output / f"{name}.json", run.scene)
 

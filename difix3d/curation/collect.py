@@ -23,9 +23,11 @@ import numpy as np
 
 from difix3d.curation.recipe import Recipe
 from difix3d.errors import UserError
-from difix3d.files import read_json, write_json, write_text
+from difix3d.files import claim, read_json, write_json, write_text
 
 PART = "part.json"
+WORK = ".work-"
+"""What the names of folders begin with that parts are made in."""
 BAD = "bad.txt"
 """In the folder of a scene that was left out: why."""
 COLUMNS = (
@@ -217,11 +219,16 @@ def _csv(card: dict[str, dict[str, Any]]) -> str:
 
 
 def clear(folder: Path, scene: str) -> None:
-    """Removes what a broken-off run left of a scene; finished parts stay, with their photos."""
+    """Makes a scene's folder, or removes what a broken-off run left in it; finished parts stay, with their photos.
+
+    Raises:
+        UserError: the folder is somebody else's, perhaps the scene's own.
+    """
     home = folder / scene
     if not any(home.glob(f"*/{PART}")):
-        shutil.rmtree(home, ignore_errors=True)
-    for left in home.glob(".*"):
+        claim(home)
+        shutil.rmtree(home / "photos", ignore_errors=True)
+    for left in home.glob(f"{WORK}*"):
         shutil.rmtree(left, ignore_errors=True)
     for left in (home / BAD, *home.glob("photos/.*")):
         left.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """Curates pairs from scenes: every scene by every strategy, each a part that appears whole or not at all."""
 
-import shutil
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from difix3d.curation.collect import BAD, PART, clear, finished, write_part
+from difix3d.curation.collect import BAD, PART, WORK, clear, finished, write_part
 from difix3d.curation.pairs import make_pairs
 from difix3d.curation.recipe import Device, Recipe
 from difix3d.curation.strategies import FEWEST, STRATEGIES, NotForThisScene
@@ -101,7 +100,7 @@ def _curate_scene(
         raise BadScene(error) from error
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=".work-", dir=home) as work:
+    with TemporaryDirectory(prefix=WORK, dir=home) as work:
         shop = Workshop(scene, recipe, device, Path(work), bar.update)
         for strategy in todo:
             bar.begin(f"{name} {strategy}")
@@ -115,7 +114,6 @@ def _curate_scene(
             except NotForThisScene as error:
                 why = str(error)
             facts = {"source": source, "recipe": asdict(recipe), "filtered": filtered, "left_out": why}
-            shutil.rmtree(home / strategy, ignore_errors=True)
             write_part(partial, home / strategy, {**facts, "pairs": [pair.to_dict() for pair in pairs]})
             bar.say(f"{name} {strategy}: {why or summary(len(pairs), filtered)}")
 

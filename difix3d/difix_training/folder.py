@@ -10,7 +10,7 @@ from difix3d.files import append_row, or_nan, read_rows
 from difix3d.gaussians.checkpoint import newest_checkpoint
 from difix3d.training.configfile import write_yaml
 
-METRICS = "metrics.json"
+METRICS, MODEL = "metrics.json", "difix"
 
 
 def check_folder(config: TrainDifixConfig) -> None:
@@ -20,6 +20,10 @@ def check_folder(config: TrainDifixConfig) -> None:
             f"{config.output_dir} holds a run already",
             "",
             "Go on with it by --resume, give another --output-dir, or delete the folder",
+        )
+    if not config.resume and (config.output_dir / MODEL).exists():
+        raise UserError(
+            f"{config.output_dir / MODEL} is there already", "The model goes there", "Choose another --output-dir"
         )
 
 

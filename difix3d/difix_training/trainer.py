@@ -15,7 +15,7 @@ from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix_training.batch import Augmentation, Batch
 from difix3d.difix_training.config import DifixOptimConfig, TrainDifixConfig
 from difix3d.difix_training.dataset import Crops, numbers, read_pairs, stream, usable
-from difix3d.difix_training.folder import begin_folder, check_folder, record, recorded
+from difix3d.difix_training.folder import MODEL, begin_folder, check_folder, record, recorded
 from difix3d.difix_training.losses import loss_terms
 from difix3d.difix_training.progress import TrainingBar
 from difix3d.difix_training.publish import export, model_card, push
@@ -267,7 +267,7 @@ class DifixTrainer:
             bar.print(f"left out: {text}")
 
     def _export(self, step: int, scores: dict[str, float], bar: TrainingBar) -> None:
-        target = self.folder / "difix"
+        target = self.folder / MODEL
         counts = {split: len(pairs) for split, pairs in self.pairs.items()}
         with self.averaged():
             export(self.pipe, target, model_card(self.config, step, counts, scores), self.config.save_as == "fp16")

@@ -2,9 +2,8 @@
 
 import logging
 import os
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -124,6 +123,7 @@ def extract_frames(video: Path, folder: Path) -> Path:
     """Writes the sharpest frame of each span of a video to ``folder/images``, once."""
     if (folder / "images").is_dir():
         return folder
+    made = not folder.exists()
     import imageio.v3 as iio
 
     try:
@@ -138,7 +138,9 @@ def extract_frames(video: Path, folder: Path) -> Path:
                 raise UserError(f"The video {video} has no frames", "", "Convert it to MP4 (H.264)")
             os.replace(images, folder / "images")
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):
+            if made:
+                folder.rmdir()  # which leaves it if there is anything in it
         raise UserError(f"The video {video} cannot be read ({error})", "", "Convert it to MP4 (H.264)") from None
     return folder
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from difix3d.errors import UserError
+from difix3d.files import beside
 
 CHUNK = 1 << 20
 ATTEMPTS = 6
@@ -138,7 +139,7 @@ def fetch_whole(url: str, path: Path, size: int | None, sha256: str | None, cure
     Raises:
         UserError: no connection, not enough space, or a file that is not the one expected.
     """
-    part = path.with_name(path.name + ".part")
+    part = beside(path)  # a browser may keep its own NAME.part there
     try:
         for attempt in range(ATTEMPTS):
             response = request(url, 0, cure)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.evaluate import Name
-from difix3d.files import append_row, read_rows, write_json
+from difix3d.files import append_row, read_json, read_rows, write_json
 from difix3d.gaussians import load_checkpoint, newest_checkpoint, save_checkpoint
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import write_yaml
@@ -43,6 +43,8 @@ class RunFolder:
                 f"{run.path} holds a run already",
                 cure="Go on with it by --resume, give another --output-dir, or delete the folder",
             )
+        if not config.resume:
+            _check_free(run.path)
         return run
 
     def begin(self, config: TrainConfig, **facts: Any) -> None:
@@ -146,3 +148,14 @@ def check_scene(scene: Scene, known: dict[str, Any], path: Path, cure: str) -> N
 def _kind(row: dict[str, Any]) -> tuple[int, bool]:
     """What there is only one row of: a step, with and without the post-render pass."""
     return row["step"], row.get("plus", False)
+
+
+def _check_free(path: Path) -> None:
+    """Refuses a folder with files of the names that a run writes, unless a run wrote them that got no further."""
+    taken = [name for name in ("config.yaml", "scene.json", "point_cloud.ply", "report.html") if (path / name).exists()]
+    if taken and "began_in" not in (read_json(path / "scene.json") if "scene.json" in taken else {}):
+        raise UserError(
+            f"{path} holds a {taken[0]} that is of no run",
+            "It would be overwritten",
+            "Choose another --output-dir",
+        )

@@ -12,6 +12,7 @@ from small_run import write_run
 
 from difix3d.cli.render import RenderConfig, render, sized, write
 from difix3d.errors import UserError
+from difix3d.files import OWN
 from difix3d.images import read_image, to_uint8
 from difix3d.scene.paths import path_cameras, write_path
 from difix3d.training.load import load_run
@@ -27,7 +28,7 @@ def call(*args):
 
 
 def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and path.name != OWN)
 
 
 def test_frames_and_video(run, capsys):
@@ -61,6 +62,19 @@ def test_the_written_path_renders_the_same_frames(run):
         )
         assert first.shape == (53, 64, 3)
         assert np.abs(first.astype(int) - again).max() <= 1
+
+
+def test_frames_of_others_are_left_alone(run, tmp_path):
+    mine = tmp_path / "trip" / "frames" / "00007.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(UserError, match="frames holds files that difix3d did not write"):
+        call(run, "--path", "spiral", "--frames", 2, "--no-video", "--output", tmp_path / "trip")
+    assert files(tmp_path / "trip") == ["frames/00007.png"]
+    assert mine.read_bytes() == b"mine"
+    for frames in (3, 2):
+        call(run, "--path", "spiral", "--frames", frames, "--no-video", "--output", tmp_path / "other")
+    assert files(tmp_path / "other") == ["frames/00000.png", "frames/00001.png", "spiral.json"]
 
 
 def test_a_shorter_path_leaves_no_older_frames(run):

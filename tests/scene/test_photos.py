@@ -42,6 +42,21 @@ def test_a_broken_video_leaves_nothing(tmp_path: Path):
     assert not (tmp_path / "data" / "bad").exists()
 
 
+def test_a_broken_video_takes_nothing_with_it(tmp_path: Path):
+    garage = tmp_path / "data" / "garage"
+    (garage / "raw").mkdir(parents=True)
+    for name in ("garage.mp4", "raw/1.jpg"):
+        (garage / name).write_bytes(b"cut short")
+    with pytest.raises(UserError, match=r"garage\.mp4 cannot be read"):
+        load_scene(garage / "garage.mp4", data_dir=tmp_path / "data")
+    assert sorted(path.name for path in garage.rglob("*")) == ["1.jpg", "garage.mp4", "raw"]
+    (tmp_path / "data" / "empty").mkdir()
+    (tmp_path / "empty.mp4").write_bytes(b"no video")
+    with pytest.raises(UserError, match=r"empty\.mp4 cannot be read"):
+        load_scene(tmp_path / "empty.mp4", data_dir=tmp_path / "data")
+    assert (tmp_path / "data" / "empty").is_dir()
+
+
 def test_photos_without_overlap_are_refused(tmp_path: Path):
     pytest.importorskip("pycolmap")
     from PIL import Image
