@@ -1,20 +1,27 @@
 """Where tensors live."""
 
+from typing import Literal, get_args
+
 import torch
 
 from difix3d.errors import UserError
+
+Device = Literal["auto", "cuda", "cpu"]
+"""What can be asked for."""
 
 
 def choose_device(name: str) -> torch.device:
     """`auto` is CUDA where there is a GPU.
 
     Raises:
-        UserError: CUDA is asked for, and there is none.
+        UserError: CUDA is asked for, and there is none; or another device.
     """
+    if name not in get_args(Device):
+        raise UserError(f"There is no device {name!r} to choose", f"It must be one of {', '.join(get_args(Device))}")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "There is no CUDA device that torch can use",
             f"torch {torch.__version__} is installed",
-            "Install a CUDA build of torch (pytorch.org), or leave out --device to train on the CPU",
+            "Install a CUDA build of torch (pytorch.org), or leave out --device to use the CPU",
         )
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from functools import reduce
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from difix3d.errors import UserError
@@ -41,24 +42,35 @@ class Limits:
             parts = [f"{self.min:,} to {self.max:,}"]
         else:
             parts = [] if self.min is None else [f"{self.min:,} or more"]
+            parts += [] if self.above is None else [f"more than {self.above:,}"]
             parts += [] if self.max is None else [f"at most {self.max:,}"]
-        parts += [] if self.above is None else [f"more than {self.above:,}"]
         parts += [] if self.below is None else [f"less than {self.below:,}"]
         parts += [] if self.multiple == 1 else [f"in multiples of {self.multiple}"]
         return ", ".join(parts) or "any finite number"
+
+
+@dataclass(frozen=True)
+class Formerly:
+    """What an option was called before: ``fixer: Annotated[str, Formerly("weights")]``. The old name still works."""
+
+    name: str
 
 
 SEEDS = Limits(min=0, max=2**32 - 1)
 """What numpy and torch both take as a seed."""
 
 
-def option(path: str, value: Any) -> str:
+def flag(path: str) -> str:
+    """An option as the command line calls it: ``--densify.reset-every``."""
+    return f"--{path.replace('_', '-')}"
+
+
+def describe_option(path: str, value: Any) -> str:
     """How people know an option, and what they gave: ``--densify.every is 0``."""
-    text = " ".join(map(str, value)) if isinstance(value, tuple) else value
-    return f"--{path.replace('_', '-')} is {text}"
+    return f"{flag(path)} is {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
 
 
-def check_limits(config: Any, describe: Callable[[str, Any], str] = option) -> None:
+def check_limits(config: Any, describe: Callable[[str, Any], str] = describe_option) -> None:
     """Refuses a configuration of which a number is outside its limits or not finite, or a choice is not offered.
 
     Afterwards the ``check`` of each part that has one says what limits of single fields cannot.
@@ -70,7 +82,8 @@ def check_limits(config: Any, describe: Callable[[str, Any], str] = option) -> N
     Raises:
         UserError: names the first that is wrong, its value and its limits.
     """
-    for path, value, hint in _leaves(config):
+    for names, path, hint in options_of(type(config)):
+        value = reduce(getattr, names, config)
         limits, choices = limits_of(hint), choices_of(hint)
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, int | float) and not isinstance(item, bool):
@@ -90,6 +103,16 @@ def limits_of(hint: Any) -> Limits:
     return next((item for item in getattr(hint, "__metadata__", ()) if isinstance(item, Limits)), Limits())
 
 
+def former_names(kind: type) -> dict[str, str]:
+    """From the dotted names that options of a dataclass had to those that they have."""
+    return {
+        ".".join((*path.split(".")[:-1], item.name)): path
+        for _, path, hint in options_of(kind)
+        for item in getattr(hint, "__metadata__", ())
+        if isinstance(item, Formerly)
+    }
+
+
 def choices_of(hint: Any) -> tuple[Any, ...]:
     """What a ``Literal`` offers, wherever it stands in a type hint."""
     if get_origin(hint) is Literal:
@@ -98,17 +121,19 @@ def choices_of(hint: Any) -> tuple[Any, ...]:
     return tuple(choice for part in parts for choice in choices_of(part))
 
 
-def _leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """The dotted name, the value and the type hint of each option."""
-    hints = get_type_hints(type(config), include_extras=True)
-    for field in fields(config):
-        value, hint = getattr(config, field.name), hints[field.name]
-        if is_dataclass(value):
-            # a group that the command line shows without its name (tyro.conf.arg(name=""))
+def options_of(kind: type) -> Iterator[tuple[tuple[str, ...], str, Any]]:
+    """The options of a (nested) dataclass: names from the outermost field inwards, dotted name, type hint."""
+    hints = get_type_hints(kind, include_extras=True)
+    for field in fields(kind):
+        hint = hints[field.name]
+        group = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+        if is_dataclass(group):
+            # the command line shows a group without its name where it says tyro.conf.arg(name="")
             bare = any(getattr(item, "name", None) == "" for item in getattr(hint, "__metadata__", ()))
-            yield from _leaves(value, prefix if bare else f"{prefix}{field.name}.")
+            for names, path, inner in options_of(group):  # type: ignore[arg-type]
+                yield (field.name, *names), path if bare else f"{field.name}.{path}", inner
         else:
-            yield prefix + field.name, value, hint
+            yield (field.name,), field.name, hint
 
 
 def _parts(config: Any) -> Iterator[Any]:

@@ -10,3 +10,8 @@ def test_cuda_without_a_gpu(monkeypatch):
     assert choose_device("auto").type == "cpu"
     with pytest.raises(UserError, match="no CUDA device.*Install a CUDA build of torch"):
         choose_device("cuda")
+
+
+def test_devices_that_are_not_offered():
+    with pytest.raises(UserError, match="no device 'mps'.* one of auto, cuda, cpu"):
+        choose_device("mps")

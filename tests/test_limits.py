@@ -24,10 +24,11 @@ CONFIGS = {
     "evaluate": evaluate.EvaluateConfig((Path("run"),)),
     "fix": fix.FixConfig(Path("image.png")),
     "curate": curate.CurateConfig(),
-    "train_difix": TrainDifixConfig(),
+    "train-difix": TrainDifixConfig(),
     "benchmark": benchmark.Options("mipnerf360"),
     "download": download.Download(),
 }
+BARE = ("recipe", "config", "show")  # groups that the command line shows without their names
 
 
 def options(config, groups=(), prefix=""):
@@ -36,7 +37,7 @@ def options(config, groups=(), prefix=""):
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
-            yield from options(value, (*groups, field.name), "" if field.name == "recipe" else f"{field.name}.")
+            yield from options(value, (*groups, field.name), "" if field.name in BARE else f"{field.name}.")
         else:
             yield groups, field.name, hints[field.name], f"--{prefix}{field.name}".replace("_", "-")
 

@@ -20,4 +20,4 @@ curate synthetic:{1000..1028} --max-pairs 30 --perturbations 6
 curate "$photos" --max-pairs 60 --perturbations 12 --test-scenes synthetic-1013
 train "$out/1"
 # so that it leaves alone what is right and does not blur its own work again
-train "$out/2" --init "$out/1/difix" --steps 1000 --optim.lr 3e-4 --loss.l2 1 --zoom 1.4 --jitter 0.3 --right 0.05 --again 0.25
+train "$out/2" --fixer "$out/1/difix" --steps 1000 --optim.lr 3e-4 --loss.l2 1 --zoom 1.4 --jitter 0.3 --right 0.05 --again 0.25

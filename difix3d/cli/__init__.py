@@ -14,15 +14,16 @@ COMMANDS = {
     "download": "Download a public scene (Mip-NeRF 360).",
     "fix": "Clean images with Difix.",
     "curate": "Curate pairs (bad render, true photo) to train Difix on.",
-    "train_difix": "Train Difix on pairs, from SD-Turbo, from a Difix or from scratch.",
+    "train-difix": "Train Difix on pairs, from SD-Turbo, from a Difix or from scratch.",
     "benchmark": "Train and evaluate methods on a whole data set, and fill a table.",
 }
-"""Each command is the function of its name in the module of its name, taking the arguments that follow the name."""
+"""Each is the function of its name (with _ for -) in the module of its name, taking the arguments that follow."""
 
 
 def run(command: str, args: Sequence[str] | None = None) -> None:
     """Runs one command; a :class:`UserError` is printed without a traceback and ends the program with status 2."""
-    function: Callable[[Sequence[str] | None], None] = getattr(import_module(f"difix3d.cli.{command}"), command)
+    name = command.replace("-", "_")
+    function: Callable[[Sequence[str] | None], None] = getattr(import_module(f"difix3d.cli.{name}"), name)
     try:
         function(args)
     except UserError as error:
@@ -40,9 +41,9 @@ def main() -> None:
         from difix3d import __version__
 
         print(__version__)
-    elif args and args[0] in COMMANDS:
-        sys.argv[0] = f"difix3d {args[0]}"  # what --help calls the program
-        run(args[0], args[1:])
+    elif args and (command := args[0].replace("_", "-")) in COMMANDS:
+        sys.argv[0] = f"difix3d {command}"  # what --help calls the program
+        run(command, args[1:])
     else:
         width = max(map(len, COMMANDS))
         lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())

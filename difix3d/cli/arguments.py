@@ -1,20 +1,27 @@
 """Command lines from dataclasses."""
 
+import argparse
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from itertools import pairwise
-from typing import Annotated, Any, TypeVar, get_type_hints
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tyro
 from tyro.constructors import MISSING as NONE_GIVEN
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
-from difix3d.limits import Limits, check_limits, limits_of
+from difix3d.errors import UserError
+from difix3d.limits import Limits, check_limits, flag, former_names, limits_of
+from difix3d.training.configfile import merge, read_yaml
 
 Options = TypeVar("Options")
+Config = TypeVar("Config")
 registry = ConstructorRegistry()
 
 
@@ -33,10 +40,64 @@ def from_command_line(
         UserError: a value is outside its limits.
     """
     start: dict[str, Any] = {} if default is None else {"default": default}
+    args = renamed(options, sys.argv[1:] if args is None else args)
     description = inspect.getdoc(options)
     made = tyro.cli(options, args=args, prog=f"difix3d {command}", description=description, registry=registry, **start)
     check_limits(made)
     return made
+
+
+def read_config(
+    args: Sequence[str] | None,
+    start: Callable[[dict[str, Any]], Config],
+    find: Callable[[dict[str, Any]], Path | None] = lambda _: None,
+) -> tuple[Config, Path | None]:
+    """What the options start from: a configuration, with a YAML file's values on top. The command line goes above it.
+
+    The file is that of ``--config``, a resumed run's own ``config.yaml``, or what ``find`` finds.
+
+    Args:
+        args: the command line; by default that of the process.
+        start: makes the configuration from what arguments and file say (the arguments' values as text).
+        find: the file from what the arguments say.
+
+    Returns:
+        The configuration, and the file if there is one.
+
+    Raises:
+        UserError: a file that cannot be read, or an unknown key or a wrong value in it.
+    """
+    said = peek(args)
+    path = Path(said["config"]) if "config" in said else find(said)
+    if said.get("resume") and "output_dir" in said:
+        path = Path(said["output_dir"]) / "config.yaml"
+        if not path.is_file():
+            raise UserError(f"There is no run in {path.parent}", f"{path.name} is missing", "Train it without --resume")
+    values = read_yaml(path) if path else {}
+    return merge(start(values | said), values, source=str(path)), path
+
+
+def peek(args: Sequence[str] | None) -> dict[str, Any]:
+    """What the arguments say of the options that decide where the others start from."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name in ("scene", "config", "preset", "fixer", "device"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--output-dir", "--output_dir")
+    parser.add_argument("--resume", action=argparse.BooleanOptionalAction)
+    return vars(parser.parse_known_args(args)[0])
+
+
+def renamed(options: type, args: Sequence[str]) -> list[str]:
+    """The arguments with options called as they are now; says which were called as before."""
+    now = {flag(old): flag(new) for old, new in former_names(options).items()}
+    result = []
+    for argument in args:
+        name, equals, value = argument.partition("=")
+        new = now.get(name.replace("_", "-"), name)
+        if new != name:
+            print(f"{name} is called {new} now", file=sys.stderr)
+        result.append(new + equals + value)
+    return result
 
 
 @registry.struct_rule
@@ -48,20 +109,28 @@ def dataclass_options(info: StructTypeInfo) -> StructConstructorSpec | None:
     if not is_dataclass(info.type):
         return None
     hints = get_type_hints(info.type, include_extras=True)
-    said = field_docstrings(info.type)
+    help_of = field_docstrings(info.type)
     options = []
-    for field in fields(info.type):
-        given = isinstance(info.default, info.type)
-        hint = hints[field.name]
+    for field in sorted(fields(info.type), key=lambda field: field.kw_only is True):  # what commands share comes last
+        hint, given = hints[field.name], isinstance(info.default, info.type)
+        shown = tyro.conf.arg(metavar=metavar(hint), help_behavior_hint=ending(limits_of(hint)))
         options.append(
             StructFieldSpec(
                 field.name,
-                Annotated[hint, tyro.conf.arg(help_behavior_hint=ending(limits_of(hint)))],  # type: ignore[arg-type]
+                Annotated[hint, shown],  # type: ignore[arg-type]
                 getattr(info.default, field.name) if given else own_default(field),
-                " ".join(said.get(field.name, "").split()),
+                " ".join(help_of.get(field.name, "").split()),
             )
         )
     return StructConstructorSpec(info.type, tuple(options))
+
+
+def metavar(hint: Any) -> str | None:
+    """``INT`` where tyro would say ``{None}|INT``, as the help says what leaving the option out means."""
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    kinds = [kind for kind in get_args(plain) if kind is not NoneType]
+    optional = NoneType in get_args(plain) and len(kinds) == 1 and kinds[0] in (int, float, str, Path)
+    return kinds[0].__name__.upper() if optional else None
 
 
 def ending(limits: Limits) -> Callable[[str], str]:

@@ -40,11 +40,11 @@ class Options:
     fails does not stop the others; it is listed at the end, and tried again at the next start.
 
     Examples:
-      python scripts/benchmark.py mipnerf360 --scenes garden bicycle --methods 3dgs difix3d
-      python scripts/benchmark.py mipnerf360 --set max_steps=2000 resolution=480 --seeds 0 1 2
-      python scripts/benchmark.py configs/benchmarks/folders.yaml --data-dir path/to/scenes --dry-run
-      python scripts/benchmark.py dl3dv --engine ray
-      python scripts/benchmark.py dl3dv --table-only
+      difix3d benchmark mipnerf360 --scenes garden bicycle --methods 3dgs difix3d
+      difix3d benchmark mipnerf360 --set max_steps=2000 resolution=480 --seeds 0 1 2
+      difix3d benchmark configs/benchmarks/folders.yaml --data-dir path/to/scenes --dry-run
+      difix3d benchmark dl3dv --engine ray
+      difix3d benchmark dl3dv --table-only
     """
 
     config: Annotated[str, tyro.conf.Positional]

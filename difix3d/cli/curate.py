@@ -14,6 +14,7 @@ from difix3d.cli.arguments import from_command_line
 from difix3d.curation import Curated, Recipe, assemble, read_curated, write_report, write_sheet
 from difix3d.curation.curate import curate as make_parts
 from difix3d.curation.curate import missing_parts
+from difix3d.devices import Device
 from difix3d.errors import UserError
 from difix3d.limits import Limits
 
@@ -26,11 +27,11 @@ class CurateConfig:
     again, it goes on with what is missing. `accelerate launch` and `torchrun` share out the scenes.
 
     Examples:
-      python scripts/curate.py demo --resolution 160 --max-steps 200
-      python scripts/curate.py scenes/* --split extrapolation --output-dir data/pairs/mine
-      python scripts/curate.py synthetic:100 synthetic:101 synthetic:102 --strategies sparse perturb
+      difix3d curate demo --resolution 160 --max-steps 200
+      difix3d curate scenes/* --split extrapolation --output-dir data/pairs/mine
+      difix3d curate synthetic:100 synthetic:101 synthetic:102 --strategies sparse perturb
       torchrun --nproc-per-node 8 scripts/curate.py path/to/scenes/* --skip-bad
-      python scripts/curate.py --output-dir data/pairs/mine --report
+      difix3d curate --output-dir data/pairs/mine --report
     """
 
     scenes: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
@@ -59,7 +60,7 @@ class CurateConfig:
     """Also draw report.png, how PSNR (and LPIPS) are spread in each strategy; without scenes, of what there is."""
     data_dir: Path = Path("data")
     """Where downloaded and generated scenes lie."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
+    device: Device = "auto"
     """`auto`: CUDA if there is a GPU."""
 
 

@@ -21,8 +21,8 @@ class Download:
     published results are measured on. Started again, it goes on where it was.
 
     Examples:
-      python scripts/download.py garden bicycle
-      python scripts/download.py kitchen --data-dir path/to/scenes
+      difix3d download garden bicycle
+      difix3d download kitchen --data-dir path/to/scenes
     """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional] = ()

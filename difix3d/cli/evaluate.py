@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import track
 
 from difix3d.cli.arguments import from_command_line
+from difix3d.cli.options import RunOptions
 from difix3d.errors import UserError
 from difix3d.evaluate import (
     ABLATION,
@@ -34,7 +35,7 @@ from difix3d.report import write_report
 from difix3d.scene import Views
 from difix3d.scene.paths import natural_path, path_cameras
 from difix3d.training.evaluation import shown
-from difix3d.training.load import Run, load_run
+from difix3d.training.load import Run
 from difix3d.training.run import RunFolder
 from difix3d.training.variants import choose_fixer, choose_rows, load_models
 from difix3d.types import Cameras, View
@@ -49,7 +50,7 @@ console = Console(stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(RunOptions):
     """Measures trained runs on their held-out photos: metrics with confidence intervals, tables, a report.
 
     Each run gets evaluation.json, .csv (and evaluation_images.csv), .md, .tex, report.html and, in evaluation/,
@@ -66,8 +67,6 @@ class EvaluateConfig:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of the runs. Runs of one scene are averaged variant by variant (seeds), scenes over their means."""
-    fixer: str | None = None
-    """Difix weights: a hub id, a folder, a .pkl checkpoint, or `none`; default is what each run was trained with."""
     variants: tuple[Name, ...] | None = None
     """Rows; default is all that a run has."""
     metrics: tuple[Metrics, ...] = ("psnr", "ssim", "lpips-vgg", "fid", "kid")
@@ -75,8 +74,6 @@ class EvaluateConfig:
     others of the photos."""
     split: Literal["auto", "test", "train"] = "auto"
     """Which photos: `auto` takes the held-out ones, or the training photos where none are held out."""
-    step: Annotated[int | None, Limits(min=0)] = None
-    """Evaluate the checkpoint of this step; default is the newest."""
     masked: Literal["photo", "visible"] = "photo"
     """Pixels that count. `photo`: all but what the photos' masks leave out. `visible`: of them, only what training
     cameras see (Nerfbusters' protocol), by the depth of --surface."""
@@ -91,16 +88,6 @@ class EvaluateConfig:
     """`tsed`, `warp`: frames along the path."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Folder for the table of all runs: evaluation.csv, .md and .tex."""
-    scene: str | None = None
-    """Where the run's scene lies now, if it has moved since."""
-    data_dir: Path | None = None
-    """Where downloaded and generated scenes lie, if not where they were."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    """`auto`: CUDA if there is a GPU."""
-
-    def load(self, run: Path, step: int | None = None) -> Run:
-        """A run's model and scene."""
-        return load_run(run, step=step, scene=self.scene, data_dir=self.data_dir, device=self.device)
 
 
 def evaluate(args: Sequence[str] | None = None) -> None:

@@ -16,9 +16,10 @@ from rich.console import Console
 from rich.progress import track
 
 from difix3d.cli.arguments import from_command_line
+from difix3d.devices import Device, choose_device
 from difix3d.errors import UserError
 from difix3d.images import IMAGES, read_image, resize, strip, to_uint8, write_image
-from difix3d.limits import Limits
+from difix3d.limits import Formerly, Limits
 from difix3d.video import WRITTEN, video_writer
 
 console = Console(stderr=True, highlight=False)
@@ -30,8 +31,8 @@ class FixConfig:
     """Cleans images with Difix; sizes and names stay.
 
     Examples:
-        difix3d fix renders/ --ref photos/ --output clean/
-        difix3d fix flight.mp4 --ref photo.jpg --compare
+      difix3d fix renders/ --ref photos/ --output clean/
+      difix3d fix flight.mp4 --ref photo.jpg --compare
     """
 
     input: tyro.conf.Positional[Path]
@@ -42,8 +43,9 @@ class FixConfig:
     """Reference photos: one image for all, or a folder that has one of the same name for each."""
     nearest: bool = False
     """Where the folder of references has none of the same name, take the nearest one (by the number in the name)."""
-    weights: str = "auto"
-    """Hub id, folder or .pkl checkpoint; "auto" is nvidia/difix_ref with references and nvidia/difix without."""
+    fixer: Annotated[str, Formerly("weights")] = "auto"
+    """Difix weights: a hub id, a folder, a .pkl checkpoint, or `mini` (small weights in the package, for CPUs).
+    `auto`: nvidia/difix_ref with references and nvidia/difix without."""
     base: str = "stabilityai/sd-turbo"
     """What a .pkl checkpoint was trained from: hub id or folder."""
     compare: bool = False
@@ -51,14 +53,16 @@ class FixConfig:
     skip_bad: bool = False
     """Go on after images that cannot be read or have no reference; they are listed at the end."""
     prompt: str = "remove degradation"
+    """What the text encoder reads; published weights are trained with this one."""
     timestep: Annotated[int, Limits(min=0, max=999)] = 199
-    """How far from clean the images are taken to be."""
+    """How far from clean the images are taken to be, as a step of the diffusion; published weights are trained with
+    199."""
     tile: Annotated[int, Limits(min=136, multiple=8)] = 2048
-    """Larger images are fixed in overlapping tiles of this side, in pixels; less takes less memory."""
-    device: str = "auto"
-    """"cuda", "cpu", ...; "auto" is the GPU if there is one."""
+    """Side in pixels of the overlapping tiles in which larger images are fixed; less takes less memory."""
+    device: Device = "auto"
+    """`auto`: CUDA if there is a GPU."""
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
-    """"auto" is bf16 on a GPU and fp32 elsewhere."""
+    """Number format of the model; `auto`: bf16 on a GPU (fp16 on one before Ampere) and fp32 elsewhere."""
     compile: bool = False
     """Compile the model: a minute or more at first, then faster; for many images of one size."""
 
@@ -186,9 +190,9 @@ def load(config: FixConfig) -> Fixer:
     """Loads the model, optimized for the one prompt; the result takes and returns bytes [H,W,3]."""
     from difix3d.difix import load_difix
 
-    weights = config.weights if config.weights != "auto" else "nvidia/difix_ref" if config.ref else "nvidia/difix"
+    weights = config.fixer if config.fixer != "auto" else "nvidia/difix_ref" if config.ref else "nvidia/difix"
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "auto": None}[config.dtype]
-    pipe = load_difix(weights, None if config.device == "auto" else config.device, dtype, config.base)
+    pipe = load_difix(weights, choose_device(config.device), dtype, config.base)
     pipe.optimize(pipe.unet.dtype, config.compile, config.prompt)
 
     def fixer(image: np.ndarray, reference: np.ndarray | None) -> np.ndarray:

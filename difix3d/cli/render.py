@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import tyro
@@ -18,6 +18,7 @@ from rich.progress import track
 from torch import Tensor
 
 from difix3d.cli.arguments import from_command_line
+from difix3d.cli.options import RunOptions
 from difix3d.difix.load import load_fixer
 from difix3d.errors import UserError
 from difix3d.files import claim
@@ -26,7 +27,7 @@ from difix3d.limits import Limits
 from difix3d.postrender import PostRender
 from difix3d.scene import Views
 from difix3d.scene.paths import PATHS, CameraPath, fit, natural_path, path_cameras, write_path
-from difix3d.training.load import Run, load_run
+from difix3d.training.load import Run
 from difix3d.types import Cameras, Scene
 from difix3d.video import video_writer
 
@@ -37,7 +38,7 @@ console = Console(stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)
-class RenderConfig:
+class RenderConfig(RunOptions):
     """Renders a trained run along a camera path, to PNG frames and an MP4.
 
     Examples:
@@ -58,40 +59,30 @@ class RenderConfig:
     """Number of frames of an ellipse, spiral or interp (default 120); a file has its own."""
     fps: Annotated[float | None, Limits(above=0, max=1000)] = None
     """Frames per second of the video; default 24, or what the file says."""
-    width: Annotated[int | None, Limits(min=1, max=65_536)] = None
+    width: Annotated[int | None, Limits(min=1, max=16_384)] = None
     """Width in pixels; alone, the height follows. Together with --height the vertical field of view is kept."""
-    height: Annotated[int | None, Limits(min=1, max=65_536)] = None
+    height: Annotated[int | None, Limits(min=1, max=16_384)] = None
     """Height in pixels; alone, the width follows. Default is the size of the training images, or what the file says."""
-    resolution: Annotated[int | None, Limits(min=1, max=65_536)] = None
+    resolution: Annotated[int | None, Limits(min=1, max=16_384)] = None
     """Long side in pixels, instead of --width and --height."""
     plus: bool = False
-    """Clean each frame with Difix, which looks at the nearest training photo (the "+" of Difix3D+)."""
+    """Clean each frame with the fixer, which looks at the nearest training photo (the "+" of Difix3D+)."""
     trust: bool = True
     """With --plus: keep rendered pixels that the photos agree with. --no-trust takes every fixed pixel, as the paper
     does."""
-    fixer: str | None = None
-    """With --plus: Difix weights, a hub id, a folder or a .pkl checkpoint; default is what the run was trained with."""
-    step: Annotated[int | None, Limits(min=0)] = None
-    """Render the checkpoint of this step; default is the newest."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Folder for frames/00000.png ..., NAME.mp4 and the path as NAME.json; default is RUN/renders/NAME."""
     images: bool = True
     """Write the frames."""
     video: bool = True
     """Write the video."""
-    scene: str | None = None
-    """Where the run's scene lies now, if it has moved since."""
-    data_dir: Path | None = None
-    """Where downloaded and generated scenes lie, if not where they were."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    """`auto`: CUDA if there is a GPU."""
 
 
 def render(args: Sequence[str] | None = None) -> None:
     """Runs the command."""
     config = from_command_line(RenderConfig, "render", args)
     check(config)
-    run = load_run(config.run, step=config.step, scene=config.scene, data_dir=config.data_dir, device=config.device)
+    run = config.load(config.run, config.step)
     if config.path == "auto":
         config = replace(config, path=natural_path(run.scene))
     path = choose_path(config, run.scene)
@@ -178,7 +169,8 @@ def fixed_frames(run: Run, cameras: Cameras, config: RenderConfig) -> Iterator[F
     name, device = config.fixer or run.config.fixer, run.gaussians.device
     fixer = load_fixer(name, device, run.config.distill.references)
     if fixer is None:
-        raise UserError("--plus needs Difix, and the run was trained with --fixer none", "", "Pass --fixer WEIGHTS")
+        why = "the run was trained with --fixer none" if config.fixer is None else "--fixer is none"
+        raise UserError(f"--plus needs Difix, and {why}", cure="Pass --fixer WEIGHTS")
     views = Views(run.scene, device)
     model = PostRender(run.render, fixer, run.scene, views.__getitem__, trust=config.trust, device=device)
     return model.stream(cameras[i] for i in range(len(cameras)))

@@ -1,27 +1,27 @@
 """``difix3d train``: from a command line, a YAML file and a preset to a run."""
 
-import argparse
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from difix3d.cli.arguments import from_command_line
-from difix3d.errors import UserError
+import tyro
+
+from difix3d.cli.arguments import from_command_line, read_config
 from difix3d.limits import Limits
 from difix3d.logs import ProgressLog, TensorBoardLog
 from difix3d.report import write_report
 from difix3d.training import Trainer
 from difix3d.training.config import TrainConfig
-from difix3d.training.configfile import merge, read_yaml
 from difix3d.training.presets import from_preset
 from difix3d.training.run import RunFolder
 
 
 @dataclass(frozen=True)
-class Command(TrainConfig):
-    # what the command takes beside the configuration, and no run's config.yaml keeps
+class ViewerOptions:
+    """Whether and where the training is shown; no run's ``config.yaml`` keeps it."""
+
     viewer: bool = False
     """Show the training in the browser; afterwards the viewer stays until Ctrl-C."""
     host: str = "127.0.0.1"
@@ -31,13 +31,26 @@ class Command(TrainConfig):
     """Port of the viewer; the next free one is taken if it is not."""
 
 
-Command.__doc__ = TrainConfig.__doc__
+@dataclass(frozen=True)
+class Command:
+    """Trains a Gaussian-splatting model on a scene, and repairs it with Difix on the way (Difix3D+).
+
+    Examples:
+      difix3d train --scene demo
+      difix3d train --scene path/to/capture --resolution 960
+      difix3d train --scene path/to/capture --fixer none
+      difix3d train --scene garden --data-dir data
+      difix3d train --resume --output-dir outputs/garden/first
+    """
+
+    config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    show: Annotated[ViewerOptions, tyro.conf.arg(name="")] = field(default_factory=ViewerOptions)
 
 
 def train(args: Sequence[str] | None = None) -> None:
     """Trains as the arguments say."""
     command = read(args)
-    config = bare(command)
+    config, show = command.config, command.show
     with closing(ProgressLog()) as progress, ExitStack() as stack:
         trainer = Trainer(config, listeners=[progress, TensorBoardLog()])
         plain = make_plain(trainer, progress) if config.compare else None
@@ -45,10 +58,10 @@ def train(args: Sequence[str] | None = None) -> None:
         if config.fixer == "auto":
             progress.print(f"fixer: {trainer.config.fixer} (--fixer chooses another)")
         viewer = None
-        if command.viewer:
+        if show.viewer:
             from difix3d.viewer import watch
 
-            viewer = watch(trainer, command.host, command.port)
+            viewer = watch(trainer, show.host, show.port)
             stack.callback(viewer.close)
             progress.print(f"viewer: {viewer.url}")
         if plain is not None:
@@ -71,16 +84,6 @@ def make_plain(trainer: Trainer, progress: ProgressLog) -> Trainer:
     return Trainer(config, trainer.scene, [progress, TensorBoardLog()])
 
 
-def parse(args: Sequence[str] | None = None) -> TrainConfig:
-    """The configuration that :func:`read` finds."""
-    return bare(read(args))
-
-
-def bare(command: TrainConfig) -> TrainConfig:
-    """The configuration alone."""
-    return TrainConfig(**{field.name: getattr(command, field.name) for field in fields(TrainConfig)})
-
-
 def read(args: Sequence[str] | None = None) -> Command:
     """The command: defaults, the preset, what suits the fixer, the scene's YAML file, the command line; later ones win.
 
@@ -89,32 +92,14 @@ def read(args: Sequence[str] | None = None) -> Command:
     Raises:
         UserError: a file that cannot be read, or an unknown key, preset or value in it.
     """
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    first.add_argument("--scene", default=TrainConfig.scene)
-    first.add_argument("--output-dir", "--output_dir", type=Path)
-    first.add_argument("--resume", action="store_true")
-    first.add_argument("--preset", default=None)
-    first.add_argument("--config", type=Path, default=None)
-    first.add_argument("--fixer", default=None)
-    first.add_argument("--device", default=None)
-    known, _ = first.parse_known_args(args)
+    config, path = read_config(args, start, lambda said: find_config(said.get("scene", TrainConfig.scene)))
+    return from_command_line(Command, "train", args, Command(replace(config, config=path)))
 
-    if known.resume and known.output_dir is not None:
-        path = known.output_dir / "config.yaml"
-        if not path.is_file():
-            raise UserError(
-                f"There is no run in {known.output_dir}", f"{path.name} is missing", "Train it without --resume"
-            )
-        values = read_yaml(path)
-    else:
-        path = known.config or find_config(known.scene)
-        values = read_yaml(path) if path else {}
-    name = known.preset or values.get("preset", "auto")
-    device = known.device or values.get("device", TrainConfig.device)
-    fixer = known.fixer or values.get("fixer", TrainConfig.fixer)
-    config = merge(from_preset(name, device, fixer), values, source=str(path))
-    default = Command(**vars(replace(config, preset=name, config=path)))
-    return from_command_line(Command, "train", args, default)
+
+def start(said: dict[str, Any]) -> TrainConfig:
+    """The preset's configuration, for what arguments and file say."""
+    preset, device, fixer = (str(said.get(name, "auto")) for name in ("preset", "device", "fixer"))
+    return from_preset(preset, device, fixer)
 
 
 def find_config(scene: str) -> Path | None:

@@ -3,15 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 from rich.console import Console
 
 from difix3d.cli.arguments import from_command_line
+from difix3d.cli.options import RunOptions
 from difix3d.devices import choose_device
 from difix3d.limits import Limits
-from difix3d.training.load import load_run
 from difix3d.training.variants import choose_fixer
 from difix3d.viewer import Monitor, Viewer, stage_of_ply, stage_of_run
 
@@ -19,7 +19,7 @@ console = Console(stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)
-class ViewConfig:
+class ViewConfig(RunOptions):
     """Shows a trained run, or any splat model, in the browser.
 
     Examples:
@@ -35,16 +35,6 @@ class ViewConfig:
     passwords, and a visitor can write files into the run's folder."""
     port: Annotated[int, Limits(min=1, max=65_535)] = 8080
     """Port to listen on; the next free one is taken if it is not."""
-    fixer: str | None = None
-    """Difix weights: a hub id, a folder or a .pkl checkpoint, or `none`; default is what the run was trained with."""
-    step: Annotated[int | None, Limits(min=0)] = None
-    """Show the checkpoint of this step; default is the newest."""
-    scene: str | None = None
-    """Where the run's scene lies now, if it has moved since."""
-    data_dir: Path | None = None
-    """Where downloaded and generated scenes lie, if not where they were."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
-    """`auto`: CUDA if there is a GPU."""
 
 
 def view(args: Sequence[str] | None = None) -> None:
@@ -61,7 +51,7 @@ def open_viewer(config: ViewConfig) -> Viewer:
     """Loads what is to be shown, and serves it."""
     if config.model.suffix == ".ply":
         return Viewer(stage_of_ply(config.model, choose_device(config.device)), host=config.host, port=config.port)
-    run = load_run(config.model, step=config.step, scene=config.scene, data_dir=config.data_dir, device=config.device)
+    run = config.load(config.model, config.step)
     fixer, why = choose_fixer(config.fixer, run)
     if fixer is None and not why:
         why = (

@@ -13,9 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from difix3d.curation.collect import BAD, PART, WORK, clear, finished, write_part
 from difix3d.curation.pairs import make_pairs
-from difix3d.curation.recipe import Device, Recipe
+from difix3d.curation.recipe import Recipe
 from difix3d.curation.strategies import FEWEST, STRATEGIES, NotForThisScene
 from difix3d.curation.workshop import Workshop
+from difix3d.devices import Device
 from difix3d.errors import UserError
 from difix3d.files import write_text
 from difix3d.limits import check_limits

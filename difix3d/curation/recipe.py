@@ -3,13 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
+from difix3d.devices import Device
 from difix3d.distill.config import OFFERED
 from difix3d.errors import UserError
 from difix3d.limits import SEEDS, Limits
 from difix3d.training.config import TrainConfig
 from difix3d.training.presets import from_preset
-
-Device = Literal["auto", "cuda", "cpu"]
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from difix3d.curation.recipe import Device, Recipe
-from difix3d.devices import choose_device
+from difix3d.curation.recipe import Recipe
+from difix3d.devices import Device, choose_device
 from difix3d.scene import Views
 from difix3d.training import TrainConfig, Trainer
 from difix3d.types import Cameras, Gaussians, Render, RenderFn, Scene

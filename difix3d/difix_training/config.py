@@ -4,9 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from difix3d.devices import Device
 from difix3d.difix.sizes import CELL
 from difix3d.errors import UserError
-from difix3d.limits import SEEDS, Limits
+from difix3d.limits import SEEDS, Formerly, Limits
 
 HEAD = 32
 """Channels of an attention head of a mini network."""
@@ -39,7 +40,9 @@ class DifixOptimConfig:
     warmup: Annotated[int, Limits(min=0)] = 500
     """Steps over which the learning rate rises."""
     betas: Annotated[tuple[float, float], Limits(min=0, below=1)] = (0.9, 0.999)
+    """Decay of the moving averages of the gradient and of its square."""
     weight_decay: Annotated[float, Limits(min=0)] = 1e-2
+    """Share of the weights that a step takes away, times the learning rate."""
     clip: Annotated[float, Limits(above=0)] = 1.0
     """Largest norm of the gradient."""
     ema: Annotated[float, Limits(min=0, below=1)] = 0.0
@@ -48,7 +51,7 @@ class DifixOptimConfig:
 
 @dataclass(frozen=True)
 class MiniConfig:
-    """Shape of a network trained from scratch (--init scratch)."""
+    """Shape of a network trained from scratch (--fixer scratch)."""
 
     unet_widths: Annotated[tuple[int, ...], Limits(min=HEAD, multiple=HEAD)] = (64, 96, 128, 128)
     """Channels of the UNet's four stages: multiples of the groups and of the attention heads (32)."""
@@ -83,10 +86,10 @@ class TrainDifixConfig:
     """Trains Difix on pairs of a bad render and the true photo; several GPUs by ``accelerate launch``.
 
     Examples:
-        python scripts/train_difix.py --data pairs/dataset.json
-        python scripts/train_difix.py --data pairs/dataset.json --init nvidia/difix_ref --optim.lr 1e-5
-        accelerate launch --multi_gpu scripts/train_difix.py --data pairs/dataset.json --output-dir outputs/difix/a
-        python scripts/train_difix.py --resume --output-dir outputs/difix/a
+      difix3d train-difix --data pairs/dataset.json
+      difix3d train-difix --data pairs/dataset.json --fixer nvidia/difix_ref --optim.lr 1e-5
+      difix3d train-difix --resume --output-dir outputs/difix/a
+      accelerate launch --multi_gpu scripts/train_difix.py --data pairs/dataset.json --output-dir outputs/difix/a
     """
 
     data: Path = Path("dataset.json")
@@ -98,15 +101,15 @@ class TrainDifixConfig:
     resume: bool = False
     """Go on with the run in --output-dir, as it was configured; --steps may be raised."""
 
-    init: str = "stabilityai/sd-turbo"
+    fixer: Annotated[str, Formerly("init")] = "stabilityai/sd-turbo"
     """Where to start: hub id or folder of SD-Turbo (fresh skips and LoRA) or of a Difix, a .pkl checkpoint,
-    "scratch" for a small network of random weights (--mini), or "mini" for the trained one in the package."""
+    `scratch` for a small network of random weights (--mini), or `mini` for the trained one in the package."""
     base: str = "stabilityai/sd-turbo"
     """What a .pkl checkpoint was trained from."""
     lora_rank: Annotated[int, Limits(min=0)] = 4
     """Rank of the fresh LoRA on the VAE's decoder; 0 for none."""
     trainable: Literal["auto", "adapters", "all"] = "auto"
-    """Besides the UNet: the VAE's LoRA and skips (adapters), or all of it. "auto" is adapters where there is a LoRA."""
+    """Besides the UNet: the VAE's LoRA and skips (adapters), or all of it. `auto`: adapters where there is a LoRA."""
 
     resolution: Annotated[tuple[int, int], Limits(min=2 * CELL, multiple=CELL)] = (576, 1024)
     """Height and width of the crops in pixels."""
@@ -128,6 +131,7 @@ class TrainDifixConfig:
     """Leave out pairs that cannot be used, and count them; all images are decoded once to find them."""
 
     steps: Annotated[int, Limits(min=1)] = 10_000
+    """Steps to train."""
     batch_size: Annotated[int, Limits(min=1)] = 1
     """Pairs at a time in each process."""
     accumulate: Annotated[int, Limits(min=1)] = 1
@@ -135,12 +139,13 @@ class TrainDifixConfig:
     checkpointing: bool = True
     """Recompute activations in the backward pass: less memory, about a third more time."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """"auto" is bf16 on a GPU and fp32 elsewhere. The weights themselves stay fp32."""
-    device: Literal["auto", "cpu"] = "auto"
-    """"auto" is what accelerate finds."""
+    """`auto`: bf16 on a GPU and fp32 elsewhere. The weights themselves stay fp32."""
+    device: Device = "auto"
+    """`auto`: CUDA if there is a GPU, one for each process that `accelerate launch` starts."""
     workers: Annotated[int, Limits(min=1, max=1024)] = 8
     """Threads in each process that read images."""
     seed: Annotated[int, SEEDS] = 0
+    """Seed of everything random."""
 
     save_every: Annotated[int, Limits(min=1)] = 1000
     """Steps from one checkpoint to the next; the last step always makes one."""
@@ -153,6 +158,7 @@ class TrainDifixConfig:
     eval_pictures: Annotated[int, Limits(min=0)] = 4
     """How many of them are written as pictures."""
     tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    """Where losses and scores are drawn: `tensorboard` (in --output-dir), `wandb` (Weights & Biases), or `none`."""
 
     save_as: Literal["fp32", "fp16"] = "fp32"
     """Number format of the result."""

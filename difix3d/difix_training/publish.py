@@ -47,20 +47,20 @@ def export(pipe: DifixPipeline, folder: Path, card: str, half: bool = False) -> 
 
 def model_card(config: TrainDifixConfig, step: int, pairs: dict[str, int], scores: dict[str, float]) -> str:
     """The text of the card: how the model came to be, and what it does on the test pairs."""
-    scratch, layers = config.init == SCRATCH, config.mini.layers
+    scratch, layers = config.fixer == SCRATCH, config.mini.layers
     licence = "apache-2.0" if scratch else "other"
-    hub = not scratch and not Path(config.init).exists()
+    hub = not scratch and not Path(config.fixer).exists()
     sees = f"with {config.references or 'no'} reference photo(s) beside each"
     use = "pipe(image=render, ref_image=photo).images[0]"
     if scratch and layers:
         sees = f"looking at reference photos that the rendered depth carries into the render, in {layers} layers"
         use = "fixed = pipe.fix(renders, guide=guides)  # see difix3d.geometry.warp.guide"
     head = ["library_name: diffusers", f"license: {licence}", "pipeline_tag: image-to-image"]
-    head += [f"base_model: {config.init}"] if hub else []
+    head += [f"base_model: {config.fixer}"] if hub else []
     head += ["tags: [difix, difix3d, novel-view-synthesis, gaussian-splatting]"]
     height, width = config.resolution
     loss, optim = config.loss, config.optim
-    origin = "from scratch" if scratch else f"from `{Path(config.init).name if not hub else config.init}`"
+    origin = "from scratch" if scratch else f"from `{Path(config.fixer).name if not hub else config.fixer}`"
     rights = (
         ""
         if scratch

@@ -22,18 +22,18 @@ RENDER = 4.0
 
 
 def start_pipeline(config: TrainDifixConfig) -> DifixPipeline:
-    """The pipeline that ``config.init`` names, in fp32 on the CPU; what is random in it follows from the seed.
+    """The pipeline that ``config.fixer`` names, in fp32 on the CPU; what is random in it follows from the seed.
 
     Raises:
         UserError: the weights cannot be had or do not fit.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        if config.init == SCRATCH:
+        if config.fixer == SCRATCH:
             return mini_difix(config.mini)
-        if is_checkpoint(config.init):
-            return DifixPipeline.from_pretrained(config.init, base=config.base)
-        folder = fetch(config.init)
+        if is_checkpoint(config.fixer):
+            return DifixPipeline.from_pretrained(config.fixer, base=config.base)
+        folder = fetch(config.fixer)
         if has_skips(folder):
             return DifixPipeline.from_pretrained(folder)
         return DifixPipeline(**new_parts(folder, config.lora_rank))

@@ -11,6 +11,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
+from difix3d.devices import choose_device
 from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix_training.batch import Augmentation, Batch
 from difix3d.difix_training.config import DifixOptimConfig, TrainDifixConfig
@@ -36,7 +37,7 @@ class DifixTrainer:
 
     Args:
         config: what to do.
-        pipe: what to start from; by default what ``config.init`` names.
+        pipe: what to start from; by default what ``config.fixer`` names.
 
     Raises:
         UserError: pairs, weights or folder cannot be used.
@@ -228,7 +229,7 @@ class DifixTrainer:
     def save(self, step: int) -> None:
         """Writes a checkpoint, from the first process."""
         if self.main:
-            extra = {"init": self.config.init}
+            extra = {"init": self.config.fixer}
             save_checkpoint(self.folder / "checkpoints", step, self.state(), extra, keep=self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
@@ -280,12 +281,11 @@ class DifixTrainer:
 
 def accelerator(config: TrainDifixConfig) -> Accelerator:
     """What knows devices and processes; bf16 by default where there is a GPU."""
-    bf16 = config.precision == "bf16" or (
-        config.precision == "auto" and config.device != "cpu" and torch.cuda.is_available()
-    )
+    cuda = choose_device(config.device).type == "cuda"
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda)
     return Accelerator(
         mixed_precision="bf16" if bf16 else "no",
-        cpu=config.device == "cpu",
+        cpu=config.device == "cpu",  # else what it finds
         log_with=None if config.tracker == "none" else config.tracker,
         project_dir=config.output_dir,
         kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],  # else gradients are held twice

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 
+from difix3d.devices import Device
 from difix3d.distill import DistillConfig
 from difix3d.gaussians.init import InitConfig
 from difix3d.limits import SEEDS, Limits
@@ -17,15 +18,7 @@ from difix3d.training.refine import RefineConfig
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Trains a Gaussian-splatting model on a scene, and repairs it with Difix on the way (Difix3D+).
-
-    Examples:
-      python scripts/train.py --scene demo
-      python scripts/train.py --scene path/to/capture --resolution 960
-      python scripts/train.py --scene path/to/capture --fixer none
-      python scripts/train.py --scene garden --data-dir data
-      python scripts/train.py --resume --output-dir outputs/garden/first
-    """
+    """Everything that a training can be told."""
 
     scene: str = "demo"
     """`demo`, `synthetic:SEED`, a folder (COLMAP, transforms.json, or just photos), a video, or a name: of a file in
@@ -66,7 +59,7 @@ class TrainConfig:
     """Also write point_cloud.compressed.ply: SuperSplat's packed layout, about a quarter of the size."""
     seed: Annotated[int, SEEDS] = 0
     """Seed of everything random. On a CPU, equal seeds give equal bits."""
-    device: Literal["auto", "cuda", "cpu"] = "auto"
+    device: Device = "auto"
     """`auto`: CUDA if there is a GPU."""
     resume: bool = False
     """Go on from the newest checkpoint in --output-dir."""

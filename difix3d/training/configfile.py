@@ -10,7 +10,7 @@ import yaml
 
 from difix3d.errors import UserError
 from difix3d.files import write_text
-from difix3d.limits import check_limits
+from difix3d.limits import check_limits, former_names
 
 Config = TypeVar("Config")
 
@@ -53,8 +53,8 @@ def merge(config: Config, values: dict[str, Any], *, source: str, prefix: str = 
     """
     hints = get_type_hints(type(config))
     known = {item.name for item in fields(config)}  # type: ignore[arg-type]
-    changes = {}
-    for key, value in values.items():
+    changes, now = {}, former_names(type(config))
+    for key, value in ((now.get(key, key), value) for key, value in values.items()):
         name = f"{prefix}{key}"
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)

@@ -79,8 +79,24 @@ def test_one_image_and_the_default_places(folders, model):
 
 
 def test_options_reach_the_model(folders, model):
-    run(folders / "in" / "a_001.png", "--weights", "w.pkl", "--base", "turbo", "--dtype", "bf16", "--device", "cpu")
-    assert model == [("w.pkl", "cpu", torch.bfloat16, "turbo"), (torch.float32, False, "remove degradation")]
+    run(folders / "in" / "a_001.png", "--fixer", "w.pkl", "--base", "turbo", "--dtype", "bf16", "--device", "cpu")
+    assert model == [
+        ("w.pkl", torch.device("cpu"), torch.bfloat16, "turbo"),
+        (torch.float32, False, "remove degradation"),
+    ]
+
+
+def test_the_name_that_the_fixer_had(folders, model, capsys):
+    run(folders / "in" / "a_001.png", "--weights=w.pkl")
+    assert model[0][0] == "w.pkl"
+    assert "--weights is called --fixer now" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there(folders, model, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no CUDA device"):
+        run(folders / "in" / "a_001.png", "--device", "cuda")
+    assert model == []
 
 
 def test_nearest_name(folders):

@@ -46,7 +46,7 @@ def config(pairs, tmp_path):
     return TrainDifixConfig(
         data=pairs,
         output_dir=tmp_path / "run",
-        init="scratch",
+        fixer="scratch",
         mini=SMALL,
         resolution=(32, 32),
         steps=4,
@@ -200,26 +200,28 @@ def test_mini_folder_loads_without_a_text_encoder(config, tmp_path):
     assert loaded.text_encoder is None
     images = torch.rand(1, 3, 40, 48)
     torch.testing.assert_close(loaded.fix(images, images[None]), pipe.fix(images, images[None]), rtol=0, atol=1e-5)
-    again = start_pipeline(replace(config, init=str(config.output_dir / "difix")))
+    again = start_pipeline(replace(config, fixer=str(config.output_dir / "difix")))
     assert equal(again.unet.state_dict(), pipe.unet.state_dict())
 
 
 def test_starts_from_sd_turbo_and_trains_only_what_it_should(shared, config):
-    pipe = start_pipeline(replace(config, init=str(shared / "golden" / "tiny_sd_turbo")))
+    pipe = start_pipeline(replace(config, fixer=str(shared / "golden" / "tiny_sd_turbo")))
     names = DifixStep(pipe).trained().keys()
     assert all(name.startswith("unet.") or "vae_skip" in name or "skip_conv" in name for name in names)
     assert not any(name.startswith("vae.encoder") for name in names)
     assert sum(name.startswith("unet.") for name in names) == len(list(pipe.unet.parameters()))
     assert any("lora_A.vae_skip" in name for name in names)
     assert float(pipe.vae.decoder.skip_conv_1.base_layer.weight.detach().mean()) == pytest.approx(1e-5)
-    published = start_pipeline(replace(config, init=str(shared / "golden" / "tiny_difix_ref")))
+    published = start_pipeline(replace(config, fixer=str(shared / "golden" / "tiny_difix_ref")))
     assert DifixStep(published).trained().keys() == names
     everything = DifixStep(mini_difix(SMALL))
     assert len(everything.trained()) == len(list(everything.parameters()))
 
 
 def test_frozen_weights_stay(shared, config):
-    trainer = DifixTrainer(replace(config, init=str(shared / "golden" / "tiny_difix_ref"), steps=1, checkpointing=True))
+    trainer = DifixTrainer(
+        replace(config, fixer=str(shared / "golden" / "tiny_difix_ref"), steps=1, checkpointing=True)
+    )
     frozen = {name: p.clone() for name, p in trainer.step_module.named_parameters() if name not in trainer.trained}
     before = weights(trainer)
     trainer.step([next(trainer.batches())], 0)

@@ -5,12 +5,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from difix3d.cli.arguments import from_command_line
 from difix3d.cli.curate import CurateConfig
 from difix3d.cli.train_difix import parse
 from difix3d.difix_training.config import DifixLossConfig, MiniConfig, TrainDifixConfig
 from difix3d.difix_training.start import start_pipeline
+from difix3d.difix_training.trainer import accelerator
 from difix3d.errors import UserError
 from difix3d.limits import check_limits
 
@@ -31,6 +33,19 @@ def test_command_line(tmp_path):
     (tmp_path / "config.yaml").write_text("optim: {rate: 1}\n")
     with pytest.raises(UserError, match=r"optim.rate, which does not exist"):
         parse(["--config", str(tmp_path / "config.yaml")])
+
+
+def test_the_name_that_the_start_had(tmp_path, capsys):
+    assert parse(["--init", "scratch"]).fixer == "scratch"
+    assert "--init is called --fixer now" in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text("init: some/weights\n")
+    assert parse(["--resume", "--output-dir", str(tmp_path)]).fixer == "some/weights"
+
+
+def test_cuda_without_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no CUDA device"):
+        accelerator(TrainDifixConfig(device="cuda"))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +79,7 @@ def test_the_recipe_of_the_small_network(tmp_path):
     for line in (synthetic, photos):
         config = from_command_line(CurateConfig, "curate", line[1:])
         assert (line[0], config.output_dir, config.recipe.warps) == ("scripts/curate.py", Path("P"), 2)
-    assert parse(second[1:]).init == f"{parse(first[1:]).output_dir}/difix"
+    assert parse(second[1:]).fixer == f"{parse(first[1:]).output_dir}/difix"
     pipe = start_pipeline(parse(first[1:]))
     assert (pipe.vae.guide, pipe.vae.layers) == (9, 2)
     halves = sum(p.numel() * 2 for model in (pipe.unet, pipe.vae) for p in model.parameters())

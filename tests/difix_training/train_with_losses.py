@@ -12,7 +12,7 @@ def main(pairs: str, folder: str, batch: str) -> None:
     config = TrainDifixConfig(
         data=Path(pairs),
         output_dir=Path(folder),
-        init="scratch",
+        fixer="scratch",
         mini=MiniConfig(unet_widths=(32,) * 4, vae_widths=(32,) * 4),
         resolution=(32, 32),
         steps=4,

@@ -3,11 +3,16 @@ from pathlib import Path
 
 import pytest
 
-from difix3d.cli.train import find_config, parse
+from difix3d.cli.train import find_config, read
 from difix3d.errors import UserError
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml, write_yaml
 from difix3d.training.presets import PRESETS, from_preset
+
+
+def parse(args):
+    """What the command line makes of the configuration."""
+    return read(args).config
 
 
 def test_yaml_round_trip(tmp_path):
