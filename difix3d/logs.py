@@ -8,6 +8,9 @@ from rich.console import Console
 from difix3d.progress import training_bar
 from difix3d.training.events import Evaluated, Event, Finished, Painted, Painting, Paused, Saved, Started, Stepped
 
+PERIOD = 50
+"""Steps between the losses that TensorBoard gets; reading one waits for the GPU."""
+
 
 class ProgressLog:
     """A live bar on a terminal; in a pipe or a log file, a line for every tenth of the run."""
@@ -97,10 +100,7 @@ def painted(event: Painted) -> str:
 
 
 class TensorBoardLog:
-    """Scalars for TensorBoard, in the run's folder: losses every ``period`` steps, and each evaluation."""
-
-    def __init__(self, period: int = 50):
-        self._period = period
+    """Scalars for TensorBoard, in the run's folder: losses every :data:`PERIOD` steps, and each evaluation."""
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -108,7 +108,7 @@ class TensorBoardLog:
                 from torch.utils.tensorboard import SummaryWriter
 
                 self._writer = SummaryWriter(str(event.run / "tensorboard"), purge_step=event.first or None)
-            case Stepped() if event.step % self._period == 0:
+            case Stepped() if event.step % PERIOD == 0:
                 for name, value in event.losses.items():
                     self._writer.add_scalar(f"loss/{name}", float(value), event.step)
                 self._writer.add_scalar("train/psnr", -10 * math.log10(max(float(event.mse), 1e-12)), event.step)

@@ -11,9 +11,9 @@ from jaxtyping import UInt8
 from difix3d.errors import UserError
 from difix3d.files import beside, cannot_write
 
-VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"}
+VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
 """Suffixes of the files that are taken for videos, in lower case."""
-WRITTEN = VIDEOS - {".webm", ".m4v"}
+WRITTEN = VIDEOS - {".webm"}
 """Those that can hold what :func:`video_writer` writes."""
 
 OPTIONS = "-vf scale=out_color_matrix=bt709 -colorspace bt709 -preset veryfast"

@@ -21,6 +21,8 @@ from difix3d.errors import UserError
 from difix3d.images import image_size, read_channels, read_image
 
 SPLITS = ("train", "test")
+AHEAD = 2
+"""Batches that are read while the ones before are used."""
 
 
 @dataclass(frozen=True)
@@ -240,13 +242,13 @@ def numbers(first: int, last: int, batch: int, rank: int = 0, processes: int = 1
         yield list(range(start, start + batch))
 
 
-def stream(crops: Crops, groups: Iterable[list[int]], workers: int, ahead: int = 2) -> Generator[Batch, None, None]:
+def stream(crops: Crops, groups: Iterable[list[int]], workers: int) -> Generator[Batch, None, None]:
     """Batches of samples, read by threads while the ones before are used."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[list[Any]] = deque()
         for group in groups:
             waiting.append([pool.submit(crops.__getitem__, number) for number in group])
-            if len(waiting) > ahead:
+            if len(waiting) > AHEAD:
                 yield join([future.result() for future in waiting.popleft()])
         while waiting:
             yield join([future.result() for future in waiting.popleft()])

@@ -37,13 +37,12 @@ class DifixTrainer:
 
     Args:
         config: what to do.
-        pipe: what to start from; by default what ``config.fixer`` names.
 
     Raises:
         UserError: pairs, weights or folder cannot be used.
     """
 
-    def __init__(self, config: TrainDifixConfig, pipe: DifixPipeline | None = None):
+    def __init__(self, config: TrainDifixConfig):
         check_limits(config)
         self.config = config
         self.folder = config.output_dir
@@ -51,7 +50,7 @@ class DifixTrainer:
         self.main = self.accelerator.is_main_process
         check_folder(config)
         pairs = read_pairs(config.data)
-        self.pipe = pipe or start_pipeline(config)
+        self.pipe = start_pipeline(config)
         self.layers = self.pipe.vae.layers
         found = {split: usable(some, config.references, config.skip_bad, self.layers) for split, some in pairs.items()}
         self.pairs = {split: good for split, (good, _) in found.items()}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.evaluate.results import SetScore
-from difix3d.images import image_size, read_image, to_uint8, write_image
+from difix3d.images import IMAGES, image_size, read_image, to_uint8, write_image
 from difix3d.types import RenderFn, View
 
 
@@ -63,7 +63,7 @@ def adopt(folder: Path, views: Iterable[View], pictures: Pictures) -> None:
         UserError: there are too few or too many, or one is not of its photo's size.
     """
     expected = list(views)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"))
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
     if len(files) != len(expected):
         here = {path.relative_to(folder).with_suffix("").as_posix() for path in files}
         lost = [view.name for view in expected if Path(view.name).with_suffix("").as_posix() not in here]

@@ -173,7 +173,6 @@ def inception_features(
     images: Iterable[UInt8[Tensor, "_ _ 3"]],
     network: Inception,
     batch: int = 16,
-    progress: Callable[[int], None] | None = None,
 ) -> Float[Tensor, "N 2048"]:
     """The features of pictures, for :func:`difix3d.metrics.fid` and :func:`difix3d.metrics.kid`.
 
@@ -181,7 +180,6 @@ def inception_features(
         images: may differ in size, and may be a stream: only one batch is kept.
         network: :meth:`Inception.pretrained`, on the device to compute on.
         batch: images at a time.
-        progress: called after each batch with the number of images done so far.
 
     Returns:
         On the CPU.
@@ -191,8 +189,6 @@ def inception_features(
     stream = iter(images)
     while chunk := list(islice(stream, batch)):
         found += [network(same).cpu() for same in _by_size(chunk, device)]
-        if progress is not None:
-            progress(sum(map(len, found)))
     return torch.cat(found) if found else torch.empty(0, 2048)
 
 

@@ -51,14 +51,6 @@ def shift_toward(current: Pose, target: Pose, step: float) -> Pose:
     return _pose(moved[..., :3, :3], torch.where(arrived, target[..., :3, 3], moved[..., :3, 3]))
 
 
-def perturb(c2w: Pose, distance: float, angle: float, generator: torch.Generator | None = None) -> Pose:
-    """Each pose moved by ``distance`` in a random direction and turned by ``angle`` radians about a random axis."""
-    directions = torch.randn(2, *c2w.shape[:-2], 3, generator=generator, dtype=c2w.dtype).to(c2w.device)
-    direction, axis = torch.nn.functional.normalize(directions, dim=-1)
-    turn = rotation_about(axis, torch.full_like(axis[..., 0], angle))
-    return _pose(c2w[..., :3, :3] @ turn, c2w[..., :3, 3] + distance * direction)
-
-
 def look_at(position: Float[Tensor, "*#batch 3"], target: Float[Tensor, "*#batch 3"], up: Float[Tensor, "3"]) -> Pose:
     """Poses at the positions that look at the target, with ``up`` pointing up in the picture as far as it can."""
     forward = torch.nn.functional.normalize(target - position, dim=-1)
@@ -95,13 +87,13 @@ def ellipse(c2w: Float[Tensor, "N 4 4"], frames: int) -> Float[Tensor, "frames 4
     return look_at(focus + height * up + ring, focus, up)
 
 
-def spiral(c2w: Float[Tensor, "N 4 4"], frames: int, turns: int = 2) -> Float[Tensor, "frames 4 4"]:
-    """A closed spiral within the spread of forward-facing cameras (90 % of them), looking at their focus point."""
+def spiral(c2w: Float[Tensor, "N 4 4"], frames: int) -> Float[Tensor, "frames 4 4"]:
+    """A closed spiral of two turns within the spread of forward-facing cameras (90 %), looking at their focus point."""
     up, position = c2w.new_tensor(UP), c2w[:, :3, 3]
     center = look_at(position.mean(0), focus_point(c2w), up)
     radii = ((position - center[:3, 3]) @ center[:3, :3]).abs().quantile(0.9, dim=0)
     phase = 2 * math.pi * torch.arange(frames).to(c2w) / frames
-    offset = torch.stack([(turns * phase).cos(), -(turns * phase).sin(), -phase.sin()], 1) * radii
+    offset = torch.stack([(2 * phase).cos(), -(2 * phase).sin(), -phase.sin()], 1) * radii
     return look_at(center[:3, 3] + offset @ center[:3, :3].T, focus_point(c2w), up)
 
 

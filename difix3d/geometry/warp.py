@@ -53,19 +53,17 @@ def warp(
     image_camera: Cameras,
     depth: Float[Tensor, "H W"],
     camera: Cameras,
-    tolerance: float = TOLERANCE,
 ) -> tuple[Float[Tensor, "H W C"], Bool[Tensor, "H W"]]:
     """An image as another camera would see it, sampled bilinearly.
 
     Args:
         image, image_depth, image_camera: where the pixels come from.
         depth, camera: where they go, and how far away the surface is there.
-        tolerance: see :data:`TOLERANCE`.
 
     Returns:
         The warped image, and where it is valid: seen by both cameras, by the depth maps. Elsewhere it is 0.
     """
-    valid, pixels = seen_by(unproject(depth, camera), image_camera, image_depth, tolerance)
+    valid, pixels = seen_by(unproject(depth, camera), image_camera, image_depth)
     valid &= depth > 0
     height, width = image_depth.shape
     grid = pixels / torch.tensor([width, height]).to(pixels) * 2 - 1

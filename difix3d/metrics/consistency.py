@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from difix3d.geometry.warp import TOLERANCE, warp
+from difix3d.geometry.warp import warp
 from difix3d.types import Cameras
 
 
@@ -16,12 +16,10 @@ class WarpError:
 
     Attributes:
         errors: for each pair the mean absolute difference over the pixels both see, in 0..1; NaN if there are none.
-        covered: for each pair the share of pixels that both see.
         mean: over all compared pixels of all pairs, in 0..1; NaN if there are none.
     """
 
     errors: tuple[float, ...]
-    covered: tuple[float, ...]
     mean: float
 
 
@@ -30,7 +28,6 @@ def warp_error(
     depths: Sequence[Float[Tensor, "H W"]],
     cameras: Cameras,
     step: int = 1,
-    tolerance: float = TOLERANCE,
 ) -> WarpError:
     """Flicker along a path: each frame against the one ``step`` before, warped to its camera by depth.
 
@@ -43,21 +40,16 @@ def warp_error(
         depths: rendered depth of each (along the optical axis, 0 where nothing is seen).
         cameras: one for each frame.
         step: frames between the two of a pair.
-        tolerance: of the test for hidden points, see :data:`difix3d.geometry.warp.TOLERANCE`.
     """
-    errors, pixels, areas = [], [], []
+    errors, pixels = [], []
     for now in range(step, len(frames)):
         before = now - step
-        warped, valid = warp(
-            frames[before].float() / 255, depths[before], cameras[before], depths[now], cameras[now], tolerance
-        )
+        warped, valid = warp(frames[before].float() / 255, depths[before], cameras[before], depths[now], cameras[now])
         difference = (warped - frames[now].float() / 255).abs().mean(-1)[valid]
         errors.append(float(difference.mean()))
         pixels.append(difference.numel())
-        areas.append(valid.numel())
     total = sum(error * count for error, count in zip(errors, pixels, strict=True) if count)
     return WarpError(
         errors=tuple(errors),
-        covered=tuple(count / area for count, area in zip(pixels, areas, strict=True)),
         mean=total / sum(pixels) if sum(pixels) else float("nan"),
     )

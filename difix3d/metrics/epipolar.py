@@ -1,6 +1,6 @@
 """Do the frames along a path obey its cameras? By matched features and epipolar lines, without any depth."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +24,10 @@ class Tsed:
 
     Attributes:
         score: share of the adjacent pairs that are consistent; NaN if there are no pairs.
-        matches: number of matches of each pair.
         errors: median distance of each pair in pixels; infinite without matches.
     """
 
     score: float
-    matches: tuple[int, ...]
     errors: tuple[float, ...]
 
 
@@ -38,7 +36,6 @@ def tsed(
     cameras: Cameras,
     min_matches: int = MIN_MATCHES,
     max_error: float = MAX_ERROR,
-    progress: Callable[[int], None] | None = None,
 ) -> Tsed:
     """The share of adjacent frames that are consistent with their cameras (Yu et al. 2023, "Photoconsistent NVS").
 
@@ -51,7 +48,6 @@ def tsed(
         frames: pictures along the path, in order.
         cameras: one for each; two adjacent ones at the same place have no epipolar lines, and their pair counts as
             inconsistent.
-        progress: called after each frame with the number of frames done so far (about half a second each).
     """
     extract, match = _sift()
     counts: list[int] = []
@@ -66,11 +62,9 @@ def tsed(
             counts.append(len(pairs))
             errors.append(float(distance.quantile(0.5)) if len(pairs) else float("inf"))
         before = points, features
-        if progress is not None:
-            progress(index + 1)
     consistent = [n >= min_matches and error < max_error for n, error in zip(counts, errors, strict=True)]
     score = sum(consistent) / len(consistent) if consistent else float("nan")
-    return Tsed(score, tuple(counts), tuple(errors))
+    return Tsed(score, tuple(errors))
 
 
 def epipolar_distance(

@@ -39,15 +39,11 @@ class ErrorSplit:
     """PSNR in dB before and after fixing, apart for pixels that were right and pixels that were wrong before.
 
     Attributes:
-        threshold: mean absolute error over the channels, 0..1, up to which a pixel of the render was right.
-        right_share: share of the pixels that were right.
         right_before, right_after: PSNR of the render and of the fixed image on them. After lower than before: fixing
             did harm. Infinite where there is no error at all.
         wrong_before, wrong_after: the same on the others; NaN if there are none.
     """
 
-    threshold: float
-    right_share: float
     right_before: float
     right_after: float
     wrong_before: float
@@ -59,26 +55,23 @@ def error_split(
     fixed: UInt8[Tensor, "H W 3"],
     photo: UInt8[Tensor, "H W 3"],
     mask: Bool[Tensor, "H W"] | None = None,
-    threshold: float | None = None,
 ) -> ErrorSplit:
     """Did fixing harm what was right, and did it help where it was needed?
 
+    A pixel of the render was right up to the median of its error (mean absolute error over the channels): both sides
+    have half of the pixels, but for ties, which are right.
+
     Args:
         mask: pixels that count.
-        threshold: see :class:`ErrorSplit`; by default the median of the render's error, so that both sides have half
-            of the pixels (but for ties, which are right).
 
     Returns:
         NaN throughout if the mask is empty.
     """
     mask = torch.ones_like(render[..., 0], dtype=torch.bool) if mask is None else mask
     error = (render.float() - photo.float()).abs().mean(-1) / 255
-    if threshold is None:
-        threshold = float(np.median(error[mask].cpu().numpy())) if mask.any() else math.nan
+    threshold = float(np.median(error[mask].cpu().numpy())) if mask.any() else math.nan
     right, wrong = mask & (error <= threshold), mask & (error > threshold)
     return ErrorSplit(
-        threshold=threshold,
-        right_share=float(right.sum() / mask.sum()),
         right_before=psnr(render, photo, right),
         right_after=psnr(fixed, photo, right),
         wrong_before=psnr(render, photo, wrong),

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from difix3d.geometry.warp import TOLERANCE, project, seen_by, unproject
+from difix3d.geometry.warp import project, seen_by, unproject
 from difix3d.types import Cameras
 
 
@@ -17,7 +17,6 @@ def visibility(
     train_depths: Sequence[Float[Tensor, "_ _"]] | None = None,
     min_views: int = 1,
     max_depth: float = float("inf"),
-    tolerance: float = TOLERANCE,
 ) -> Bool[Tensor, "H W"]:
     """Pixels of an evaluation view that count: their surface lies in sight of enough training cameras.
 
@@ -31,13 +30,12 @@ def visibility(
         train_depths: depth rendered from each of them by the same model.
         min_views: cameras that have to see a point.
         max_depth: farther pixels do not count, in world units (the paper's evaluation cuts the background).
-        tolerance: of the test for hidden points, see :data:`difix3d.geometry.warp.TOLERANCE`.
     """
     points = unproject(depth, camera)
     views = torch.zeros_like(depth, dtype=torch.int32)
     for index in range(len(train)):
         if train_depths is not None:
-            seen, _ = seen_by(points, train[index], train_depths[index], tolerance)
+            seen, _ = seen_by(points, train[index], train_depths[index])
         else:
             pixels, z = project(points, train[index])
             size = torch.stack([train.width[index], train.height[index]])

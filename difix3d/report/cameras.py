@@ -15,13 +15,12 @@ DOTS = 2500
 TRAIN, TEST, NOVEL = "#3564c4", "#c2571a", "#2f8f5b"
 
 
-def camera_map(scene: Scene, rounds: Sequence[dict[str, Any]], names: bool = True) -> Safe:
+def camera_map(scene: Scene, rounds: Sequence[dict[str, Any]]) -> Safe:
     """The normalised world from above (+z towards the reader), with a slider over the rounds.
 
     Args:
         scene: its cameras and points.
         rounds: rows of ``rounds.json``; may be empty.
-        names: of the photos, shown when the mouse rests on their cameras.
     """
     c2w = scene.cameras.c2w.double().cpu().numpy()
     novel = [np.array(row["cameras"]).reshape(-1, 4, 4) for row in rounds]
@@ -35,7 +34,7 @@ def camera_map(scene: Scene, rounds: Sequence[dict[str, Any]], names: bool = Tru
     parts = [tag("g", *_points(scene, place), class_="points")]
     unused = np.setdiff1d(np.arange(len(c2w)), np.concatenate([scene.train, scene.test]))
     for indices, kind in ((unused, "unused"), (scene.train, "train"), (scene.test, "test")):
-        symbols = [_camera(c2w[i], place, scene.photos[i].name if names else "", kind) for i in indices]
+        symbols = [_camera(c2w[i], place, scene.photos[i].name, kind) for i in indices]
         parts.append(tag("g", *symbols, class_=kind))
     for number, (row, poses) in enumerate(zip(rounds, novel, strict=True), 1):
         title = f"round {number}, step {row['step']:,}: {row['decision']}"

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from difix3d.synthetic.shapes import Vectors
 from difix3d.synthetic.world import CHUNK, World
 
+SHADOW_RAYS, BOUNCE_RAYS = 16, 24
+"""Of each texel."""
+
 LightMaps = list[Tensor]
 """For each surface its light map [h, w, 3]: linear, what a white surface would send back."""
 
@@ -31,8 +34,8 @@ def bake(world: World, seed: int) -> None:
 class _Bake:
     """Monte-Carlo light maps: the texels of all surfaces in one batch of points."""
 
-    def __init__(self, world: World, seed: int, shadow_rays: int = 16, bounce_rays: int = 24):
-        self.world, self.shadow_rays, self.bounce_rays = world, shadow_rays, bounce_rays
+    def __init__(self, world: World, seed: int):
+        self.world = world
         self.rng = torch.Generator().manual_seed(seed)
 
     def run(self) -> None:
@@ -64,7 +67,7 @@ class _Bake:
 
     def _direct(self, points: Vectors, normals: Vectors, both: Tensor) -> Vectors:
         """Light of the area light over pi: stratified, another place in each stratum for each texel."""
-        light, n = self.world.light, round(self.shadow_rays**0.5)
+        light, n = self.world.light, round(SHADOW_RAYS**0.5)
         total = torch.zeros(len(points))
         for k in range(n * n):
             jitter = torch.rand(2, len(points), generator=self.rng)
@@ -89,14 +92,14 @@ class _Bake:
         y = torch.linalg.cross(normals, x)
         spin, total = torch.rand(len(points), generator=self.rng), torch.zeros(len(points), 3)
         lamp = self.world.surfaces.index(self.world.light)
-        for k in range(self.bounce_rays):
-            share = (k + torch.rand(len(points), generator=self.rng)) / self.bounce_rays
+        for k in range(BOUNCE_RAYS):
+            share = (k + torch.rand(len(points), generator=self.rng)) / BOUNCE_RAYS
             angle = 2 * math.pi * (spin + 0.6180339887 * k)
             r = share.sqrt()[:, None]
             d = r * torch.cos(angle)[:, None] * x + r * torch.sin(angle)[:, None] * y + (1 - r * r).sqrt() * normals
             hits = self.world.trace(points, d)
             total += torch.where((hits.surface == lamp)[:, None], 0.0, self.world.radiance(hits))
-        return total / self.bounce_rays
+        return total / BOUNCE_RAYS
 
     def _store(self, lights: LightMaps) -> None:
         """Writes albedo times light (or the emission) into the radiance textures."""

@@ -46,7 +46,7 @@ WORDS = [
 ]
 
 
-def printed(rng: Rng, h: int, w: int, paper: Color, ink: Color, title: str | None = None, rows: int = 3) -> Picture:
+def printed(rng: Rng, h: int, w: int, paper: Color, ink: Color, rows: int = 3) -> Picture:
     """A printed cover, label or poster: frames, shapes, words, small print."""
     sheet = Image.new("RGB", (w, h), _srgb(paper))
     draw = ImageDraw.Draw(sheet)
@@ -60,7 +60,7 @@ def printed(rng: Rng, h: int, w: int, paper: Color, ink: Color, title: str | Non
     _picture(draw, rng, (2 * margin, int(top), w - 2 * margin, int(max(bottom, top + 0.25 * h))), accent, _srgb(ink))
     y = 1.6 * margin
     for row in range(rows):
-        text = title if title and row == 0 else " ".join(rng.choice(WORDS, 1 if row == 0 else 2))
+        text = " ".join(rng.choice(WORDS, 1 if row == 0 else 2))
         size = _fit(draw, text, w - 4 * margin, h * (0.3 if row == 0 else rng.uniform(0.08, 0.16)))
         draw.text((w / 2, y), text, fill=_srgb(ink), font=ImageFont.load_default(size), anchor="mt")
         y += size * 1.25

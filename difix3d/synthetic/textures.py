@@ -85,10 +85,10 @@ def plaster(rng: Rng, h: int, w: int, color: Color) -> Picture:
     return np.clip(np.asarray(color, np.float32) * np.exp(tone)[..., None], 0.01, 0.95).astype(np.float32)
 
 
-def wallpaper(rng: Rng, h: int, w: int, color: Color, repeats: int = 9) -> Picture:
+def wallpaper(rng: Rng, h: int, w: int, color: Color) -> Picture:
     """Stripes and a rosette ornament."""
     u, v = grid(h, w)
-    x, y = u * repeats * w / h, v * repeats
+    x, y = u * 9 * w / h, v * 9
     ornament = np.zeros((h, w), np.float32)
     for shift in (0.0, 0.5):
         cx, cy = (x + shift) % 1 - 0.5, (y + shift) % 1 - 0.5
@@ -100,10 +100,10 @@ def wallpaper(rng: Rng, h: int, w: int, color: Color, repeats: int = 9) -> Pictu
     return image * np.exp(0.05 * noise(rng, h, w, (30, 30), 4))[..., None].astype(np.float32)
 
 
-def fabric(rng: Rng, h: int, w: int, color: Color, second: Color, threads: int = 90) -> Picture:
+def fabric(rng: Rng, h: int, w: int, color: Color, second: Color) -> Picture:
     """A woven cloth with a plaid of two colours."""
     u, v = grid(h, w)
-    x, y = u * threads * w / h, v * threads
+    x, y = u * 90 * w / h, v * 90
     bands = rng.uniform(0, 1, (2, 4)) * 6
     plaid = sum(0.25 * ((np.sin(2 * math.pi * (6 * u * w / h + b)) > 0.3) * 1.0) for b in bands[0, :2])
     plaid = plaid + sum(0.25 * ((np.sin(2 * math.pi * (6 * v + b)) > 0.3) * 1.0) for b in bands[1, :2])

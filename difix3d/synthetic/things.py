@@ -36,10 +36,10 @@ def turned(angle: float) -> Tensor:
     return torch.tensor([[-s, -c, 0.0], [c, -s, 0.0], [0.0, 0.0, 1.0]])
 
 
-def curve(points: Sequence[Range], steps: int = 6) -> Tensor:
+def curve(points: Sequence[Range]) -> Tensor:
     """A smooth profile (Catmull-Rom) through ``(radius, height)``."""
     p = np.array([points[0], *points, points[-1]], np.float64)
-    t = np.linspace(0, 1, steps, endpoint=False)[:, None]
+    t = np.linspace(0, 1, 6, endpoint=False)[:, None]
     parts = [
         0.5 * (2 * b + (c - a) * t + (2 * a - 5 * b + 4 * c - d) * t**2 + (3 * b - a - 3 * c + d) * t**3)
         for a, b, c, d in zip(p, p[1:], p[2:], p[3:], strict=False)

@@ -14,24 +14,25 @@ from difix3d.types import View
 
 EXPLODED = 100.0
 """A loss above this is not an image difference any more: that of black and white is 1."""
+PERIOD = 20
+"""Steps between two looks at the losses."""
 
 
 class LossGuard:
     """Finds the first step whose loss is no number, or far too large.
 
-    On a GPU each look waits for the device, so that it looks only every ``period`` steps, and before each save.
+    On a GPU each look waits for the device, so that it looks only every :data:`PERIOD` steps, and before each save.
     """
 
-    def __init__(self, run: Path, period: int = 20):
+    def __init__(self, run: Path):
         self._run = run
-        self._period = period
         self._recent: list[tuple[int, str, Tensor]] = []
 
     def watch(self, step: int, views: list[View], losses: dict[str, Tensor]) -> None:
         """Remembers a step; raises as :meth:`check` does when it is time to look."""
         names = ", ".join(view.name for view in views)
         self._recent.append((step, names, torch.stack(list(losses.values())).sum()))
-        if len(self._recent) >= self._period:
+        if len(self._recent) >= PERIOD:
             self.check()
 
     def check(self) -> None:

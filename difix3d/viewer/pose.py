@@ -19,6 +19,8 @@ LARGEST = 16384
 """Pixels along a side of a browser's canvas, above which the request is taken for nonsense."""
 FLIGHT = 0.6
 """Seconds that a flight to another camera takes."""
+FRAMES = 12
+"""Of such a flight."""
 
 
 def c2w_of(camera: viser.CameraHandle) -> Float[Tensor, "4 4"]:
@@ -85,14 +87,13 @@ def fly(
     client: viser.ClientHandle,
     c2w: Float[Tensor, "4 4"],
     fov: float,
-    going: Callable[[], bool] = lambda: True,
-    frames: int = 12,
+    going: Callable[[], bool],
 ) -> None:
     """Moves a browser's camera there on the straight way; ends early when ``going`` says no."""
     start, fov_before = c2w_of(client.camera), client.camera.fov
-    for number in range(1, frames + 1):
+    for number in range(1, FRAMES + 1):
         if not going():
             return
-        share = 0.5 - 0.5 * math.cos(math.pi * number / frames)  # gently off and gently on
+        share = 0.5 - 0.5 * math.cos(math.pi * number / FRAMES)  # gently off and gently on
         put(client, interpolate(start, c2w.cpu().float(), share), fov_before + share * (fov - fov_before))
-        time.sleep(FLIGHT / frames)
+        time.sleep(FLIGHT / FRAMES)

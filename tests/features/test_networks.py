@@ -43,9 +43,6 @@ def test_vgg_equals_its_layers_one_by_one():
             x = F.max_pool2d(x, 2)
     for layer, truth in zip(network(images), expected, strict=True):
         torch.testing.assert_close(layer, truth)
-    shallow, same = network(images, ["relu2_1", "relu1_2"])
-    assert shallow.shape == (2, 128, 18, 25)
-    torch.testing.assert_close(same, expected[0])
 
 
 def test_alexnet_equals_its_layers_one_by_one():
@@ -178,9 +175,7 @@ def test_features_of_pictures_of_several_sizes_in_batches(inception):
     generator = torch.Generator().manual_seed(0)
     sizes = [(40, 60), (40, 60), (30, 30), (40, 60)]
     images = [torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=generator) for size in sizes]
-    done = []
-    features = inception_features(iter(images), inception, batch=3, progress=done.append)
-    assert done == [3, 4]
+    features = inception_features(iter(images), inception, batch=3)
     single = [inception(image.permute(2, 0, 1)[None].float() / 255) for image in images]
     torch.testing.assert_close(features, torch.cat(single), rtol=1e-3, atol=1e-4)
     assert inception_features([], inception).shape == (0, 2048)

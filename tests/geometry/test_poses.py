@@ -123,10 +123,3 @@ def test_ellipse_looks_at_the_middle_and_interpolation_touches_the_ends():
     assert ((ahead * frames[:, :3, 2]).sum(1) > 0.99).all()
     path = poses.interpolate_path(ring(), 23)
     assert torch.allclose(path[[0, 2, -1]], ring()[[0, 1, -1]], atol=1e-5)
-
-
-def test_perturb_moves_by_the_given_amounts_and_repeats():
-    first, again = (poses.perturb(ring(), 0.3, 0.2, torch.Generator().manual_seed(1)) for _ in range(2))
-    assert torch.equal(first, again)
-    assert torch.allclose((first - ring())[:, :3, 3].norm(dim=1), torch.tensor(0.3))
-    assert torch.allclose(poses.rotation_angle(ring(), first), torch.tensor(0.2), atol=1e-4)

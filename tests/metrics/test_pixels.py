@@ -41,8 +41,6 @@ def test_error_split_tells_harm_from_help():
     photo = torch.full((8, 10, 3), 100, dtype=torch.uint8)
     render = photo + torch.tensor([1] * 5 + [40] * 5, dtype=torch.uint8)[None, :, None]
     split = error_split(render, photo + 10, photo)
-    assert split.threshold == pytest.approx((1 / 255 + 40 / 255) / 2)  # the median of an even number
-    assert split.right_share == 0.5
 
     def level(error):
         return pytest.approx(20 * math.log10(255 / error), abs=1e-3)
@@ -51,16 +49,15 @@ def test_error_split_tells_harm_from_help():
     assert (split.wrong_before, split.wrong_after) == (level(40), level(10))
 
 
-def test_error_split_by_a_threshold_and_a_mask():
+def test_error_split_within_a_mask():
     photo = torch.full((4, 10, 3), 100, dtype=torch.uint8)
     render = photo + torch.arange(10, dtype=torch.uint8)[None, :, None]
     mask = torch.zeros(4, 10, dtype=torch.bool)
     mask[:, :8] = True
-    split = error_split(render, photo, photo, mask, threshold=1.5 / 255)
-    assert split.right_share == 2 / 8
-    assert split.right_before == pytest.approx(10 * math.log10(255**2 / 0.5), abs=1e-3)
+    split = error_split(render, photo, photo, mask)  # right: errors of 0, 1, 2, 3
+    assert split.right_before == pytest.approx(10 * math.log10(255**2 / 3.5), abs=1e-3)
     assert split.right_after == math.inf
-    everything = error_split(render, photo, photo, threshold=1.0)
+    everything = error_split(photo + 1, photo, photo)
     assert math.isnan(everything.wrong_before)
 
 
@@ -76,12 +73,11 @@ def test_error_split_agrees_with_a_loop_over_pixels():
     median = sorted(errors.values())[31]
     right = [place for place, error in errors.items() if error <= median]
     squares = [(float(x) / 255) ** 2 for place in right for x in fixed[place].double() - photo[place].double()]
-    assert len(right) == round(split.right_share * 63)
     assert split.right_after == pytest.approx(-10 * math.log10(sum(squares) / len(squares)), abs=1e-4)
 
 
 def test_error_split_of_nothing_is_no_number():
     image = torch.zeros(4, 5, 3, dtype=torch.uint8)
     split = error_split(image, image, image, torch.zeros(4, 5, dtype=torch.bool))
-    assert math.isnan(split.right_share)
+    assert math.isnan(split.right_before)
     assert math.isnan(split.wrong_after)
