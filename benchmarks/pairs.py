@@ -1,6 +1,6 @@
 """How well a fixer does on curated pairs: PSNR, SSIM and LPIPS before and after, for each strategy.
 
-python scripts/curate.py path/to/fox path/to/castle --output-dir data/pairs/real --resolution 240 --warps 2
+difix3d curate path/to/fox path/to/castle --output-dir data/pairs/real --resolution 240 --warps 2
 python benchmarks/pairs.py --data data/pairs/real --weights mini
 """
 

@@ -1,11 +1,8 @@
 """``difix3d fix``: cleans an image, a folder of images or a video with Difix."""
 
-import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,8 +14,9 @@ from rich.progress import track
 
 from difix3d.cli.arguments import from_command_line
 from difix3d.devices import Device, choose_device
+from difix3d.difix.batch import beside, list_references, open_video, plan, quality, readable, side_by_side
 from difix3d.errors import UserError
-from difix3d.images import IMAGES, read_image, resize, strip, to_uint8, write_image
+from difix3d.images import read_image, to_uint8, write_image
 from difix3d.limits import Formerly, Limits
 from difix3d.video import WRITTEN, video_writer
 
@@ -67,15 +65,6 @@ class FixConfig:
     """Compile the model: a minute or more at first, then faster; for many images of one size."""
 
 
-@dataclass(frozen=True)
-class Job:
-    """One image to fix."""
-
-    source: Path
-    target: Path
-    reference: Path | None
-
-
 def fix(args: Sequence[str] | None = None) -> None:
     """Runs the command."""
     config = from_command_line(FixConfig, "fix", args)
@@ -94,96 +83,21 @@ def fix(args: Sequence[str] | None = None) -> None:
 
 def fix_images(config: FixConfig, output: Path) -> tuple[int, list[str]]:
     """Returns how many images were fixed, and why others were not. All are checked before the first is written."""
-    jobs, skipped = plan(config, output)
-    readable, unreadable = check(jobs)
+    jobs, skipped = plan(config.input, output, config.ref, nearest=config.nearest, skip_bad=config.skip_bad)
+    good, unreadable = readable(jobs)
     if unreadable and not config.skip_bad:
         raise UserError(unreadable[0], f"{len(unreadable)} of {len(jobs)} images are bad", "Pass --skip-bad to go on")
-    if not readable:
+    if not good:
         raise UserError(f"None of the {len(jobs)} images in {config.input} can be fixed: {unreadable[0]}")
     fixer = load(config)
-    for job in progress(readable, len(readable)):
+    for job in progress(good, len(good)):
         image = read_image(job.source)
         reference = None if job.reference is None else read_image(job.reference)
         fixed = fixer(image, reference)
         write_image(job.target, fixed, **quality(job.target))
         if config.compare:
             write_image(beside(job.target, output), side_by_side(image, reference, fixed))
-    return len(readable), skipped + unreadable
-
-
-def plan(config: FixConfig, output: Path) -> tuple[list[Job], list[str]]:
-    """One job for each image, and why some images have none (with ``--skip-bad``; else :class:`UserError`)."""
-    if config.input.is_dir():
-        found = (path for path in config.input.rglob("*") if path.suffix.lower() in IMAGES)
-        sources = sorted(path for path in found if output == config.input or output not in path.parents)
-        targets = [output / path.relative_to(config.input) for path in sources]
-    else:
-        sources = [config.input]
-        targets = [output if output.suffix.lower() in IMAGES else output / config.input.name]
-    if not sources or sources[0].suffix.lower() not in IMAGES:
-        raise UserError(
-            f"There is no image in {config.input}",
-            f"Images end in {', '.join(sorted(IMAGES | WRITTEN))}",
-            "Check the path",
-        )
-    if sources[0].resolve() == targets[0].resolve():
-        raise UserError(f"{config.output} is the input itself", "", "Choose another --output")
-    if config.ref is None:
-        return [Job(s, t, None) for s, t in zip(sources, targets, strict=True)], []
-    references = list_references(config.ref)
-    chosen = {source: choose(source, references, config.nearest or config.ref.is_file()) for source in sources}
-    missing = [source for source in sources if chosen[source] is None]
-    if missing and (len(missing) == len(sources) or not config.skip_bad):
-        raise UserError(
-            f"{len(missing)} of {len(sources)} images have no reference, first {missing[0]}",
-            f"{config.ref} holds {len(references)} images, but none of that name",
-            "Add it, pass --nearest to take the one of the nearest name, or --skip-bad",
-        )
-    jobs = [Job(s, t, chosen[s]) for s, t in zip(sources, targets, strict=True) if chosen[s] is not None]
-    return jobs, [f"{source}: no reference of its name in {config.ref}" for source in missing]
-
-
-def list_references(ref: Path) -> list[Path]:
-    """The image, or the folder's images in order."""
-    if ref.is_file():
-        return [ref]
-    found = sorted(path for path in ref.rglob("*") if path.suffix.lower() in IMAGES)
-    if not found:
-        raise UserError(f"There is no reference image in {ref}", "", "Pass --ref IMAGE or --ref FOLDER")
-    return found
-
-
-def choose(source: Path, references: Sequence[Path], nearest: bool) -> Path | None:
-    """The reference with the source's name, whatever the suffix; or the nearest: first by number, then by letters."""
-    same = [reference for reference in references if reference.stem == source.stem]
-    if same:
-        return max(same, key=lambda reference: reference.parent.name == source.parent.name)
-    if not nearest:
-        return None
-
-    def distance(reference: Path) -> tuple[float, float]:
-        numbers = [re.findall(r"\d+", path.stem) for path in (source, reference)]
-        apart = float(abs(int(numbers[0][-1]) - int(numbers[1][-1]))) if all(numbers) else float("inf")
-        return apart, -SequenceMatcher(None, source.stem, reference.stem).ratio()
-
-    return min(references, key=distance)
-
-
-def check(jobs: Sequence[Job]) -> tuple[list[Job], list[str]]:
-    """Decodes all images before any work is done: the jobs that can be done, and what is wrong with the others."""
-
-    def fault(path: Path) -> str | None:
-        try:
-            read_image(path)
-        except UserError as error:
-            return error.fact
-        return None
-
-    paths = {path for job in jobs for path in (job.source, job.reference) if path is not None}
-    with ThreadPoolExecutor() as pool:
-        faults = dict(zip(paths, pool.map(fault, paths), strict=True))
-    bad = {job.source: faults[job.source] or (job.reference and faults[job.reference]) for job in jobs}
-    return [job for job in jobs if not bad[job.source]], [fault for fault in bad.values() if fault]
+    return len(good), skipped + unreadable
 
 
 def load(config: FixConfig) -> Fixer:
@@ -210,19 +124,12 @@ def load(config: FixConfig) -> Fixer:
 
 def fix_video(config: FixConfig, output: Path) -> tuple[int, list[str]]:
     """Returns how many frames were fixed, and nothing skipped. The files appear when they are complete."""
-    import imageio.v2 as imageio
-
     if output.suffix.lower() not in WRITTEN:
         output = output / config.input.name
     if output.resolve() == config.input.resolve():
         raise UserError(f"{output} is the input itself", "", "Choose another --output")
     references = [] if config.ref is None else [read_image(path) for path in list_references(config.ref)]
-    try:
-        reader: Any = imageio.get_reader(config.input, "ffmpeg")
-        count, fps = reader.count_frames(), reader.get_meta_data()["fps"]
-    except (OSError, RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "no video in it"
-        raise UserError(f"The video {config.input} cannot be read ({reason})") from None
+    reader, count, fps = open_video(config.input)
     if len(references) not in (0, 1, count):
         raise UserError(
             f"{config.ref} holds {len(references)} references for {count} frames of {config.input}",
@@ -237,27 +144,6 @@ def fix_video(config: FixConfig, output: Path) -> tuple[int, list[str]]:
             if config.compare:
                 write_comparison(side_by_side(np.asarray(frame), reference, fixed))
     return count, []
-
-
-def side_by_side(image: np.ndarray, reference: np.ndarray | None, fixed: np.ndarray) -> np.ndarray:
-    """Input, reference (if any) and result from left to right, at the input's height."""
-    height = image.shape[0]
-    pictures = [image, fixed]
-    if reference is not None:
-        pictures.insert(1, resize(reference, round(reference.shape[1] * height / reference.shape[0]), height))
-    return strip(pictures)
-
-
-def beside(target: Path, output: Path) -> Path:
-    """Where the comparison goes: ``clean_compare/0001.png`` for ``clean/0001.png``, ``a_compare.png`` for ``a.png``."""
-    if target == output:
-        return target.with_name(f"{target.stem}_compare{target.suffix}")
-    return output.with_name(f"{output.name}_compare") / target.relative_to(output)
-
-
-def quality(target: Path) -> dict[str, Any]:
-    """Pillow's options for formats that lose something."""
-    return {"quality": 95} if target.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
 
 
 def progress(items: Iterable[Any], count: int) -> Iterable[Any]:

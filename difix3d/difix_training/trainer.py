@@ -245,7 +245,7 @@ class DifixTrainer:
             raise UserError(
                 f"{path} is the checkpoint of another network: {error.args[0]}",
                 "It goes on only as it was configured",
-                "Resume with the options of the run's config.yaml (--init, --trainable, --lora-rank, --optim.ema)",
+                "Resume with the options of the run's config.yaml (--fixer, --trainable, --lora-rank, --optim.ema)",
             ) from error
         return step
 

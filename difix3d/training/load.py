@@ -105,7 +105,7 @@ def find_checkpoint(run: Path, step: int | None = None) -> Path:
     raise UserError(
         f"There is no checkpoint in {folder}",
         "The first is saved after --save-steps, --autosave-minutes, or at the end",
-        f"Train on: scripts/train.py --resume --output-dir {run}",
+        f"Train on: difix3d train --resume --output-dir {run}",
     )
 
 

@@ -1,4 +1,4 @@
-"""Makes ``demo.png`` of the README from a run of ``python scripts/train.py --scene demo``, and prints its figures.
+"""Makes ``demo.png`` of the README from a run of ``difix3d train --scene demo``, and prints its figures.
 
 python docs/images/demo.py outputs/demo/RUN --data-dir data
 """

@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from difix3d import difix
-from difix3d.cli.fix import choose, fix
+from difix3d.cli.fix import fix
+from difix3d.difix.batch import choose
 from difix3d.errors import UserError
 from difix3d.images import read_image
 
