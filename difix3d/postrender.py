@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix3d.distill.confidence import credit, gather, share_of_fix
+from difix3d.distill.confidence import ConfidenceConfig, credit, gather, share_of_fix
 from difix3d.distill.references import References
 from difix3d.types import Cameras, Degraded, Fixer, Render, RenderFn, Scene, View
 
@@ -31,6 +31,7 @@ class PostRender:
         scene: its training photos are the references.
         photo: gives a captured view by its index.
         trust: keep rendered pixels that photos agree with, instead of all fixed ones.
+        confidence: the numbers of that.
         device: where the model renders.
     """
 
@@ -42,12 +43,14 @@ class PostRender:
         photo: Callable[[int], View],
         *,
         trust: bool = True,
+        confidence: ConfidenceConfig | None = None,
         device: torch.device | str = "cpu",
     ):
         self.render = render
         self.fixer = fixer
         self.photo = photo
         self.trust = trust
+        self.confidence = confidence or ConfidenceConfig()
         self.device = torch.device(device)
         self._train = scene.train.tolist()
         self._nearest = References(scene.cameras.to(device), self._train, render)
@@ -57,7 +60,8 @@ class PostRender:
         """What the fixer earns where photos can judge it: at three captured cameras, without their own photos."""
         chosen = [self._train[i * (len(self._train) - 1) // CALIBRATION] for i in range(CALIBRATION)]
         prepared = [self._prepare(self._nearest.cameras[i], i) for i in dict.fromkeys(chosen)]
-        return credit([gather(item, fixed) for item, fixed in zip(prepared, self.fixer(prepared), strict=True)])
+        pairs = zip(prepared, self.fixer(prepared), strict=True)
+        return credit([gather(item, fixed, self.confidence) for item, fixed in pairs], self.confidence)
 
     @torch.no_grad()
     def __call__(self, camera: Cameras) -> Render:
@@ -89,9 +93,9 @@ class PostRender:
     def _finish(self, degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
         if not self.trust:
             return fixed
-        evidence = gather(degraded, fixed)
-        share = share_of_fix(evidence, (fixed.shape[0], fixed.shape[1]), self.credit)[..., None]
-        return degraded.rgb + share * (fixed - degraded.rgb)
+        evidence = gather(degraded, fixed, self.confidence)
+        share = share_of_fix(evidence, (fixed.shape[0], fixed.shape[1]), self.credit, self.confidence)
+        return degraded.rgb + share[..., None] * (fixed - degraded.rgb)
 
 
 def ahead(items: Iterator[Item], count: int) -> Iterator[Item]:

@@ -172,7 +172,8 @@ def fixed_frames(run: Run, cameras: Cameras, config: RenderConfig) -> Iterator[F
         why = "the run was trained with --fixer none" if config.fixer is None else "--fixer is none"
         raise UserError(f"--plus needs Difix, and {why}", cure="Pass --fixer WEIGHTS")
     views = Views(run.scene, device)
-    model = PostRender(run.render, fixer, run.scene, views.__getitem__, trust=config.trust, device=device)
+    options: dict[str, Any] = {"trust": config.trust, "confidence": run.config.distill.confidence}
+    model = PostRender(run.render, fixer, run.scene, views.__getitem__, device=device, **options)
     return model.stream(cameras[i] for i in range(len(cameras)))
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from difix3d.devices import Device
-from difix3d.distill.config import OFFERED
+from difix3d.distill.references import OFFERED
 from difix3d.errors import UserError
 from difix3d.limits import SEEDS, Limits
 from difix3d.training.config import TrainConfig

@@ -6,37 +6,51 @@ rendered depth, they show where the render was right already, and where the fix 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from difix3d.distill.references import SIDE
+from difix3d.errors import UserError
 from difix3d.geometry.warp import warp
+from difix3d.limits import Limits
 from difix3d.types import Degraded
 
-WINDOW = 9
-"""Pixels of such an image within which only the mean and the spread of the colours are compared, not their places: the
-rendered depth is not exact, and a sharp image a little beside its place must not seem worse than a blurred one."""
-CONTRADICTION = 0.08
-"""A fix that is further from the photos than the render was, by this (0..1, mean of the channels), loses 63 % of its
-weight."""
-CHANGE = 1.0
-"""The same for a change of the image where no photo can judge."""
-MOVED = 0.03
-"""A fix that changes less than this is not worth learning: it is mostly blur, which would add up round by round."""
-CREDIT = 0.6
-"""A round whose fixes keep less than this of their weight, on average over what photos see of them, is not believed."""
-OWN_CREDIT = 0.4
-"""The same for a single fix of a round that is."""
-PRIOR = 0.1
-"""Share of a picture that photos must see of a fix for its own credit to count as much as that of its round."""
-FLOOR = 0.25
-"""Pixels of less weight do not count at all: where only novel views tell what to do, Adam follows the faintest."""
-RIGHT = 0.04
-"""A render this near to the photos is taken to be right."""
-
 Map = Float[Tensor, "h w"]
+
+
+@dataclass(frozen=True)
+class ConfidenceConfig:
+    """The numbers by which photos judge fixes. Differences of images are means of the channels, in 0..1."""
+
+    window: Annotated[int, Limits(min=1)] = 9
+    """Side, in pixels of the small grid, of the window within which only the mean and the spread of the colours are
+    compared, not their places; odd. The rendered depth is not exact, and a sharp image a little beside its place must
+    not seem worse than a blurred one."""
+    fix_tolerance: Annotated[float, Limits(above=0)] = 0.08
+    """A fix that is further from the photos than the render was, by this, loses 63 % of its weight."""
+    change_tolerance: Annotated[float, Limits(above=0)] = 1.0
+    """The same for a change of the image where no photo can judge."""
+    min_change: Annotated[float, Limits(above=0)] = 0.03
+    """A fix that changes less than this is not worth learning: it is mostly blur, which would add up round by round."""
+    min_round_agreement: Annotated[float, Limits(min=0, max=1)] = 0.6
+    """A round whose fixes keep less than this of their weight, on average over what photos see of them, does not
+    count; nor does a single frame of "+"."""
+    min_view_agreement: Annotated[float, Limits(min=0, max=1)] = 0.4
+    """The same for a single fix of a round that counts."""
+    prior: Annotated[float, Limits(above=0, max=1)] = 0.1
+    """Share of a picture that photos must see of a fix for its own agreement to count as much as that of its round."""
+    min_weight: Annotated[float, Limits(min=0, max=1)] = 0.25
+    """Pixels of less weight do not count at all: where only novel views tell what to do, Adam follows the faintest."""
+    render_tolerance: Annotated[float, Limits(above=0)] = 0.04
+    """A render this near to the photos is taken to be right."""
+
+    def check(self) -> None:
+        """Refuses a window without a middle."""
+        if self.window % 2 == 0:
+            raise UserError(f"The window of the confidence is {self.window}", "It must be odd")
 
 
 @dataclass(frozen=True)
@@ -57,12 +71,13 @@ class Evidence:
 
 
 @torch.no_grad()
-def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Evidence:
+def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"], config: ConfidenceConfig) -> Evidence:
     """Carries the references to the novel camera and compares, at :data:`~difix3d.distill.references.SIDE` pixels.
 
     Args:
         degraded: the render with its references; the nearest two or three are enough.
         fixed: what the fixer made of it.
+        config: the window.
     """
     camera = degraded.camera.limited(SIDE)
     size = camera.size[::-1]
@@ -74,45 +89,47 @@ def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Evidence:
         small = photo.camera.limited(SIDE)
         image = _reduce(photo.image, small.size[::-1])
         warped, valid = warp(image, photo_depth, small, depth, camera)
-        expected = _moments(warped, valid)
+        expected = _moments(warped, valid, config.window)
         for i, other in enumerate((before, after)):
-            distance = (_moments(other, valid) - expected).abs().sum(0).mean(0)
+            distance = (_moments(other, valid, config.window) - expected).abs().sum(0).mean(0)
             errors[i] = torch.where(valid, torch.minimum(errors[i], distance), errors[i])
         judged |= valid
     errors = torch.where(judged, errors, 0.0)
     everywhere = torch.ones_like(judged)
-    change = (_moments(after, everywhere) - _moments(before, everywhere))[0].abs().mean(0)
+    change = (_moments(after, everywhere, config.window) - _moments(before, everywhere, config.window))[0].abs().mean(0)
     return Evidence(judged, errors[0], errors[1], change)
 
 
-def _moments(image: Float[Tensor, "h w 3"], valid: Bool[Tensor, "h w"]) -> Float[Tensor, "2 3 h w"]:
+def _moments(image: Float[Tensor, "h w 3"], valid: Bool[Tensor, "h w"], window: int) -> Float[Tensor, "2 3 h w"]:
     """Mean and standard deviation of the valid pixels in the window around each pixel."""
     weight = valid.float()
     values = image.permute(2, 0, 1)
     sums = torch.cat([weight[None], values * weight, values.square() * weight])
-    sums = _box(_box(sums).mT).mT
+    sums = _box(_box(sums, window).mT, window).mT
     share, mean, square = sums.split([1, 3, 3])
     share = share.clamp(min=1e-6)
     mean, square = mean / share, square / share
     return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt()])
 
 
-def _box(values: Float[Tensor, "C h w"]) -> Float[Tensor, "C h w"]:
+def _box(values: Float[Tensor, "C h w"], window: int) -> Float[Tensor, "C h w"]:
     """Sums over a window of columns. Shifted copies are added: several times quicker on CPUs than pooling."""
-    padded, width = torch.nn.functional.pad(values, [WINDOW // 2] * 2), values.shape[-1]
+    padded, width = torch.nn.functional.pad(values, [window // 2] * 2), values.shape[-1]
     total = padded[..., :width].clone()
-    for shift in range(1, WINDOW):
+    for shift in range(1, window):
         total += padded[..., shift : shift + width]
     return total
 
 
-def credit(evidence: Sequence[Evidence]) -> float:
+def credit(evidence: Sequence[Evidence], config: ConfidenceConfig) -> float:
     """What a fixer earned with some fixes: the mean agreement, 0..1, over all that photos see of them; else 1."""
-    judged = torch.cat([_agreement(item)[item.judged] for item in evidence])
+    judged = torch.cat([_agreement(item, config)[item.judged] for item in evidence])
     return float(judged.mean()) if len(judged) else 1.0
 
 
-def confidence(evidence: Evidence, size: tuple[int, int], earned: float) -> Float[Tensor, "H W"]:
+def confidence(
+    evidence: Evidence, size: tuple[int, int], earned: float, config: ConfidenceConfig
+) -> Float[Tensor, "H W"]:
     """Weight, 0..1, of each fixed pixel in training.
 
     A fix that hardly changes the colours has nothing to teach but its blur. Where photos see the pixel, the weight
@@ -125,15 +142,17 @@ def confidence(evidence: Evidence, size: tuple[int, int], earned: float) -> Floa
         size: (height, width) of the result.
         earned: the :func:`credit` of the whole round.
     """
-    agreement, own = _agreement(evidence), _own_credit(evidence, earned)
-    if earned < CREDIT or own < OWN_CREDIT:
+    agreement, own = _agreement(evidence, config), _own_credit(evidence, earned, config)
+    if earned < config.min_round_agreement or own < config.min_view_agreement:
         return torch.zeros(size, device=agreement.device)
-    unseen = own * torch.exp(-evidence.change / CHANGE)
-    weights = _enlarge(_moved(evidence) * torch.where(evidence.judged, agreement, unseen), size)
-    return torch.where(weights < FLOOR, 0.0, weights)
+    unseen = own * torch.exp(-evidence.change / config.change_tolerance)
+    weights = _enlarge(_moved(evidence, config) * torch.where(evidence.judged, agreement, unseen), size)
+    return torch.where(weights < config.min_weight, 0.0, weights)
 
 
-def share_of_fix(evidence: Evidence, size: tuple[int, int], earned: float) -> Float[Tensor, "H W"]:
+def share_of_fix(
+    evidence: Evidence, size: tuple[int, int], earned: float, config: ConfidenceConfig
+) -> Float[Tensor, "H W"]:
     """Share, 0..1, of the fixed image in a blend with the render: what was right stays, and what hardly changed.
 
     Pixels that no photo sees take as much of the fix as it earned elsewhere; one that photos contradict is left out.
@@ -143,32 +162,34 @@ def share_of_fix(evidence: Evidence, size: tuple[int, int], earned: float) -> Fl
         size: (height, width) of the result.
         earned: the fixer's :func:`credit` with other views, which counts where photos hardly see this one.
     """
-    agreement, own = _agreement(evidence), _own_credit(evidence, earned)
-    if own < CREDIT:
+    agreement, own = _agreement(evidence, config), _own_credit(evidence, earned, config)
+    if own < config.min_round_agreement:
         return torch.zeros(size, device=agreement.device)
-    return _enlarge(_moved(evidence) * torch.where(evidence.judged, _wrong(evidence) * agreement, own), size)
+    return _enlarge(
+        _moved(evidence, config) * torch.where(evidence.judged, _wrong(evidence, config) * agreement, own), size
+    )
 
 
-def _own_credit(evidence: Evidence, earned: float) -> Float[Tensor, ""]:
+def _own_credit(evidence: Evidence, earned: float, config: ConfidenceConfig) -> Float[Tensor, ""]:
     """Mean agreement of a fix where photos see it, drawn toward ``earned`` the less they see."""
-    agreement = _agreement(evidence)
-    prior = PRIOR * agreement.numel()
+    agreement = _agreement(evidence, config)
+    prior = config.prior * agreement.numel()
     return (agreement[evidence.judged].sum() + prior * earned) / (evidence.judged.sum() + prior)
 
 
-def _moved(evidence: Evidence) -> Map:
+def _moved(evidence: Evidence, config: ConfidenceConfig) -> Map:
     """0 where the fix has the render's colours, rising to 1."""
-    return 1 - torch.exp(-evidence.change / MOVED)
+    return 1 - torch.exp(-evidence.change / config.min_change)
 
 
-def _wrong(evidence: Evidence) -> Map:
+def _wrong(evidence: Evidence, config: ConfidenceConfig) -> Map:
     """0 where photos agree with the render, rising to 1."""
-    return 1 - torch.exp(-evidence.render_error / RIGHT)
+    return 1 - torch.exp(-evidence.render_error / config.render_tolerance)
 
 
-def _agreement(evidence: Evidence) -> Map:
+def _agreement(evidence: Evidence, config: ConfidenceConfig) -> Map:
     """1 where the fix is as near to the photos as the render was, falling as it moves away."""
-    return torch.exp(-(evidence.fixed_error - evidence.render_error).clamp(min=0) / CONTRADICTION)
+    return torch.exp(-(evidence.fixed_error - evidence.render_error).clamp(min=0) / config.fix_tolerance)
 
 
 def _reduce(image: Float[Tensor, "H W 3"], size: tuple[int, int]) -> Float[Tensor, "h w 3"]:

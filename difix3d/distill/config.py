@@ -1,13 +1,14 @@
 """What distillation can be told; the defaults follow the paper."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+import tyro
+
+from difix3d.distill.confidence import ConfidenceConfig
+from difix3d.distill.references import OFFERED
 from difix3d.limits import Limits
 from difix3d.schedule import At, Every
-
-OFFERED = 3
-"""Photos that a fixer may look at, and that judge what it makes of a render."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class DistillConfig:
     """Gate: photos to leave out of a round and to judge it by; at most an eighth of the photos, at least one."""
     tolerance: Annotated[float, Limits(min=-100, max=100)] = 0.25
     """Gate: loss of PSNR on the photos left out, in dB, that is still taken for chance."""
+    confidence: Annotated[ConfidenceConfig, tyro.conf.Suppress] = field(default_factory=ConfidenceConfig)
+    """The numbers by which photos judge fixes; in a YAML file only, not on the command line."""
 
     def period(self, max_steps: int) -> int:
         """Steps between the rounds of a run."""

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from difix3d.distill.confidence import Evidence, confidence, credit, gather
+from difix3d.distill.confidence import ConfidenceConfig, Evidence, confidence, credit, gather
 from difix3d.distill.config import DistillConfig
 from difix3d.distill.novel import perturbed, toward
 from difix3d.distill.pseudo import PseudoViews
@@ -135,13 +135,13 @@ class Distiller:
                 after.append(_bytes(fixed))
                 covered.append((degraded.alpha >= self.config.alpha).float())
                 if self.config.gate == "on":
-                    evidence.append(gather(degraded, fixed))
+                    evidence.append(gather(degraded, fixed, self.config.confidence))
             looked_at.append(degraded.references[0].index if degraded.references else -1)
             progress(i + 1, len(cameras))
         next(stream, None)  # ends the stream, so that the fixer can put its model away
         seconds = clock.seconds
         seconds["fix"] -= seconds["render"]  # which runs inside of it
-        weights = weigh(covered, evidence) if evidence else covered
+        weights = weigh(covered, evidence, self.config.confidence) if evidence else covered
         pseudo = PseudoViews(
             cameras=cameras.to("cpu"),
             images=tuple(after),
@@ -162,11 +162,13 @@ class Distiller:
             )
 
 
-def weigh(covered: Sequence[Float[Tensor, "_ _"]], evidence: Sequence[Evidence]) -> list[Float[Tensor, "_ _"]]:
+def weigh(
+    covered: Sequence[Float[Tensor, "_ _"]], evidence: Sequence[Evidence], config: ConfidenceConfig
+) -> list[Float[Tensor, "_ _"]]:
     """The confidence of each view of a round: where it is covered (1, else 0), as far as the evidence goes."""
-    earned = credit(evidence)
+    earned = credit(evidence, config)
     return [
-        mask * confidence(item, (mask.shape[0], mask.shape[1]), earned)
+        mask * confidence(item, (mask.shape[0], mask.shape[1]), earned, config)
         for mask, item in zip(covered, evidence, strict=True)
     ]
 

@@ -6,12 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix3d.distill.config import OFFERED
 from difix3d.geometry.poses import pose_distance
 from difix3d.geometry.warp import seen_by, unproject
 from difix3d.types import Cameras, Degraded, Render, RenderFn, View
 
+OFFERED = 3
+"""Photos that a fixer may look at, and that judge what it makes of a render."""
 CANDIDATES = 8
+"""Nearest captured cameras among which those are chosen."""
 COARSE = 80
 """Long side, in pixels, of the depth maps that overlap is measured with."""
 SIDE = 320

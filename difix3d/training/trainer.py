@@ -238,8 +238,9 @@ class Trainer:
             trust = ABLATION[row].trust
             render: RenderFn = partial(self.render, self.gaussians, depth=trust is not None)
             if self.fixer is not None and trust is not None:
+                options: dict[str, Any] = {"trust": trust, "confidence": self.config.distill.confidence}
                 photo = self.views.__getitem__
-                render = PostRender(render, self.fixer, self.scene, photo, trust=trust, device=self.device)
+                render = PostRender(render, self.fixer, self.scene, photo, device=self.device, **options)
             result = evaluate(self.run, self.views, row, render, step, len(self.gaussians))
             self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
 

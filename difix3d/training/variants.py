@@ -96,8 +96,9 @@ def choose_rows(
         if model is not None and method.trust is None:
             renders[name] = model.render
         elif model is not None and fixer is not None:
-            device, trust = model.gaussians.device, bool(method.trust)
-            renders[name] = PostRender(model.render, fixer, model.scene, photo, trust=trust, device=device)
+            options: dict[str, Any] = {"trust": method.trust, "confidence": model.config.distill.confidence}
+            device = model.gaussians.device
+            renders[name] = PostRender(model.render, fixer, model.scene, photo, device=device, **options)
     if asked is None:
         return renders, {"rows with the fixer": why} if why else {}
     no_fixer = why or "there is no fixer: name one by --fixer"

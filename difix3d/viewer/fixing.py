@@ -88,6 +88,7 @@ class FixDesk:
                 self.stage.scene,
                 self.stage.photo,
                 trust=trust,
+                confidence=self.stage.confidence,
                 device=self.stage.device,
             )
             self._last = key, post

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.distill.confidence import ConfidenceConfig
 from difix3d.errors import UserError
 from difix3d.gaussians import read_ply
 from difix3d.render import rasterize
@@ -55,6 +56,7 @@ class Stage:
         step: of the training.
         fixer: cleans renders; ``None`` for none.
         why_no_fixer: what to tell then.
+        confidence: the numbers by which photos judge fixes.
     """
 
     def __init__(
@@ -68,11 +70,13 @@ class Stage:
         step: int | None = None,
         fixer: Fixer | None = None,
         why_no_fixer: str = "",
+        confidence: ConfidenceConfig | None = None,
     ):
         self.scene, self.folder, self.settings = scene, folder, settings
         self.photo = photo or Views(scene, gaussians.device).__getitem__
         self.fixer = None if fixer is None else Turns(fixer)
         self.why_no_fixer = why_no_fixer
+        self.confidence = confidence
         self.snapshot = Snapshot(gaussians, 0, step)
         self.gallery = Gallery(scene, self.photo, folder)
         self.on_change: list[Callable[[], None]] = []
@@ -105,6 +109,7 @@ def stage_of_run(run: Run, folder: Path, fixer: Fixer | None, why_no_fixer: str)
     """A finished run, or one that was interrupted."""
     settings = run.config.render_settings(run.near, run.gaussians.device)
     options: dict[str, Any] = {"step": run.step, "fixer": fixer, "why_no_fixer": why_no_fixer}
+    options["confidence"] = run.config.distill.confidence
     return Stage(run.gaussians, run.scene, folder, settings, **options)
 
 
@@ -134,6 +139,7 @@ def stage_of_trainer(trainer: Trainer) -> Stage:
         step=trainer.first,
         fixer=trainer.fixer,
         why_no_fixer="" if trainer.fixer else "This training runs with `--fixer none`",
+        confidence=trainer.config.distill.confidence,
     )
     if trainer.rounds is not None:
         assert stage.fixer is not None

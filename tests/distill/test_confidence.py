@@ -2,17 +2,26 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 from itertools import product
 
 import pytest
 import torch
 
 from difix3d.distill import confidence as module
-from difix3d.distill.confidence import credit, gather, share_of_fix
+from difix3d.distill.confidence import ConfidenceConfig
 from difix3d.distill.references import References
+from difix3d.errors import UserError
+from difix3d.limits import check_limits
 from difix3d.scene import Views
+from difix3d.training.config import TrainConfig
+from difix3d.training.configfile import merge
 
 SIZE = (40, 48)
+CONFIG = ConfidenceConfig()
+gather = partial(module.gather, config=CONFIG)
+credit = partial(module.credit, config=CONFIG)
+share_of_fix = partial(module.share_of_fix, config=CONFIG)
 
 
 @pytest.fixture
@@ -30,7 +39,7 @@ def alone(item):
 
 def confidence(evidence, size):
     """Of a round with only this view."""
-    return module.confidence(evidence, size, credit([evidence]))
+    return module.confidence(evidence, size, credit([evidence]), CONFIG)
 
 
 def solid(item):
@@ -67,14 +76,14 @@ def test_moments_are_those_of_the_valid_pixels_in_each_window():
     generator = torch.Generator().manual_seed(0)
     image, valid = torch.rand(14, 21, 3, generator=generator), torch.rand(14, 21, generator=generator) > 0.6
     valid[:, :12] = False
-    expected, reach = torch.zeros(2, 3, 14, 21), module.WINDOW // 2
+    expected, reach = torch.zeros(2, 3, 14, 21), CONFIG.window // 2
     for row, column in product(range(14), range(21)):
         window = slice(max(row - reach, 0), row + reach + 1), slice(max(column - reach, 0), column + reach + 1)
         inside = image[window][valid[window]]
         if len(inside):
             expected[:, :, row, column] = torch.stack([inside.mean(0), inside.std(0, correction=0)])
     assert (expected == 0).any()
-    assert torch.allclose(module._moments(image, valid), expected, atol=1e-3)
+    assert torch.allclose(module._moments(image, valid, CONFIG.window), expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("harm", ["colors", "dark", "noise"])
@@ -119,8 +128,22 @@ def test_a_trusting_blend_keeps_what_was_right_and_takes_what_was_wrong(case):
 def test_a_fix_that_hardly_any_photo_sees_has_the_credit_of_its_round(case):
     item = case
     unseen = repainted(gather(alone(item), item.rgb), 0.2)
-    assert torch.allclose(module.confidence(unseen, SIZE, 0.8), torch.full(SIZE, 0.8 * math.exp(-0.2)), atol=2e-3)
-    assert module.confidence(unseen, SIZE, 0.3).max() == 0
+    assert torch.allclose(
+        module.confidence(unseen, SIZE, 0.8, CONFIG), torch.full(SIZE, 0.8 * math.exp(-0.2)), atol=2e-3
+    )
+    assert module.confidence(unseen, SIZE, 0.3, CONFIG).max() == 0
     harm = gather(item, 1 - item.rgb)
     assert credit([harm]) < credit([harm, gather(item, item.rgb)]) < 1
     assert credit([unseen]) == 1
+
+
+def test_the_numbers_decide(case):
+    """They come from a configuration, where a YAML file may change them."""
+    evidence = gather(case, 1 - case.rgb)
+    lenient = replace(CONFIG, min_round_agreement=0.0, min_view_agreement=0.0, min_weight=0.0)
+    assert confidence(evidence, SIZE).max() == 0
+    assert module.confidence(evidence, SIZE, credit([evidence]), lenient).max() > 0
+    config = merge(TrainConfig(), {"distill": {"confidence": {"min_weight": 0.1}}}, source="test")
+    assert config.distill.confidence == replace(CONFIG, min_weight=0.1)
+    with pytest.raises(UserError, match="window of the confidence is 8.*odd"):
+        check_limits(merge(TrainConfig(), {"distill": {"confidence": {"window": 8}}}, source="test"))
