@@ -5,12 +5,13 @@ view with few trusted pixels pulls less, not harder.
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d import native
 from difix3d.limits import Limits
 from difix3d.ssim import ssim
 from difix3d.types import Gaussians, View
@@ -49,15 +50,73 @@ def dssim(render: Image, target: Image, weights: Weights | None) -> Float[Tensor
 
 
 def photometric(rgb: Float[Tensor, "B H W 3"], views: list[View], config: LossConfig) -> dict[str, Tensor]:
-    """L1 and D-SSIM between renders (not clamped) and the views' images: the batch's mean, by the views' weights."""
-    terms = {"l1": rgb.new_zeros(()), "dssim": rgb.new_zeros(())}
-    for render, view in zip(rgb, views, strict=True):
-        weights = pixel_weights(view)
-        factor = view.weight / len(views)
-        terms["l1"] = terms["l1"] + factor * (1 - config.dssim) * l1(render, view.image, weights)
-        if config.dssim > 0:
-            terms["dssim"] = terms["dssim"] + factor * config.dssim * dssim(render, view.image, weights)
-    return terms
+    """L1 and D-SSIM between renders (not clamped) and the views' images: the batch's mean, by the views' weights.
+
+    float32 on a CPU runs in C++, all else as :func:`l1` and :func:`dssim` say.
+    """
+    factors = [view.weight / len(views) for view in views]
+    if _runs_natively(rgb, views):
+        both = _Photometric.apply(rgb, views, factors, config.dssim > 0)
+    else:
+        both = [rgb.new_zeros(()), rgb.new_zeros(())]
+        for render, view, factor in zip(rgb, views, factors, strict=True):
+            weights = pixel_weights(view)
+            both[0] = both[0] + factor * l1(render, view.image, weights)
+            if config.dssim > 0:
+                both[1] = both[1] + factor * dssim(render, view.image, weights)
+    return {"l1": (1 - config.dssim) * both[0], "dssim": config.dssim * both[1]}
+
+
+def squared_error(rgb: Float[Tensor, "B H W 3"], views: list[View]) -> Float[Tensor, ""]:
+    """Mean squared difference of renders and views, whatever their weights; without a gradient."""
+    rgb = rgb.detach()
+    if not _runs_natively(rgb, views):
+        return torch.stack([(x - view.image).square().mean() for x, view in zip(rgb, views, strict=True)]).mean()
+    sums, library, threads = torch.empty(len(views), dtype=torch.float64), native.load(), torch.get_num_threads()
+    for render, view, total in zip(rgb.contiguous(), views, sums, strict=True):
+        image = view.image.contiguous()
+        native.call(library.difix3d_squared_error, render, image, image.numel(), threads, total)  # type: ignore[union-attr]
+    return (sums.sum() / rgb.numel()).float()
+
+
+def _runs_natively(rgb: Tensor, views: list[View]) -> bool:
+    tensors = [rgb, *(view.image for view in views)]
+    tensors += [view.confidence for view in views if view.confidence is not None]
+    return all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors) and native.load() is not None
+
+
+class _Photometric(torch.autograd.Function):
+    """Renders [B,H,W,3], views and their factors -> L1 and D-SSIM, summed with the factors."""
+
+    @staticmethod
+    def forward(ctx: Any, rgb: Tensor, views: list[View], factors: list[float], structure: bool) -> tuple[Tensor, ...]:
+        rgb = rgb.detach().contiguous()
+        height, width = rgb.shape[1:3]
+        terms, partials = torch.zeros(len(rgb), 2), torch.empty(len(rgb), 3, *rgb.shape[1:]) if structure else None
+        pairs = [
+            [x if x is None else x.contiguous() for x in (render, view.image, view.mask, view.confidence)]
+            for render, view in zip(rgb, views, strict=True)
+        ]
+        for i, pair in enumerate(pairs):
+            kept = None if partials is None else partials[i]
+            compare = native.load().difix3d_compare  # type: ignore[union-attr]
+            native.call(compare, *pair, height, width, torch.get_num_threads(), kept, terms[i])
+        ctx.save_for_backward(rgb, partials)
+        ctx.inputs = pairs, factors
+        l1, dissimilarity = torch.tensor(factors) @ terms
+        return l1, dissimilarity
+
+    @staticmethod
+    def backward(ctx: Any, v_l1: Tensor, v_dssim: Tensor) -> tuple[Tensor, None, None, None]:
+        rgb, partials = ctx.saved_tensors
+        height, width = rgb.shape[1:3]
+        v_rgb = torch.empty_like(rgb)
+        backward = native.load().difix3d_compare_backward  # type: ignore[union-attr]
+        for i, (pair, factor) in enumerate(zip(*ctx.inputs, strict=True)):
+            gradients = factor * float(v_l1), factor * float(v_dssim)
+            kept = None if partials is None else partials[i]
+            native.call(backward, *pair, height, width, torch.get_num_threads(), kept, *gradients, v_rgb[i])
+        return v_rgb, None, None, None
 
 
 def pixel_weights(view: View) -> Weights | None:

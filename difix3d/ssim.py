@@ -44,16 +44,19 @@ class _Ssim(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         a, b = a.detach().contiguous(), b.detach().contiguous()
         result = torch.empty_like(a)
-        partials = [torch.empty_like(a) for _ in range(3)] if ctx.needs_input_grad[0] else [None] * 3
-        library = native.load()
-        native.call(library.difix3d_ssim, a, b, *a.shape[:3], torch.get_num_threads(), result, *partials)  # type: ignore[union-attr]
-        ctx.save_for_backward(a, b, *partials)
+        partials = torch.empty(len(a), 3, *a.shape[1:]) if ctx.needs_input_grad[0] else None
+        threads = torch.get_num_threads()
+        for i in range(len(a)):
+            kept = None if partials is None else partials[i]
+            native.call(native.load().difix3d_ssim, a[i], b[i], *a.shape[1:3], threads, result[i], kept)  # type: ignore[union-attr]
+        ctx.save_for_backward(a, b, partials)
         return result
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None]:
-        a, b, *partials = ctx.saved_tensors
-        v_a = torch.empty_like(a)
-        backward = native.load().difix3d_ssim_backward  # type: ignore[union-attr]
-        native.call(backward, a, b, *a.shape[:3], torch.get_num_threads(), *partials, v.contiguous(), v_a)
+        a, b, partials = ctx.saved_tensors
+        v, v_a = v.contiguous(), torch.empty_like(a)
+        backward, threads = native.load().difix3d_ssim_backward, torch.get_num_threads()  # type: ignore[union-attr]
+        for i in range(len(a)):
+            native.call(backward, a[i], b[i], *a.shape[1:3], threads, partials[i], v[i], v_a[i])
         return v_a, None

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from difix3d.losses import LossConfig, dssim, l1, photometric, pixel_weights, regularize, sparse_depth
+from difix3d import native
+from difix3d.losses import LossConfig, dssim, l1, photometric, pixel_weights, regularize, sparse_depth, squared_error
 from difix3d.types import Cameras, Gaussians, View
 
 
@@ -87,3 +88,42 @@ def test_sparse_depth_counts_seen_points_only():
     assert float(loss) == pytest.approx((1 / 2 - 1 / 4) / 2)
     loss.backward()
     assert int((depth.grad != 0).sum()) == 1
+
+
+@pytest.mark.skipif(native.find_compiler() is None, reason="needs a C++ compiler")
+@pytest.mark.parametrize("size", [(70, 40), (33, 5), (1, 1)])
+@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
+def test_native_equals_twin(size, share, monkeypatch):
+    """With and without masks and confidences, some of them 0; values, gradients, and the mean squared error."""
+    generator = torch.Generator().manual_seed(0)
+
+    def rand(*shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    mask, confidence = rand(*size) > 0.4, rand(*size) * (rand(*size) > 0.3)
+    extras = [{}, {"mask": mask}, {"confidence": confidence}, {"mask": mask, "confidence": confidence, "weight": 0.3}]
+    views = [view(rand(*size, 3), **extra) for extra in extras]
+    renders, config, results = rand(4, *size, 3) * 1.2, LossConfig(dssim=share), []
+    for load in (native.load, lambda: None):
+        monkeypatch.setattr(native, "load", load)
+        rgb = renders.clone().requires_grad_()
+        terms = photometric(rgb, views, config)
+        (terms["l1"] + 3 * terms["dssim"]).backward()
+        results.append((*terms.values(), rgb.grad, squared_error(rgb, views)))
+    for fast, slow in zip(*results, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.skipif(native.find_compiler() is None, reason="needs a C++ compiler")
+def test_bits_do_not_depend_on_threads(images):
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        rgb = images[0].repeat(1, 5, 2, 1).requires_grad_()
+        views = [view(images[1].repeat(5, 2, 1))] * 2
+        terms = photometric(rgb, views, LossConfig())
+        sum(terms.values()).backward()
+        results.append(torch.cat([torch.stack([*terms.values(), squared_error(rgb, views)]), rgb.grad.flatten()]))
+    torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])

@@ -1,7 +1,7 @@
-// Gaussian splatting on a CPU: projection with spherical harmonics, tile lists, rasterisation, SSIM; each forward and backward.
+// Gaussian splatting on a CPU: projection with spherical harmonics, tile lists, rasterisation; each forward and backward.
 //
-// Plain C functions over contiguous float32 arrays. The readable twin of everything here is difix3d/render/torch_twin.py
-// (and difix3d/ssim.py); it says what is computed, this file how to do it fast:
+// Plain C functions over contiguous float32 arrays. The readable twin of everything here is difix3d/render/torch_twin.py;
+// it says what is computed, this file how to do it fast:
 //   * Everything is 16 lanes wide: 16 Gaussians at a time in the projection, one row of a 16 x 16 tile in the rasteriser.
 //     GCC and clang lower the 64-byte vectors to whatever the machine has (AVX-512, AVX2, NEON).
 //   * Inner loops have no branches; a pixel that is finished has the sign bit of its transmittance set.
@@ -791,103 +791,6 @@ INLINE void gather(const float* s, const V* slots, int count, float* v_mean, flo
     v[RED] = at(V_RED), v[GREEN] = at(V_GREEN), v[BLUE] = at(V_BLUE), v[DEPTH] = at(V_DEPTH);
 }
 
-// ---------------------------------------------------------------------------------------------- SSIM
-
-// The 11 x 11 Gaussian window of SSIM is separable and symmetric: its blur is its own adjoint. Images are [height, width, 3],
-// rows of 3 * width floats; what lies outside counts as zero.
-constexpr int RADIUS = 5, TAPS = 2 * RADIUS + 1, PAD = 3 * RADIUS, BAND = 32;
-constexpr float C1 = 0.01f * 0.01f, C2 = 0.03f * 0.03f;
-
-struct Window {
-    float w[TAPS];
-    Window() {
-        float total = 0;
-        for (int i = 0; i < TAPS; i++) total += w[i] = std::exp(-float((i - RADIUS) * (i - RADIUS)) / (2 * 1.5f * 1.5f));
-        for (float& x : w) x /= total;
-    }
-};
-
-// Blurs Q quantities over the rows first..last-1. produce(y, rows) writes row y of each; consume(y, rows) gets them blurred.
-template <int Q, class Produce, class Consume> void blur(int n, int height, int first, int last, Produce produce, Consume consume) {
-    static const Window window;
-    const float* w = window.w;
-    int stride = n + 2 * PAD;
-    std::vector<float> input(Q * stride, 0.f), ring(size_t(TAPS) * Q * n, 0.f), output(Q * n);
-    float *rows[Q], *results[Q];
-    for (int q = 0; q < Q; q++) rows[q] = &input[q * stride + PAD], results[q] = &output[q * n];
-    for (int y = first - RADIUS; y < last + RADIUS; y++) {
-        float* line = &ring[size_t((y + TAPS) % TAPS) * Q * n];
-        if (y < 0 || y >= height) {
-            std::fill(line, line + Q * n, 0.f);
-        } else {
-            produce(y, rows);
-            for (int q = 0; q < Q; q++)
-                for (int i = 0; i < n; i++) {
-                    const float* x = rows[q] + i - PAD;
-                    float total = 0;
-                    for (int k = 0; k < TAPS; k++) total += w[k] * x[3 * k];
-                    line[q * n + i] = total;
-                }
-        }
-        int done = y - RADIUS;  // the row that has all of its neighbours now
-        if (done < first) continue;
-        const float* lines[TAPS];
-        for (int k = 0; k < TAPS; k++) lines[k] = &ring[size_t((done - RADIUS + k + TAPS) % TAPS) * Q * n];
-        for (int i = 0; i < Q * n; i++) {
-            float total = 0;
-            for (int k = 0; k < TAPS; k++) total += w[k] * lines[k][i];
-            output[i] = total;
-        }
-        consume(done, results);
-    }
-}
-
-void ssim_band(const float* a, const float* b, int n, int height, int first, int last, float* map, float* const* partials) {
-    auto produce = [&](int y, float** rows) {
-        const float *x = a + int64_t(y) * n, *z = b + int64_t(y) * n;
-        for (int i = 0; i < n; i++)
-            rows[0][i] = x[i], rows[1][i] = z[i], rows[2][i] = x[i] * x[i], rows[3][i] = z[i] * z[i], rows[4][i] = x[i] * z[i];
-    };
-    auto consume = [&](int y, float** blurred) {
-        int64_t at = int64_t(y) * n;
-        for (int i = 0; i < n; i++) {
-            float ma = blurred[0][i], mb = blurred[1][i];
-            float A1 = 2 * ma * mb + C1, A2 = 2 * (blurred[4][i] - ma * mb) + C2;
-            float B1 = ma * ma + mb * mb + C1, B2 = blurred[2][i] - ma * ma + blurred[3][i] - mb * mb + C2;
-            float inv = 1 / (B1 * B2), s = A1 * A2 * inv;
-            map[at + i] = s;
-            if (!partials[0]) continue;
-            partials[0][at + i] = 2 * (mb * (A2 - A1) * inv + ma * s * inv * (B1 - B2));  // by the blurred a
-            partials[1][at + i] = -s * inv * B1;                                          // by the blurred a^2
-            partials[2][at + i] = 2 * A1 * inv;                                           // by the blurred ab
-        }
-    };
-    blur<5>(n, height, first, last, produce, consume);
-}
-
-void ssim_backward_band(const float* a, const float* b, int n, int height, int first, int last, const float* const* partials,
-                        const float* v, float* v_a) {
-    auto produce = [&](int y, float** rows) {
-        int64_t at = int64_t(y) * n;
-        for (int q = 0; q < 3; q++)
-            for (int i = 0; i < n; i++) rows[q][i] = v[at + i] * partials[q][at + i];
-    };
-    auto consume = [&](int y, float** blurred) {
-        int64_t at = int64_t(y) * n;
-        for (int i = 0; i < n; i++) v_a[at + i] = blurred[0][i] + 2 * a[at + i] * blurred[1][i] + b[at + i] * blurred[2][i];
-    };
-    blur<3>(n, height, first, last, produce, consume);
-}
-
-// Calls band(offset of the image, first row, last row) for all bands of rows of all images.
-template <class F> void each_band(int images, int n, int height, int threads, F band) {
-    int bands = (height + BAND - 1) / BAND;
-    parallel_for(images * bands, threads, [&](int64_t i) {
-        int first = int(i % bands) * BAND;
-        band(i / bands * n * height, first, std::min(first + BAND, height));
-    });
-}
-
 }  // namespace
 
 // ---------------------------------------------------------------------------------------------- C interface
@@ -1000,23 +903,6 @@ void difix3d_rasterize_backward(const float* splats, int64_t n_cams, int64_t n, 
             gather(splats + FIELDS * id, own, p < visible ? starts[p + 1] - starts[p] : 0, v_means2d + 2 * id,
                    v_abs ? v_abs + 2 * id : nullptr, v_splats + FIELDS * id);
         }
-    });
-}
-
-// a, b [images, height, width, 3] -> map; and, unless null, three partial derivatives of the same shape for the way back.
-void difix3d_ssim(const float* a, const float* b, int64_t images, int64_t height, int64_t width, int64_t threads, float* map, float* by_mean,
-                  float* by_square, float* by_product) {
-    each_band(int(images), int(3 * width), int(height), int(threads), [=](int64_t at, int first, int last) {
-        float* partials[3] = {by_mean ? by_mean + at : nullptr, by_square + at, by_product + at};
-        ssim_band(a + at, b + at, int(3 * width), int(height), first, last, map + at, partials);
-    });
-}
-
-void difix3d_ssim_backward(const float* a, const float* b, int64_t images, int64_t height, int64_t width, int64_t threads,
-                           const float* by_mean, const float* by_square, const float* by_product, const float* v, float* v_a) {
-    each_band(int(images), int(3 * width), int(height), int(threads), [=](int64_t at, int first, int last) {
-        const float* partials[3] = {by_mean + at, by_square + at, by_product + at};
-        ssim_backward_band(a + at, b + at, int(3 * width), int(height), first, last, partials, v + at, v_a + at);
     });
 }
 

@@ -20,7 +20,7 @@ from difix3d.gaussians import initial_gaussians, write_ply
 from difix3d.gaussians.checkpoint import flatten, nested
 from difix3d.gaussians.transform import transform
 from difix3d.limits import check_limits
-from difix3d.losses import photometric, regularize
+from difix3d.losses import photometric, regularize, squared_error
 from difix3d.postrender import PostRender
 from difix3d.render import rasterize
 from difix3d.scene import Views, load_scene, near_depth, visible_points
@@ -213,9 +213,7 @@ class Trainer:
         self.corrections.step()
         if densify:
             self.densifier.after_backward(self.splats, out, step, packed=config.packed, weight=views[0].weight)
-        with torch.no_grad():
-            mse = torch.stack([(x - view.image).square().mean() for x, view in zip(rgb, views, strict=True)]).mean()
-        return {name: value.detach() for name, value in losses.items()}, mse
+        return {name: value.detach() for name, value in losses.items()}, squared_error(rgb, views)
 
     def render(self, gaussians: Gaussians, cameras: Cameras, **options: Any) -> Render:
         """Renders as this run is configured; ``options`` go to :func:`difix3d.render.rasterize`."""
