@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import torch
 from torch import Tensor
 
+from difix3d import native
 from difix3d.limits import Limits
 from difix3d.render.strategies import strategies_on, strategy_info
 from difix3d.training.optim import SplatOptimizer
@@ -93,14 +95,16 @@ class Densifier:
         if self.config.kind == "mcmc":
             self._apply(splats, render, step, lr=splats.means_rate(step))
         elif self.config.kind == "default" and step < self.stop:
-            if 0 < weight < 1:
-                means2d = render.info["means2d"]
-                means2d.grad /= weight
-                if self.absgrad:
-                    means2d.absgrad /= weight
-            full = len(splats.params["means"]) >= self.config.cap
-            self.strategy.grow_grad2d = math.inf if full else self.config.grad
-            self._apply(splats, render, step, packed=packed)
+            gathered = step % self.config.every != 0 and gather_natively(self.state, render, self.absgrad, weight)
+            if not gathered:
+                if 0 < weight < 1:
+                    means2d = render.info["means2d"]
+                    means2d.grad /= weight
+                    if self.absgrad:
+                        means2d.absgrad /= weight
+                full = len(splats.params["means"]) >= self.config.cap
+                self.strategy.grow_grad2d = math.inf if full else self.config.grad
+                self._apply(splats, render, step, packed=packed)
             self._reset_opacities(splats, step)
 
     def _apply(self, splats: SplatOptimizer, render: Render, step: int, **options: Any) -> None:
@@ -119,3 +123,27 @@ class Densifier:
     def load(self, state: dict[str, Tensor], device: Any) -> None:
         """Puts back the tensors of ``state``."""
         self.state.update({key: value.to(device) for key, value in state.items()})
+
+
+def gather_natively(state: dict[str, Any], render: Render, absgrad: bool, weight: float) -> bool:
+    """What ``DefaultStrategy`` does in a step that adds and removes nothing, in one C++ pass; ``False``: not possible.
+
+    Args:
+        state: of the strategy; the sums of screen-space gradients in it grow.
+        render: after its backward pass.
+        absgrad: use the absolute gradients.
+        weight: of the views' loss, by which the gradients are divided if it is below 1.
+    """
+    means2d, radii = render.info["means2d"], render.info["radii"]
+    if means2d.device.type != "cpu" or means2d.dtype != torch.float32 or (library := native.load()) is None:
+        return False
+    grads = (means2d.absgrad if absgrad else means2d.grad).contiguous()
+    cameras, n, _ = grads.shape
+    for name in ("grad2d", "count"):
+        if state[name] is None:
+            state[name] = torch.zeros(n)
+    factor = 0.5 * render.info["n_cameras"] / (weight if 0 < weight < 1 else 1)
+    scales = (float(render.info[side] * factor) for side in ("width", "height"))
+    sums, threads = (state["grad2d"], state["count"]), torch.get_num_threads()
+    native.call(library.difix3d_screen_gradients, grads, radii.int(), cameras, n, *scales, threads, *sums)
+    return True

@@ -1,6 +1,6 @@
 """The parameters of a splat model, each with an Adam of its own, as gsplat's densification strategies want them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from difix3d import native
 from difix3d.limits import Limits
 from difix3d.types import Gaussians
 
@@ -71,9 +72,9 @@ class SplatOptimizer:
     def step(self, step: int) -> None:
         """One step of all optimisers; gradients are cleared."""
         self.optimizers["means"].param_groups[0]["lr"] = self.means_rate(step)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        adam_steps(list(self.optimizers.values()))
+        for param in self.params.values():
+            param.grad = None
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
         """The state of the optimisers, by parameter."""
@@ -84,6 +85,31 @@ class SplatOptimizer:
         for name, value in gaussians.as_dict().items():
             self.params[name].data = value.to(self.params[name].device)
         load_moments(self.params, self.optimizers, state)
+
+
+def adam_steps(optimizers: Sequence[Optimizer]) -> None:
+    """A step of each of several Adams of one parameter, without weight decay or AMSGrad.
+
+    On a CPU one C++ pass moves all float32 parameters; the state is what ``torch.optim.Adam`` itself keeps.
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    params = [group["params"][0] for group in groups]
+    fast = all(x.device.type == "cpu" and x.dtype == torch.float32 and x.grad is not None for x in params)
+    if not fast or (library := native.load()) is None:
+        for optimizer in optimizers:
+            optimizer.step()
+        return
+    rows, kept = [], []
+    for optimizer, param in zip(optimizers, params, strict=True):
+        state, grad = optimizer.state[param], param.grad.contiguous()
+        if not state:
+            state["step"] = torch.zeros(())
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(param), torch.zeros_like(param)
+        tensors = (param.data, grad, state["exp_avg"], state["exp_avg_sq"], state["step"])
+        rows.append([*(x.data_ptr() for x in tensors), param.numel()])
+        kept.append(grad)
+    rates = torch.tensor([[group["lr"], *group["betas"], group["eps"]] for group in groups], dtype=torch.float64)
+    native.call(library.difix3d_adam, torch.tensor(rows), rates, len(rows), torch.get_num_threads())
 
 
 def moments(params: Mapping[str, Tensor], optimizers: Mapping[str, Optimizer]) -> dict[str, dict[str, Tensor]]:
