@@ -1,11 +1,16 @@
 """Listeners to the trainer's events: a progress bar for people, TensorBoard for later."""
 
+import logging
 import math
+import sys
 import time
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from difix3d.progress import training_bar
+from difix3d.streams import LenientStream
 from difix3d.training.events import Evaluated, Event, Finished, Painted, Painting, Paused, Saved, Started, Stepped
 
 PERIOD = 50
@@ -13,10 +18,16 @@ PERIOD = 50
 
 
 class ProgressLog:
-    """A live bar on a terminal; in a pipe or a log file, a line for every tenth of the run."""
+    """A live bar on a terminal; in a pipe or a log file, a line for every tenth of the run.
 
-    def __init__(self, console: Console | None = None):
-        self.console = console or Console(stderr=True, highlight=False)
+    Args:
+        whole: the run to go on with after an interruption, if this one is only a part of it.
+    """
+
+    def __init__(self, console: Console | None = None, whole: Path | None = None):
+        self._whole = whole
+        lenient: Any = LenientStream(sys.stderr)
+        self.console = console or Console(file=lenient, highlight=False)
         self._bar = training_bar("train", self.console)
         self._task = self._bar.add_task("train", total=None, status="")
         self._loss = self._mse = math.nan
@@ -84,7 +95,7 @@ class ProgressLog:
 
     def _farewell(self, event: Finished) -> str:
         if event.interrupted:
-            return f"stopped at step {event.step:,}; go on with: --resume --output-dir {self._run}"
+            return f"stopped at step {event.step:,}; go on with: --resume --output-dir {self._whole or self._run}"
         return f"done in {event.seconds / 60:.1f} min: {self._run}"
 
 
@@ -102,7 +113,19 @@ def painted(event: Painted) -> str:
 class TensorBoardLog:
     """Scalars for TensorBoard, in the run's folder: losses every :data:`PERIOD` steps, and each evaluation."""
 
+    def __init__(self) -> None:
+        self._failed = False
+
     def __call__(self, event: Event) -> None:
+        if self._failed:
+            return
+        try:
+            self._log(event)
+        except OSError as error:
+            self._failed = True
+            logging.getLogger(__name__).warning("TensorBoard's log cannot be written any more (%s)", error)
+
+    def _log(self, event: Event) -> None:
         match event:
             case Started():
                 from torch.utils.tensorboard import SummaryWriter

@@ -7,8 +7,8 @@ import difix3d
 
 PACKAGE = Path(difix3d.__file__).parent
 FLOORS = [
-    {"errors", "schedule", "progress"},
-    {"files"},
+    {"errors", "schedule", "progress", "interrupt"},
+    {"files", "streams"},
     {"types", "native", "devices", "limits"},
     {"geometry", "images", "features", "ssim", "video"},
     {"synthetic", "gaussians", "render", "difix", "losses", "metrics"},

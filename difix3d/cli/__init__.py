@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from difix3d.errors import UserError
+from difix3d.streams import lenient_output
 
 COMMANDS = {
     "train": "Train a Gaussian-splatting model on a scene.",
@@ -24,14 +25,16 @@ def run(command: str, args: Sequence[str] | None = None) -> None:
     """Runs one command; a :class:`UserError` is printed without a traceback and ends the program with status 2."""
     name = command.replace("-", "_")
     function: Callable[[Sequence[str] | None], None] = getattr(import_module(f"difix3d.cli.{name}"), name)
-    try:
-        function(args)
-    except UserError as error:
-        print(f"\ndifix3d {command}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print(f"\ndifix3d {command}: interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
+    with lenient_output() as out:
+        try:
+            function(args)
+            out.check()
+        except UserError as error:
+            print(f"\ndifix3d {command}: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except KeyboardInterrupt:
+            print(f"\ndifix3d {command}: interrupted", file=sys.stderr)
+            raise SystemExit(130) from None
 
 
 def main() -> None:
@@ -47,5 +50,6 @@ def main() -> None:
     else:
         width = max(map(len, COMMANDS))
         lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
-        print(f"usage: difix3d COMMAND [options]\n\ncommands:\n{lines}\n\n'difix3d COMMAND --help' explains each.")
+        with lenient_output():
+            print(f"usage: difix3d COMMAND [options]\n\ncommands:\n{lines}\n\n'difix3d COMMAND --help' explains each.")
         raise SystemExit(0 if args[:1] in (["-h"], ["--help"], []) else 2)

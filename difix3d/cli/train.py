@@ -48,12 +48,13 @@ class Command:
 
 
 def train(args: Sequence[str] | None = None) -> None:
-    """Trains as the arguments say."""
+    """Trains as the arguments say; the exit status of a training that was interrupted is 128 and the signal's number,
+    as of a program that the signal ended."""
     command = read(args)
     config, show = command.config, command.show
     with closing(ProgressLog()) as progress, ExitStack() as stack:
         trainer = Trainer(config, listeners=[progress, TensorBoardLog()])
-        plain = make_plain(trainer, progress) if config.compare else None
+        plain = make_plain(trainer, stack) if config.compare else None
         trainer.begin()  # now that both may go on; from here on --resume finds them
         if config.fixer == "auto":
             progress.print(f"fixer: {trainer.config.fixer} (--fixer chooses another)")
@@ -67,20 +68,34 @@ def train(args: Sequence[str] | None = None) -> None:
         if plain is not None:
             progress.print("first plain 3DGS, to compare with")
             plain.train()
-        trainer.train()
-        if trainer.rounds is not None or plain is not None:
-            progress.print(f"report: {write_report(trainer.run, plain.run if plain else None)}")
-        if viewer is not None and viewer.monitor.finished:
+        if plain is None or not plain.interrupted:
+            trainer.train()
+            report(trainer, plain, progress)
+        interrupted = trainer.interrupted or (plain.interrupted if plain else 0)
+        if interrupted:
+            raise SystemExit(128 + interrupted)
+        if viewer is not None:
             progress.print(f"the viewer is still there: {viewer.url} (Ctrl-C ends it)")
             with suppress(KeyboardInterrupt):
                 viewer.wait()
 
 
-def make_plain(trainer: Trainer, progress: ProgressLog) -> Trainer:
+def report(trainer: Trainer, plain: Trainer | None, progress: ProgressLog) -> None:
+    """Writes the report of a training with novel views, or beside a plain one, as far as it has come."""
+    if trainer.rounds is None and plain is None:
+        return
+    if trainer.run.rows("metrics.json"):
+        progress.print(f"report: {write_report(trainer.run, plain.run if plain else None)}")
+    else:
+        progress.print(f"no report: nothing is evaluated yet (difix3d evaluate {trainer.run.path} does it now)")
+
+
+def make_plain(trainer: Trainer, stack: ExitStack) -> Trainer:
     """Plain 3DGS for ``--compare``: the same scene, seed and steps, in the run's folder ``plain``."""
     folder = RunFolder(trainer.run.path / "plain", trainer.scene)
     resume = trainer.config.resume and folder.begun
     config = replace(trainer.config, fixer="none", compare=False, output_dir=folder.path, resume=resume)
+    progress = stack.enter_context(closing(ProgressLog(whole=trainer.run.path)))
     return Trainer(config, trainer.scene, [progress, TensorBoardLog()])
 
 

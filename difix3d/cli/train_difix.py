@@ -12,7 +12,10 @@ def train_difix(args: Sequence[str] | None = None) -> None:
     config = parse(args)
     from difix3d.difix_training.trainer import DifixTrainer  # brings accelerate and diffusers, which take seconds
 
-    DifixTrainer(config).train()
+    trainer = DifixTrainer(config)
+    trainer.train()
+    if trainer.interrupted:
+        raise SystemExit(128 + trainer.interrupted)
 
 
 def parse(args: Sequence[str] | None = None) -> TrainDifixConfig:

@@ -26,9 +26,9 @@ from difix3d.difix_training.validate import evenly, means, validate
 from difix3d.errors import UserError
 from difix3d.gaussians.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from difix3d.images import read_image
+from difix3d.interrupt import interruptible
 from difix3d.limits import check_limits
 from difix3d.metrics import LPIPS
-from difix3d.training.guard import interruptible
 
 
 class DifixTrainer:
@@ -76,9 +76,11 @@ class DifixTrainer:
         )
         self.ema = EMAModel(self.trained.values(), decay=optim.ema) if optim.ema > 0 else None
         self.first = self._resume() if config.resume else 0
+        self.interrupted = 0
 
     def train(self) -> DifixPipeline:
-        """Trains to the last step, or until Ctrl-C; validates, saves, exports. Returns the trained pipeline."""
+        """Trains to the last step, or until it is interrupted (``interrupted`` is the signal's number then); validates,
+        saves, exports. Returns the trained pipeline."""
         config, done = self.config, self.first
         if self.main:
             begin_folder(config)
@@ -88,7 +90,7 @@ class DifixTrainer:
             self.accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else "difix")
         with (
             TrainingBar(self.first, config.steps, self.main) as bar,
-            interruptible() as interrupted,
+            interruptible() as signalled,
             closing(self.batches()) as batches,
         ):
             self._describe(bar)
@@ -100,12 +102,13 @@ class DifixTrainer:
                 done += 1
                 bar.step(done, sum(losses.values()))
                 self.accelerator.log({f"loss/{name}": value for name, value in losses.items()}, done)
-                stop = self._any(interrupted())
+                stop = self._any(signalled() > 0)
                 last = done == config.steps
                 if last or stop or done % config.save_every == 0:
                     self.save(done)
-                if self._scored(done):
+                if self._scored(done) and not stop:
                     scores = self._score(done, bar)
+            self.interrupted = signalled()
             if self.main:
                 self._export(done, scores, bar)
         self.accelerator.end_training()

@@ -1,9 +1,5 @@
-"""What ends a run early: numbers that are none, and Ctrl-C."""
+"""What ends a run early: a loss that is no number."""
 
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -52,22 +48,3 @@ class LossGuard:
                     "Look at that photo and its pose; or lower the learning rates (--optim.*) and go on with --resume",
                 )
         self._recent.clear()
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C only raises a flag, for the loop to end between two steps; a second one ends the program."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield requested.is_set  # only the main thread may handle signals
-        return
-
-    def handle(_signum: int, _frame: object) -> None:
-        requested.set()
-        signal.signal(signal.SIGINT, previous)
-
-    previous = signal.signal(signal.SIGINT, handle)
-    try:
-        yield requested.is_set
-    finally:
-        signal.signal(signal.SIGINT, previous)

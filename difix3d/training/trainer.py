@@ -1,5 +1,6 @@
 """The training loop."""
 
+import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
@@ -19,6 +20,7 @@ from difix3d.evaluate import ABLATION, psnrs
 from difix3d.gaussians import initial_gaussians, write_ply
 from difix3d.gaussians.checkpoint import flatten, nested
 from difix3d.gaussians.transform import transform
+from difix3d.interrupt import interruptible
 from difix3d.limits import check_limits
 from difix3d.losses import photometric, regularize, squared_error
 from difix3d.postrender import PostRender
@@ -31,7 +33,7 @@ from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
 from difix3d.training.evaluation import evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
-from difix3d.training.guard import LossGuard, interruptible
+from difix3d.training.guard import LossGuard
 from difix3d.training.optim import SplatOptimizer
 from difix3d.training.refine import Corrections
 from difix3d.training.rounds import Rounds
@@ -89,6 +91,7 @@ class Trainer:
         self.sparse_depth = SparseDepth(self.scene, self.device) if config.loss.depth > 0 else None
         self.rounds = None if self.fixer is None else Rounds(self, self.fixer, targets)
         self.control = Control()
+        self._signal: Callable[[], int] = lambda: 0
         self.drawn = 0
         self.first = self._resume() if config.resume else 0
 
@@ -101,23 +104,27 @@ class Trainer:
         """Writes the run's settings into its folder, from which it is resumed; before, nothing is written."""
         self.run.begin(self.config, near=self.near)
 
+    @property
+    def interrupted(self) -> int:
+        """The number of the signal that asked this training to end (SIGINT if ``control.stop()`` did); 0 for none."""
+        return self._signal() or (signal.SIGINT if self.control.stopped else 0)
+
     def train(self) -> Gaussians:
-        """Trains to the last step, or until Ctrl-C; both save and evaluate nothing twice. Returns the model."""
+        """Trains to the last step, or until it is interrupted; then it saves, and evaluates what is due when it is
+        resumed. Returns the model."""
         config, start = self.config, time.perf_counter()
         self.begin()
         self.emit(Started(self.first, config.max_steps, self.run.path, str(self.device), len(self.gaussians)))
         guard = LossGuard(self.run.path)
         autosave = time.monotonic()
         photos = self.photos(self.scene, self.drawn)
-        done = self.first
+        done = exported = self.first
         try:
-            with interruptible() as interrupted:
-
-                def stopped() -> bool:
-                    return interrupted() or self.control.stopped
-
-                while done < config.max_steps and not stopped():
-                    self._attend(done, stopped, guard)
+            with interruptible() as self._signal:
+                if done:
+                    self._evaluate(done, missing=True)
+                while done < config.max_steps and not self.interrupted:
+                    self._attend(done, guard)
                     if self.rounds is not None:
                         self.rounds.update(done)
                     views = self.rounds.pick(done) if self.rounds is not None else None
@@ -129,14 +136,15 @@ class Trainer:
                     guard.watch(done, views, losses)
                     self.emit(Stepped(done, losses, mse, len(self.gaussians)))
 
-                    last = done == config.max_steps
-                    due = 0 < config.autosave_minutes * 60 < time.monotonic() - autosave
-                    if last or stopped() or due or done in config.save_steps:
+                    export = done == config.max_steps or done in config.save_steps
+                    if export or 0 < config.autosave_minutes * 60 < time.monotonic() - autosave:
                         guard.check()
-                        self._save(done, export=last or stopped() or done in config.save_steps)
-                        autosave = time.monotonic()
-                    if last or done in config.eval_steps:
-                        self._evaluate(done, last)
+                        self._save(done, export=export)
+                        exported, autosave = done if export else exported, time.monotonic()
+                    self._evaluate(done)
+                if done != exported:
+                    guard.check()
+                    self._save(done, export=True)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The GPU ran out of memory at step {done} with {len(self.gaussians):,} Gaussians",
@@ -144,10 +152,10 @@ class Trainer:
             ) from error
         finally:
             photos.close()
-        self.emit(Finished(done, time.perf_counter() - start, done < config.max_steps))
+        self.emit(Finished(done, time.perf_counter() - start, self.interrupted > 0))
         return self.gaussians
 
-    def _attend(self, step: int, stopped: Callable[[], bool], guard: LossGuard) -> None:
+    def _attend(self, step: int, guard: LossGuard) -> None:
         """Does what was asked for since the last step; while it is paused, waits here."""
         control, paused = self.control, self.control.paused
         if paused:
@@ -162,7 +170,7 @@ class Trainer:
                     self.rounds.aim(targets)
                 if paint:
                     self.rounds.paint(step)
-            if not (paused and control.paused) or stopped():
+            if not (paused and control.paused) or self.interrupted:
                 break
             control.wait(0.1)
         if paused:
@@ -229,11 +237,21 @@ class Trainer:
         """Of the model as it is now, against photos."""
         return psnrs(partial(self.render, self.gaussians), (self.views[index] for index in indices))
 
-    def _evaluate(self, step: int, last: bool) -> None:
-        """Evaluates the model and, after the last step, the model with the fixer behind it."""
+    def _evaluate(self, step: int, *, missing: bool = False) -> None:
+        """Where it is due, evaluates the model and, after the last step, the model with the fixer behind it.
+
+        Args:
+            missing: only what was not recorded, as the run was stopped or killed before.
+        """
+        last = step == self.config.max_steps
+        if not (last or step in self.config.eval_steps):
+            return
+        known = [row["plus"] for row in self.run.rows("metrics.json") if missing and row["step"] == step]
         model = self.run.model_at(step)
         for row in (model, fixed(model)) if last and self.config.plus and self.fixer is not None else (model,):
             trust = ABLATION[row].trust
+            if (trust is not None) in known or self.interrupted:
+                continue
             render: RenderFn = partial(self.render, self.gaussians, depth=trust is not None)
             if self.fixer is not None and trust is not None:
                 options: dict[str, Any] = {"trust": trust, "confidence": self.config.distill.confidence}

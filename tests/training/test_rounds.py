@@ -249,6 +249,7 @@ def test_a_report_compares_equal_steps_only(toy_scene, config, oracle):
     """What trained longer is better for that alone: plain 3DGS counts only where it was evaluated at that step."""
     trainer = Trainer(replace(config, eval_steps=(20, 22)), toy_scene, fixer=oracle)
     plain = Trainer(replace(config, eval_steps=(10, 20), output_dir=config.output_dir / "plain"), toy_scene)
+    trainer.begin()
     with pytest.raises(UserError, match=r"Nothing of .*run is evaluated yet.*--resume --output-dir"):
         write_report(trainer.run, plain.run)
 
@@ -259,12 +260,12 @@ def test_a_report_compares_equal_steps_only(toy_scene, config, oracle):
         run.first = last
         return write_report(trainer.run, plain.run).read_text(encoding="utf-8")
 
-    report(trainer, 20)
+    report(trainer, 21)
     page = report(plain, 12)  # evaluated at step 10 only
     assert "Difix3D against" not in page
     assert "3DGS left out: it was not evaluated at step 20: there is nothing to compare with" in page
-    assert "Difix3D against 3DGS" in report(plain, 20)
-    assert "3DGS left out: it was not evaluated at step 22" in report(trainer, 22)
+    assert "Difix3D against 3DGS" in report(plain, 21)
+    assert "3DGS left out: it was not evaluated at step 22" in report(trainer, 23)
 
 
 @pytest.mark.slow
