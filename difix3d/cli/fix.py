@@ -46,6 +46,9 @@ class FixConfig:
     `auto`: nvidia/difix_ref with references and nvidia/difix without."""
     base: str = "stabilityai/sd-turbo"
     """What a .pkl checkpoint was trained from: hub id or folder."""
+    anchor_colors: bool = True
+    """Keep the input's brightness, contrast and tint: what the model repairs stays, what it fades does not. Without:
+    as the model leaves them."""
     compare: bool = False
     """Also write input, reference and result side by side, into "..._compare"."""
     skip_bad: bool = False
@@ -103,6 +106,8 @@ def fix_images(config: FixConfig, output: Path) -> tuple[int, list[str]]:
 def load(config: FixConfig) -> Fixer:
     """Loads the model, optimized for the one prompt; the result takes and returns bytes [H,W,3]."""
     from difix3d.difix import load_difix
+    from difix3d.difix.colors import anchor_colors
+    from difix3d.difix.inputs import to_tensors
 
     weights = config.fixer if config.fixer != "auto" else "nvidia/difix_ref" if config.ref else "nvidia/difix"
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "auto": None}[config.dtype]
@@ -112,7 +117,9 @@ def load(config: FixConfig) -> Fixer:
     def fixer(image: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
         try:
             options: dict[str, Any] = {"timesteps": [config.timestep], "tile": config.tile, "return_dict": False}
-            return to_uint8(pipe(config.prompt, image, reference, output_type="np", **options)[0][0])
+            render = to_tensors(image)[0][None].to(pipe.device)
+            fixed = pipe(config.prompt, render, reference, output_type="pt", **options)[0]
+            return to_uint8((anchor_colors(fixed, render) if config.anchor_colors else fixed)[0].permute(1, 2, 0))
         except torch.cuda.OutOfMemoryError:
             height, width = image.shape[:2]
             raise UserError(

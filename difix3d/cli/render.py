@@ -167,7 +167,7 @@ def frames(run: Run, cameras: Cameras) -> Iterator[Float[Tensor, "H W 3"]]:
 def fixed_frames(run: Run, cameras: Cameras, config: RenderConfig) -> Iterator[Float[Tensor, "H W 3"]]:
     """The same through the fixer; its weights are loaded before the first frame is asked for."""
     name, device = config.fixer or run.config.fixer, run.gaussians.device
-    fixer = load_fixer(name, device, run.config.distill.references)
+    fixer = load_fixer(name, device, run.config.distill.references, anchor_colors=run.config.anchor_colors)
     if fixer is None:
         why = "the run was trained with --fixer none" if config.fixer is None else "--fixer is none"
         raise UserError(f"--plus needs Difix, and {why}", cure="Pass --fixer WEIGHTS")

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.difix.colors import anchor_colors
 from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix.sizes import fit
 from difix3d.geometry.warp import guide
@@ -20,6 +21,7 @@ class DifixFixer:
         device: where it runs.
         batch: renders at a time.
         references: photos that it looks at beside each render; weights that take a guide look at all.
+        anchor_colors: keep the renders' colours (:mod:`~difix3d.difix.colors`); else they are as the model leaves them.
         offload: after a stream, put the model into main memory; by default where a GPU's memory is short.
     """
 
@@ -30,12 +32,14 @@ class DifixFixer:
         *,
         batch: int = 1,
         references: int = 1,
+        anchor_colors: bool = True,
         offload: bool | None = None,
     ):
         self.pipe = pipe
         self.device = torch.device(device)
         self.batch = batch
         self.references = references
+        self.anchor_colors = anchor_colors
         self.offload = offload
 
     def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]:
@@ -53,11 +57,15 @@ class DifixFixer:
         images = torch.stack([item.rgb for item in group]).permute(0, 3, 1, 2)
         if self.pipe.vae.guide:
             guides = torch.stack([guide(item, self.pipe.vae.layers) for item in group])
-            return self.pipe.fix(images, guide=guides).permute(0, 2, 3, 1)
-        height, width = images.shape[-2:]
-        photos = [[view.image.permute(2, 0, 1) for view in item.references[: self.references]] for item in group]
-        sets = [torch.stack([fit(photo, height, width) for photo in some]) for some in photos if some]
-        return self.pipe.fix(images, torch.stack(sets) if sets else None).permute(0, 2, 3, 1)
+            fixed = self.pipe.fix(images, guide=guides)
+        else:
+            height, width = images.shape[-2:]
+            photos = [[view.image.permute(2, 0, 1) for view in item.references[: self.references]] for item in group]
+            sets = [torch.stack([fit(photo, height, width) for photo in some]) for some in photos if some]
+            fixed = self.pipe.fix(images, torch.stack(sets) if sets else None)
+        if self.anchor_colors:
+            fixed = anchor_colors(fixed, images, torch.stack([item.alpha for item in group]))
+        return fixed.permute(0, 2, 3, 1)
 
 
 def short_of_memory(device: torch.device) -> bool:

@@ -13,11 +13,12 @@ def resolve_fixer(name: str, device: torch.device) -> str:
     return "nvidia/difix_ref" if device.type == "cuda" else "mini"
 
 
-def load_fixer(name: str, device: torch.device, references: int = 1) -> Fixer | None:
+def load_fixer(name: str, device: torch.device, references: int = 1, *, anchor_colors: bool = True) -> Fixer | None:
     """Difix by hub id, folder or checkpoint, or ``mini``, ready to run; ``none`` is ``None``.
 
     Args:
         references: photos that it looks at beside each render.
+        anchor_colors: keep the renders' colours.
 
     Raises:
         UserError: the weights cannot be had; it names the ways out, as nothing is ever trained silently without them.
@@ -36,4 +37,4 @@ def load_fixer(name: str, device: torch.device, references: int = 1) -> Fixer | 
             "another hub id, or --fixer none (plain 3DGS)",
         ) from error
     pipe.optimize(pipe.unet.dtype, compile=False)
-    return DifixFixer(pipe, device, references=references)
+    return DifixFixer(pipe, device, references=references, anchor_colors=anchor_colors)

@@ -36,6 +36,9 @@ class TrainConfig:
     fixer: str = "auto"
     """Difix weights that clean novel views: a hub id, a folder, a .pkl checkpoint, `mini` (small weights in the
     package, for CPUs), or `none` for plain 3DGS. `auto`: nvidia/difix_ref on a GPU, `mini` without."""
+    anchor_colors: bool = True
+    """Keep the renders' colours in what the fixer makes of them: it may repair, and not fade or tint. Without: as its
+    model leaves them, which is how the paper's was run."""
     plus: bool = True
     """After the last step, also evaluate with the fixer as a last pass over each frame (the "+")."""
     compare: bool = False

@@ -74,7 +74,9 @@ class Trainer:
             config.scene, data_dir=config.data_dir, split=config.split, resolution=config.resolution, seed=config.seed
         )
         self.near = near_depth(self.scene) if config.near is None else config.near
-        self.fixer = fixer or load_fixer(config.fixer, self.device, config.distill.references)
+        self.fixer = fixer or load_fixer(
+            config.fixer, self.device, config.distill.references, anchor_colors=config.anchor_colors
+        )
         self.run = RunFolder.find(config, self.scene)
         self.views = Views(self.scene, self.device, memory_limit_bytes=int(config.memory_limit * 1e9))
         seen = visible_points(self.scene, at_least=config.init.seen_by)

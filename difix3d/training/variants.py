@@ -68,7 +68,9 @@ def choose_fixer(asked: str | None, run: Run) -> tuple[Fixer | None, str]:
         UserError: the weights that were asked for cannot be had.
     """
     try:
-        fixer: Any = load_fixer(asked or run.config.fixer, run.gaussians.device, run.config.distill.references)
+        config, device = run.config, run.gaussians.device
+        references, anchor_colors = config.distill.references, config.anchor_colors
+        fixer: Any = load_fixer(asked or config.fixer, device, references, anchor_colors=anchor_colors)
     except UserError as error:
         if asked is not None:
             raise

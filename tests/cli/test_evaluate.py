@@ -73,7 +73,7 @@ def fixer(monkeypatch):
             yield (item.rgb + 0.1).clamp(0, 1)
 
     class Loader:
-        def __call__(self, name, device, references=1):
+        def __call__(self, name, device, references=1, *, anchor_colors=True):
             return None if name == "none" else self.fixer
 
     class Fixer:
@@ -177,7 +177,7 @@ def test_chosen_rows_and_what_is_left_out(distilled, fixer):
 
 
 def test_weights_that_cannot_be_had(run, monkeypatch):
-    def gone(name, device, references):
+    def gone(name, device, references, *, anchor_colors):
         raise UserError(f"The fixer {name!r} cannot be loaded", "", "Pass --fixer FOLDER")
 
     monkeypatch.setattr("difix3d.training.variants.load_fixer", gone)

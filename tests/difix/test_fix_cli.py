@@ -19,7 +19,7 @@ def model(monkeypatch, tiny):
     loaded = []
 
     class Pipe:
-        unet = tiny.unet
+        unet, device = tiny.unet, tiny.device
 
         def optimize(self, *args):
             loaded.append(args)
@@ -98,6 +98,16 @@ def test_a_device_that_is_not_there(folders, model, monkeypatch):
     with pytest.raises(UserError, match="no CUDA device"):
         run(folders / "in" / "a_001.png", "--device", "cuda")
     assert model == []
+
+
+def test_colours_are_anchored_unless_told_otherwise(folders, tiny, monkeypatch):
+    monkeypatch.setattr(tiny, "fix", lambda images, *_, **__: 0.8 * images + 0.1)
+    source = folders / "in" / "a_001.png"
+    before = read_image(source).astype(float)
+    run(source, "--output", folders / "anchored.png")
+    run(source, "--output", folders / "raw.png", "--no-anchor-colors")
+    assert np.abs(read_image(folders / "anchored.png") - before).max() <= 1
+    assert np.abs(read_image(folders / "raw.png") - (0.8 * before + 25.5)).max() <= 1
 
 
 def test_nearest_name(folders):
@@ -196,7 +206,8 @@ def test_video_errors(folders, video, tiny, monkeypatch):
 
 class FailsAtThirdFrame:
     def __init__(self, tiny, calls):
-        self.tiny, self.calls, self.unet = tiny, calls, tiny.unet
+        self.tiny, self.calls = tiny, calls
+        self.unet, self.device = tiny.unet, tiny.device
 
     def optimize(self, *_):
         pass
