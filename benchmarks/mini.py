@@ -37,7 +37,7 @@ from difix3d.scene import Views, load_scene
 from difix3d.training import Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.events import Painted
-from difix3d.training.presets import from_preset
+from difix3d.training.presets import SHARES, from_preset
 from difix3d.types import Fixer, RenderFn, Scene
 
 METRICS = {"psnr": 2, "ssim": 3, "lpips": 3}
@@ -67,7 +67,7 @@ class Options:
     """Results are added to this file."""
     table: bool = False
     """Only show the table of the file."""
-    distill: DistillConfig = field(default_factory=lambda: from_preset("quick", fixer="mini").distill)
+    distill: DistillConfig = field(default_factory=lambda: DistillConfig(share=SHARES["mini"]))
     """Of the trainings with the fixer: by default what suits `mini`. The oracle has the program's defaults."""
 
 
@@ -129,7 +129,7 @@ def measure(options: Options, source: str, training: str, seed: int) -> list[dic
     return [
         {"scene": scene.name, "training": training, "seed": seed, "row": name}
         | scores(render, scene, views, lpips)
-        | {"share": config.distill.share, "rounds": decisions, "seconds": round(seconds, 1)}
+        | {"share": trainer.config.distill.share, "rounds": decisions, "seconds": round(seconds, 1)}
         for name, render in models(training, trainer, fixer, views).items()
     ]
 

@@ -100,7 +100,7 @@ def make_plain(trainer: Trainer, stack: ExitStack) -> Trainer:
 
 
 def read(args: Sequence[str] | None = None) -> Command:
-    """The command: defaults, the preset, what suits the fixer, the scene's YAML file, the command line; later ones win.
+    """The command: defaults, the preset, the scene's YAML file, the command line; later ones win.
 
     A resumed run begins from its own ``config.yaml`` instead.
 
@@ -113,8 +113,7 @@ def read(args: Sequence[str] | None = None) -> Command:
 
 def start(said: dict[str, Any]) -> TrainConfig:
     """The preset's configuration, for what arguments and file say."""
-    preset, device, fixer = (str(said.get(name, "auto")) for name in ("preset", "device", "fixer"))
-    return from_preset(preset, device, fixer)
+    return from_preset(str(said.get("preset", "auto")), str(said.get("device", "auto")))
 
 
 def find_config(scene: str) -> Path | None:

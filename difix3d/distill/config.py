@@ -30,9 +30,9 @@ class DistillConfig:
     """How far a novel camera moves in a round, in scene units."""
     perturbed: Annotated[int, Limits(min=1)] = 24
     """`perturb`: novel cameras in a round."""
-    share: Annotated[float, Limits(min=0, max=1)] = 0.3
-    """How often a training step takes a novel view instead of a photo. With `--fixer mini`, which has less to
-    teach, 0.15 is the default."""
+    share: Annotated[float | None, Limits(min=0, max=1)] = None
+    """How often a training step takes a novel view instead of a photo; by default 0.3, and 0.15 with `--fixer mini`,
+    which has less to teach."""
     weight: Annotated[float, Limits(min=0)] = 0.3
     """Loss weight of a novel view; a photo has 1."""
     alpha: Annotated[float, Limits(min=0, max=1)] = 0.5

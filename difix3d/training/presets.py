@@ -1,6 +1,9 @@
-"""Where configurations start: the defaults, with what a preset and a fixer change of them."""
+"""Where configurations start, and what they leave to the device and the fixer."""
 
+from dataclasses import replace
 from typing import Any
+
+import torch
 
 from difix3d.devices import choose_device
 from difix3d.difix.load import resolve_fixer
@@ -18,16 +21,18 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Named differences from the defaults. `standard` is the schedule of 3DGS; `quick` is for two CPU cores."""
-FIXERS: dict[str, dict[str, Any]] = {"mini": {"distill": {"share": 0.15}}}
-"""What suits a fixer. The small weights have less to teach than a step on a photo (docs/method.md)."""
+SHARE = 0.3
+"""Of the steps that take a novel view, as in the paper."""
+SHARES = {"mini": 0.15}
+"""The same where that suits a fixer better: the small weights have less to teach than a photo (docs/method.md)."""
 
 
-def from_preset(name: str, device: str = "auto", fixer: str = "none") -> TrainConfig:
-    """The defaults with the differences of a preset, then those of a fixer.
+def from_preset(name: str, device: str = "auto") -> TrainConfig:
+    """The defaults with the differences of a preset.
 
     Args:
         name: a preset, or `auto`: `standard` on a GPU and `quick` without one.
-        device, fixer: of the configuration; `auto` has to be known here.
+        device: of the configuration; `auto` has to be known here.
 
     Raises:
         UserError: there is no such preset, or no such device.
@@ -37,6 +42,11 @@ def from_preset(name: str, device: str = "auto", fixer: str = "none") -> TrainCo
         name = "standard" if place.type == "cuda" else "quick"
     if name not in PRESETS:
         raise UserError(f"There is no preset {name!r}", cure=f"Choose from auto, {', '.join(PRESETS)}")
-    config = merge(TrainConfig(), PRESETS[name], source=f"preset {name}")
-    fixer = resolve_fixer(fixer, place)
-    return merge(config, FIXERS.get(fixer, {}), source=f"fixer {fixer}")
+    return merge(TrainConfig(), PRESETS[name], source=f"preset {name}")
+
+
+def settle(config: TrainConfig, device: torch.device) -> TrainConfig:
+    """The same configuration with what it leaves to the device and the fixer decided; what is set already stays."""
+    fixer = resolve_fixer(config.fixer, device)
+    share = SHARES.get(fixer, SHARE) if config.distill.share is None else config.distill.share
+    return replace(config, fixer=fixer, distill=replace(config.distill, share=share))

@@ -33,6 +33,8 @@ class Rounds:
 
     def __init__(self, trainer: Any, fixer: Fixer, targets: Cameras | None = None):
         config = trainer.config
+        assert config.distill.share is not None  # the trainer has settled it
+        self.share = config.distill.share
         self.trainer = trainer
         self.config = config.distill
         self.pseudo: PseudoViews | None = None
@@ -108,7 +110,7 @@ class Rounds:
 
     def _is_novel(self, step: int) -> bool:
         """Whether it is the novel views' turn, if there are any."""
-        return self._random(step, 0).random() < self.config.share
+        return self._random(step, 0).random() < self.share
 
     def _draw(self, pseudo: PseudoViews, step: int) -> list[View]:
         return draw(pseudo, self.trainer.config.batch_size, self._random(step, 1), self.trainer.device)

@@ -4,7 +4,6 @@ import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from itertools import chain, tee
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from difix3d.devices import choose_device
-from difix3d.difix.load import load_fixer, resolve_fixer
+from difix3d.difix.load import load_fixer
 from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION, psnrs
 from difix3d.gaussians import initial_gaussians, write_ply
@@ -35,6 +34,7 @@ from difix3d.training.evaluation import evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
 from difix3d.training.guard import LossGuard
 from difix3d.training.optim import SplatOptimizer
+from difix3d.training.presets import settle
 from difix3d.training.refine import Corrections
 from difix3d.training.rounds import Rounds
 from difix3d.training.run import RunFolder
@@ -68,7 +68,7 @@ class Trainer:
     ):
         check_limits(config)
         self.device = choose_device(config.device)
-        self.config = config = replace(config, fixer=resolve_fixer(config.fixer, self.device))
+        self.config = config = settle(config, self.device)
         self.listeners = listeners
         self.scene = scene or load_scene(
             config.scene, data_dir=config.data_dir, split=config.split, resolution=config.resolution, seed=config.seed

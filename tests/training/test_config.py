@@ -1,18 +1,22 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from difix3d.cli.train import find_config, read
 from difix3d.errors import UserError
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml, write_yaml
-from difix3d.training.presets import PRESETS, from_preset
+from difix3d.training.presets import PRESETS, from_preset, settle
 
 
 def parse(args):
     """What the command line makes of the configuration."""
     return read(args).config
+
+
+CPU = torch.device("cpu")
 
 
 def test_yaml_round_trip(tmp_path):
@@ -100,13 +104,19 @@ def test_spherical_harmonics_grow():
 
 
 def test_the_small_weights_teach_less_often_unless_told_otherwise(tmp_path):
-    paper = TrainConfig().distill.share
-    assert parse(["--fixer", "mini"]).distill.share == paper / 2
-    assert parse(["--device", "cpu"]).distill.share == paper / 2  # where they are the default
-    assert parse(["--fixer", "nvidia/difix_ref"]).distill.share == paper
-    assert parse(["--fixer", "mini", "--distill.share", "0.2"]).distill.share == 0.2
+    """Alike for the command line and in Python: the trainer decides, and what was set wins."""
+
+    def share(*words):
+        return settle(parse(list(words)), CPU).distill.share
+
+    mini = TrainConfig(fixer="mini")
+    assert settle(mini, CPU).distill.share == share("--fixer", "mini") == 0.15
+    assert settle(TrainConfig(), CPU).distill.share == share("--device", "cpu") == 0.15  # where they are the default
+    assert share("--fixer", "nvidia/difix_ref") == settle(TrainConfig(), torch.device("cuda")).distill.share == 0.3
+    assert share("--fixer", "mini", "--distill.share", "0.3") == 0.3
+    assert settle(replace(mini, distill=replace(mini.distill, share=0.3)), CPU).distill.share == 0.3
     (tmp_path / "my.yaml").write_text("fixer: mini\n")
-    assert parse(["--config", str(tmp_path / "my.yaml")]).distill.share == paper / 2
-    assert parse(["--config", str(tmp_path / "my.yaml"), "--fixer", "some/weights"]).distill.share == paper
+    assert share("--config", str(tmp_path / "my.yaml")) == 0.15
+    assert share("--config", str(tmp_path / "my.yaml"), "--fixer", "some/weights") == 0.3
     (tmp_path / "my.yaml").write_text("distill: {share: 0.4}\n")
-    assert parse(["--config", str(tmp_path / "my.yaml"), "--fixer", "mini"]).distill.share == 0.4
+    assert share("--config", str(tmp_path / "my.yaml"), "--fixer", "mini") == 0.4

@@ -232,7 +232,9 @@ def test_by_default_a_cpu_gets_the_small_weights(toy_scene, config):
     trainer = Trainer(replace(config, fixer=TrainConfig.fixer), toy_scene)
     assert trainer.fixer.pipe.vae.layers == 2
     trainer.begin()
-    assert "fixer: mini" in (config.output_dir / "config.yaml").read_text()
+    settings = (config.output_dir / "config.yaml").read_text()
+    assert "fixer: mini" in settings
+    assert "share: 0.15" in settings
 
 
 def test_difix_in_training(toy_scene, config, shared):
