@@ -13,5 +13,7 @@ class UserError(Exception):
     """
 
     def __init__(self, fact: str, limit: str = "", cure: str = ""):
-        self.fact, self.limit, self.cure = fact, limit, cure
+        self.fact = fact
+        self.limit = limit
+        self.cure = cure
         super().__init__(" ".join(sentence.rstrip(".") + "." for sentence in (fact, limit, cure) if sentence))

@@ -72,7 +72,9 @@ def damage(
         the damaged model, indices of the cameras whose part of the scene is still in it, and what was done.
     """
     kinds = rng.choice([*JITTERS, DROP_VIEWS], int(rng.integers(1, 3)), replace=False).tolist()
-    damaged, done, kept = good, [], list(range(len(cameras)))
+    damaged = good
+    done = []
+    kept = list(range(len(cameras)))
     if DROP_VIEWS in kinds:  # first, while it is known what is seen
         count = max(2, round(float(rng.uniform(0.2, 0.5)) * len(cameras)))
         kept = neighbours(cameras, int(rng.integers(len(cameras))), count)

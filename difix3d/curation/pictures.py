@@ -12,7 +12,9 @@ from difix3d.curation.collect import Curated
 from difix3d.errors import UserError
 from difix3d.images import read_image, resize, strip, write_image
 
-ROWS, WIDTH, TITLE = 5, 200, 32
+ROWS = 5
+WIDTH = 200
+TITLE = 32
 METRICS = {"psnr": "PSNR of the pair / dB", "lpips": "LPIPS (VGG) of the pair"}
 
 

@@ -93,7 +93,10 @@ class Workshop:
     """
 
     def __init__(self, scene: Scene, recipe: Recipe, device: Device, work: Path, tell: Tell):
-        self.scene, self.recipe, self.work, self.tell = scene, recipe, work, tell
+        self.scene = scene
+        self.recipe = recipe
+        self.work = work
+        self.tell = tell
         self.config = recipe.training(device)
         self.steps = self.config.max_steps
         self.views = Views(scene, choose_device(device), memory_limit_bytes=1 << 30)

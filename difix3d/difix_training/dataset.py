@@ -153,15 +153,24 @@ class Crops:
         layers: int = 0,
         seed: int = 0,
     ):
-        self.pairs, self.resolution, self.references, self.layers = pairs, resolution, references, layers
-        self.zoom, self.flip, self.seed, self.augment = zoom, flip, seed, augment or Augmentation()
+        self.pairs = pairs
+        self.resolution = resolution
+        self.references = references
+        self.layers = layers
+        self.zoom = zoom
+        self.flip = flip
+        self.seed = seed
+        self.augment = augment or Augmentation()
 
     def __getitem__(self, number: int) -> Batch:
         """A batch of one pair."""
         turn, place = divmod(number, len(self.pairs))
         pair = self.pairs[_order(len(self.pairs), self.seed, turn)[place]]
         rng = np.random.default_rng((self.seed, number))
-        scale, top, left, mirror = rng.uniform(1, self.zoom), rng.random(), rng.random(), rng.random() < 0.5
+        scale = rng.uniform(1, self.zoom)
+        top = rng.random()
+        left = rng.random()
+        mirror = rng.random() < 0.5
         shown = [pair.references[i] for i in rng.permutation(len(pair.references))] if self.references else []
         window = _window(pair, self.resolution, scale, top, left)
         batch = _read(pair, shown, self.references, window, self.resolution, mirror and self.flip, self.layers)

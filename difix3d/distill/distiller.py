@@ -121,7 +121,11 @@ class Distiller:
                 yield degraded
 
         stream = self.fixer(renders())
-        before, after, covered, evidence, looked_at = [], [], [], [], []
+        before = []
+        after = []
+        covered = []
+        evidence = []
+        looked_at = []
         for i in range(len(cameras)):
             with clock("fix"):
                 fixed = next(stream, None)

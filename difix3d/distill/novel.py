@@ -64,7 +64,9 @@ def _move(camera: Cameras, offset: Float[Tensor, "3"], render: RenderFn) -> Floa
     seen = depth[depth > 0]
     if len(seen) == 0:
         return camera.c2w[0]
-    position, forward, up = camera.centers[0], camera.c2w[0, :3, 2], -camera.c2w[0, :3, 1]
+    position = camera.centers[0]
+    forward = camera.c2w[0, :3, 2]
+    up = -camera.c2w[0, :3, 1]
     distance = float(seen.median())
     offset = offset * min(1.0, REACH * distance / max(float(offset.norm()), 1e-9))
     nearest_seen = float(seen.quantile(0.02))

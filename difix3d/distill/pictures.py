@@ -11,7 +11,9 @@ from difix3d.distill.distiller import Round
 from difix3d.images import GAP, resize, strip, to_uint8, write_image
 from difix3d.types import View
 
-ROWS, WIDTH, TITLE = 12, 320, 16
+ROWS = 12
+WIDTH = 320
+TITLE = 16
 COLUMNS = ("render", "fixed", "reference photo", "believed (white)")
 
 

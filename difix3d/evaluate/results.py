@@ -21,7 +21,9 @@ from typing import Any
 from difix3d.errors import UserError
 from difix3d.files import or_nan, read_json, write_json
 
-FORMAT, VERSION, FILE = "difix3d evaluation", 1, "evaluation.json"
+FORMAT = "difix3d evaluation"
+VERSION = 1
+FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ def similarity(c2w: Float[np.ndarray, "N 4 4"], points: Float[np.ndarray, "P 3"]
     against it. Where else the up vectors cancel out, the smallest principal axis of the camera centres is taken; where
     all cameras are in one place, the median distance of the points becomes one unit.
     """
-    centers, up, ahead = c2w[:, :3, 3], -c2w[:, :3, 1].mean(0), c2w[:, :3, 2].mean(0)
+    centers = c2w[:, :3, 3]
+    up = -c2w[:, :3, 1].mean(0)
+    ahead = c2w[:, :3, 2].mean(0)
     middle = centers.mean(0)
     offsets = centers - middle
     if np.linalg.norm(up) < 0.5 and np.linalg.norm(ahead) > 0.9:

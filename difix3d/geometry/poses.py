@@ -125,9 +125,15 @@ def rotation_matrices(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
 def _axis_angle(rotation: Float[Tensor, "*batch 3 3"]) -> tuple[Float[Tensor, "*batch 3"], Float[Tensor, "*batch"]]:
     """Unit axis and angle in 0..pi, accurate for every angle (by way of the quaternion)."""
     m = rotation
-    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
-    wx, wy, wz = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
-    xy, xz, yz = m[..., 1, 0] + m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 2, 1] + m[..., 1, 2]
+    xx = m[..., 0, 0]
+    yy = m[..., 1, 1]
+    zz = m[..., 2, 2]
+    wx = m[..., 2, 1] - m[..., 1, 2]
+    wy = m[..., 0, 2] - m[..., 2, 0]
+    wz = m[..., 1, 0] - m[..., 0, 1]
+    xy = m[..., 1, 0] + m[..., 0, 1]
+    xz = m[..., 0, 2] + m[..., 2, 0]
+    yz = m[..., 2, 1] + m[..., 1, 2]
     outer = torch.stack(  # 4 q qT: its row with the largest diagonal is q times a number far from zero
         [
             torch.stack([1 + xx + yy + zz, wx, wy, wz], -1),

@@ -11,7 +11,9 @@ SH_C0 = 0.28209479177387814
 def sh_basis(directions: Float[Tensor, "*batch 3"], degree: int) -> Float[Tensor, "*batch K"]:
     """Values of the (degree + 1)^2 harmonics of degrees 0..3 at unit directions."""
     x, y, z = directions.unbind(-1)
-    xx, yy, zz = x * x, y * y, z * z
+    xx = x * x
+    yy = y * y
+    zz = z * z
     values = [torch.full_like(x, SH_C0)]
     if degree >= 1:
         values += [-0.4886025119029199 * y, 0.4886025119029199 * z, -0.4886025119029199 * x]

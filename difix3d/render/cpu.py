@@ -17,7 +17,10 @@ from difix3d.render import torch_twin
 from difix3d.types import Cameras, Gaussians, Render
 
 FIELDS = 16  # floats of a packed Gaussian; the order is enum Field in splat.cpp
-CONICS, OPACITY, COLORS, DEPTH = slice(2, 5), 5, slice(6, 9), 9
+CONICS = slice(2, 5)
+OPACITY = 5
+COLORS = slice(6, 9)
+DEPTH = 9
 TILE = 16
 
 

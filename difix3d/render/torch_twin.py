@@ -15,7 +15,9 @@ from difix3d.geometry.sh import sh_basis
 from difix3d.types import Cameras, Gaussians, Render
 
 DILATION = 0.3  # added to the projected covariance, in square pixels
-MIN_ALPHA, MAX_ALPHA, MIN_TRANSMITTANCE = 1 / 255, 0.999, 1e-4
+MIN_ALPHA = 1 / 255
+MAX_ALPHA = 0.999
+MIN_TRANSMITTANCE = 1e-4
 TILE = 16
 
 
@@ -32,7 +34,10 @@ def project(
         coefficients = torch.cat([g.sh0, g.shN], 1)[:, : (sh_degree + 1) ** 2]
 
     w2c, K = cameras.w2c.to(g.means), cameras.K.to(g.means)[:, None]
-    fx, fy, cx, cy = K[..., 0, 0], K[..., 1, 1], K[..., 0, 2], K[..., 1, 2]
+    fx = K[..., 0, 0]
+    fy = K[..., 1, 1]
+    cx = K[..., 0, 2]
+    cy = K[..., 1, 2]
     x, y, z = (torch.einsum("bij,nj->bni", w2c[:, :3, :3], g.means) + w2c[:, None, :3, 3]).unbind(-1)
     valid = valid & (z >= near) & (z <= far)
     z = torch.where(valid, z, 1)
@@ -42,7 +47,9 @@ def project(
     zero = torch.zeros_like(z)
     J = torch.stack([fx / z, zero, -fx * u / z, zero, fy / z, -fy * v / z], -1).unflatten(-1, (2, 3))
     S = J @ w2c[:, None, :3, :3] @ (rotation_matrices(g.quats) * g.scales.exp()[:, None])  # covariance = S S^T
-    c00, c01, c11 = (S[..., 0, :] ** 2).sum(-1), (S[..., 0, :] * S[..., 1, :]).sum(-1), (S[..., 1, :] ** 2).sum(-1)
+    c00 = (S[..., 0, :] ** 2).sum(-1)
+    c01 = (S[..., 0, :] * S[..., 1, :]).sum(-1)
+    c11 = (S[..., 1, :] ** 2).sum(-1)
     det_before = torch.linalg.cross(S[..., 0, :], S[..., 1, :]).square().sum(-1)
     det = det_before + DILATION * (c00 + c11) + DILATION**2
     c00, c11 = c00 + DILATION, c11 + DILATION

@@ -12,7 +12,9 @@ from difix3d.types import Scene
 SIZE, MARGIN = 520, 24
 DOTS = 2500
 """Sparse points that are drawn, at most."""
-TRAIN, TEST, NOVEL = "#3564c4", "#c2571a", "#2f8f5b"
+TRAIN = "#3564c4"
+TEST = "#c2571a"
+NOVEL = "#2f8f5b"
 
 
 def camera_map(scene: Scene, rounds: Sequence[dict[str, Any]]) -> Safe:

@@ -7,7 +7,10 @@ from typing import Any
 from difix3d.report.markup import Safe, tag
 
 WIDTH, HEIGHT = 640, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 16, 14, 34
+LEFT = 52
+RIGHT = 16
+TOP = 14
+BOTTOM = 34
 COLORS = ("#3564c4", "#8650b8", "#4b5563")
 """Of the lines; none that a decision has."""
 

@@ -116,7 +116,9 @@ def _read(model: Path, name: str, binary, text):
 
 
 def _cameras_binary(data: bytes) -> dict[int, Lens]:
-    (count,), at, cameras = struct.unpack_from("<Q", data), 8, {}
+    (count,) = struct.unpack_from("<Q", data)
+    at = 8
+    cameras = {}
     for _ in range(count):
         camera_id, model_id, width, height = struct.unpack_from("<iiQQ", data, at)
         model = _model_name(model_id)
@@ -153,7 +155,9 @@ def _param_count(model: str) -> int:
 
 
 def _images_binary(data: bytes) -> list[Pose]:
-    (count,), at, poses = struct.unpack_from("<Q", data), 8, []
+    (count,) = struct.unpack_from("<Q", data)
+    at = 8
+    poses = []
     for _ in range(count):
         image_id, *pose, camera_id = struct.unpack_from("<i7di", data, at)
         end = data.index(b"\0", at + 64)
@@ -188,7 +192,9 @@ def _points_binary(data: bytes) -> Points:
         at += 51 + 8 * length
     if at > len(data):
         raise ValueError(f"{at} expected")
-    raw, start, length = np.frombuffer(data, np.uint8), np.array(starts, np.int64), np.array(lengths, np.int64)
+    raw = np.frombuffer(data, np.uint8)
+    start = np.array(starts, np.int64)
+    length = np.array(lengths, np.int64)
     fields = raw[start[:, None] + np.arange(8, 35)] if count else np.zeros((0, 27), np.uint8)
     point = np.repeat(np.arange(count), length)
     nth = np.arange(len(point)) - np.repeat(np.cumsum(length) - length, length)

@@ -34,7 +34,9 @@ class RemoteFile(io.RawIOBase):
     """Seekable and read-only; reading on from where the last read ended stays on one connection."""
 
     def __init__(self, url: str, response: http.client.HTTPResponse, size: int, cure: str):
-        self._url, self._size, self._cure = url, size, cure
+        self._url = url
+        self._size = size
+        self._cure = cure
         self._version = _version(response)
         self._response: http.client.HTTPResponse | None = response
         self._at = self._position = 0  # of the connection; of the reader

@@ -78,7 +78,9 @@ def _fingerprint() -> str:
 
 
 def _fill(scene: SyntheticScene, folder: Path, width: int, height: int) -> None:
-    names, groups, images = [], [], []
+    names = []
+    groups = []
+    images = []
     for split, count in SPLITS.items():
         groups.append(scene.cameras(split, width, height))
         names += [f"{split}_{index:03}.png" for index in range(count)]

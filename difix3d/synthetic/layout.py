@@ -113,7 +113,9 @@ def _cube(panorama: np.ndarray, half: float) -> list[Quad]:
 
 def _corner(rng: Rng) -> list[Quad]:
     """A wall behind the table, one beside it, a floor; a poster or two."""
-    back, side, floor = rng.uniform(4.5, 6.5), rng.uniform(7.5, 11.0), -7.0
+    back = rng.uniform(4.5, 6.5)
+    side = rng.uniform(7.5, 11.0)
+    floor = -7.0
     sign = rng.choice([-1.0, 1.0])
     paint = color(rng, (0.05, 0.4), (0.4, 0.85))
     make = [
@@ -121,7 +123,10 @@ def _corner(rng: Rng) -> list[Quad]:
         lambda h, w: tx.plaster(rng, h, w, paint),
         lambda h, w: tx.wallpaper(rng, h, w, paint),
     ][rng.integers(3)]
-    x, y, z, deep = vec(1.0, 0, 0), vec(0, 1.0, 0), vec(0, 0, 1.0), 18.0
+    x = vec(1.0, 0, 0)
+    y = vec(0, 1.0, 0)
+    z = vec(0, 0, 1.0)
+    deep = 18.0
     origin = vec(-side * sign, back, floor)
     wide = 24.0
     walls = [

@@ -49,7 +49,9 @@ class _Bake:
 
     def _maps(self, light: Callable[..., Vectors], sizes: list[tuple[int, int]]) -> LightMaps:
         """The light on a grid of texels on each surface, all surfaces in one batch."""
-        points, normals, both = [], [], []
+        points = []
+        normals = []
+        both = []
         for surface, (w, h) in zip(self.world.surfaces, sizes, strict=True):
             v, u = torch.meshgrid((torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w, indexing="ij")
             point, normal = surface.at(u.reshape(-1), v.reshape(-1))

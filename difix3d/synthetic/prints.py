@@ -97,7 +97,9 @@ def _picture(
         draw.ellipse((x0 + w / 2 - r / 3, y0 + h / 2 - r / 3, x0 + w / 2 + r / 3, y0 + h / 2 + r / 3), fill=ink)
     elif kind == 2:
         for _ in range(14):
-            r, x, y = rng.uniform(0.04, 0.2) * w, rng.uniform(x0, x1), rng.uniform(y0, y1)
+            r = rng.uniform(0.04, 0.2) * w
+            x = rng.uniform(x0, x1)
+            y = rng.uniform(y0, y1)
             color = _srgb(hsv(rng.uniform(-0.05, 0.65), rng.uniform(0.3, 0.7), rng.uniform(0.4, 0.95)))
             draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
     else:

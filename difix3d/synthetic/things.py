@@ -104,7 +104,9 @@ def plant(rng: Rng, at: Tensor, _: float) -> Thing:
         Lathe(at, _steep(np.array(profile, np.float64)), material(clay, light_texels=(40, 24))),
         Lathe(at, _steep(np.array([(r, 0.92 * h), (0.0, 0.95 * h)])), material(earth)),
     ]
-    hue, wide, count = rng.uniform(0.22, 0.38), rng.uniform(0.25, 0.6), int(rng.integers(34, 60))
+    hue = rng.uniform(0.22, 0.38)
+    wide = rng.uniform(0.25, 0.6)
+    count = int(rng.integers(34, 60))
     looks = [
         material(
             tx.leaf(rng, 96, 64, tx.hsv(hue + rng.normal(0, 0.02), rng.uniform(0.5, 0.8), rng.uniform(0.35, 0.65))),
@@ -205,7 +207,9 @@ def fruit(rng: Rng, at: Tensor, _: float) -> Thing:
 
 def mug(rng: Rng, at: Tensor, _: float) -> Thing:
     """A mug or bowl with something in it."""
-    r, h, flare = rng.uniform(0.42, 0.7), rng.uniform(0.6, 1.0), rng.uniform(0.6, 1.0)
+    r = rng.uniform(0.42, 0.7)
+    h = rng.uniform(0.6, 1.0)
+    flare = rng.uniform(0.6, 1.0)
     outline = [(0.9 * flare * r, 0), (flare * r, 0.1), (r, h), (r - 0.03, h + 0.02), (r - 0.06, h), (r - 0.08, 0.7 * h)]
     texture = tx.glaze(rng, 160, 320, color(rng, (0.1, 0.8), (0.5, 1)), color(rng))
     drink = tx.plaster(rng, 32, 32, tx.hsv(rng.uniform(0.03, 0.12), rng.uniform(0.4, 0.9), rng.uniform(0.15, 0.6)))

@@ -96,7 +96,10 @@ class World:
     def _trace_natively(self, library: ctypes.CDLL, o: Origins, d: Vectors, any_before: float = 0.0) -> Hits:
         """Many times faster; the tests compare it with its twin below."""
         n = len(d)
-        t, surface, u, v = torch.empty(n), torch.empty(n, dtype=torch.int64), torch.empty(n), torch.empty(n)
+        t = torch.empty(n)
+        surface = torch.empty(n, dtype=torch.int64)
+        u = torch.empty(n)
+        v = torch.empty(n)
         native.call(library.ray_trace, *self._rays(o, d), any_before, _threads(n), t, surface, u, v)
         return Hits(torch.where(t < 1e29, t, math.inf), surface, u, v)
 
@@ -115,14 +118,18 @@ class World:
             t, u, v, index = part.shape.hit(o if len(o) == 1 else o[near], d[near])
             closer = (t < hits.t[near]).nonzero()[:, 0]
             near = near[closer]
-            hits.t[near], hits.u[near], hits.v[near] = t[closer], u[closer], v[closer]
+            hits.t[near] = t[closer]
+            hits.u[near] = u[closer]
+            hits.v[near] = v[closer]
             hits.surface[near] = part.first + index[closer]
         return hits
 
     def _near(self, o: Origins, d: Vectors) -> list[Int[Tensor, "K"]]:
         """For each part, the rays (forward half-lines) that touch the sphere around it."""
         centers = torch.stack([part.center for part in self._parts])
-        od, dd, oo = (o * d).sum(1), (d * d).sum(1), (o * o).sum(1)
+        od = (o * d).sum(1)
+        dd = (d * d).sum(1)
+        oo = (o * o).sum(1)
         along = centers @ d.T - od
         far2 = oo - 2 * (centers @ o.T) + (centers * centers).sum(1, keepdim=True)
         reach2 = torch.tensor([[part.radius**2] for part in self._parts])

@@ -90,7 +90,9 @@ def last_evaluation(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
     index = {photo.name: i for i, photo in enumerate(run.scene.photos)}
     measured, _ = measure(METRICS, variants, Views(run.scene).stream(index[image["name"]] for image in images))
     config = read_yaml(run.path / "config.yaml")
-    seed, device, fixer = config["seed"], choose_device(config["device"]).type, config["fixer"]
+    seed = config["seed"]
+    device = choose_device(config["device"]).type
+    fixer = config["fixer"]
     return RunEvaluation(run.scene.name, split, step, seed, device, fixer, "photo", measured, left_out)
 
 

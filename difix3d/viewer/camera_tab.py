@@ -71,10 +71,15 @@ class CameraTab:
         notice: Notice,
         things: viser.FrameHandle,
     ):
-        self._client, self._gallery, self._changed, self._notice = client, stage.gallery, changed, notice
+        self._client = client
+        self._gallery = stage.gallery
+        self._changed = changed
+        self._notice = notice
         self._things = things
         self.seat: Seat | None = None
-        self._flight, self._arrived, self._latest = 0, False, 0.0
+        self._flight = 0
+        self._arrived = False
+        self._latest = 0.0
         self._lock = threading.Lock()
         self._frustums: dict[str, viser.CameraFrustumHandle] = {}
         self._thumbnails = ThreadPoolExecutor(1, thread_name_prefix="viewer thumbnails")
@@ -157,7 +162,9 @@ class CameraTab:
 
     def _sit(self, seat: Seat | None) -> None:
         """The frustum that one sits in would hide the view, so that all are hidden meanwhile."""
-        self.seat, self._arrived, self._latest = seat, False, time.monotonic() + ECHO
+        self.seat = seat
+        self._arrived = False
+        self._latest = time.monotonic() + ECHO
         self._things.visible = seat is None
         self._title.visible = self._photo.visible = seat is not None
         if seat is not None:

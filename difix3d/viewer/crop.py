@@ -29,7 +29,9 @@ class Crop:
     """
 
     def __init__(self, client: viser.ClientHandle, stage: Stage, changed: Callable[[], None], say: Notice):
-        self._client, self._stage, self._say = client, stage, say
+        self._client = client
+        self._stage = stage
+        self._say = say
         self._kept: tuple[tuple, Gaussians] | None = None
         low, high = self._body()
         gui: Any = client.gui  # mypy takes viser's values for read-only

@@ -36,7 +36,9 @@ class FrameLoop(threading.Thread):
         super().__init__(daemon=True, name="viewer frames")
         self._draw, self._failed = draw, failed
         self._changed = threading.Condition()
-        self._dirty, self._closed, self._moved = True, False, 0.0
+        self._dirty = True
+        self._closed = False
+        self._moved = 0.0
 
     def wake(self, *, moved: bool = False) -> None:
         """Something has changed; ``moved``: the camera."""

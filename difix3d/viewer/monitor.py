@@ -40,7 +40,10 @@ class Monitor:
     def __init__(self, control: Control | None = None, *, can_paint: bool = False):
         self.control, self.can_paint = control, can_paint
         self.version, self.phase = 0, "" if control is None else "not begun yet"
-        self.step, self.last, self.rate, self.finished = 0, 0, 0.0, False
+        self.step = 0
+        self.last = 0
+        self.rate = 0.0
+        self.finished = False
         self.curve: list[tuple[int, float, float]] = []
         self.scores: list[str] = []
         self.rounds: list[str] = []
@@ -63,7 +66,9 @@ class Monitor:
     def __call__(self, event: Event) -> None:
         match event:
             case Started():
-                self.step, self.last, self._begin = event.first, event.last, (event.first, time.monotonic())
+                self.step = event.first
+                self.last = event.last
+                self._begin = (event.first, time.monotonic())
                 self.phase = f"training on {event.device}"
             case Stepped():
                 self._stepped(event)

@@ -79,7 +79,9 @@ class Divider:
             self._box = self._client.scene.add_box("/divider", (255, 255, 255), size, cast_shadow=False)
             self._box.on_drag(self._drag)
         with self._client.atomic():
-            self._box.dimensions, self._box.position, self._box.wxyz = size, position, wxyz_of(camera.c2w[0])
+            self._box.dimensions = size
+            self._box.position = position
+            self._box.wxyz = wxyz_of(camera.c2w[0])
             self._box.visible = True
 
     def hide(self) -> None:

@@ -48,7 +48,9 @@ class Notice:
             self.error(error)
 
     def _show(self, text: str, *, error: bool) -> None:
-        self._line.content, self._line.visible, self._is_error = text, True, error
+        self._line.content = text
+        self._line.visible = True
+        self._is_error = error
 
 
 def escape(text: str) -> str:

@@ -57,7 +57,10 @@ class PathTab:
         trust: Callable[[], bool],
     ):
         self._things, self._trust = things, trust
-        self._client, self._stage, self._desk, self._notice = client, stage, desk, notice
+        self._client = client
+        self._stage = stage
+        self._desk = desk
+        self._notice = notice
         self._keys: list[tuple[Tensor, float]] = []
         self._loaded: CameraPath | None = None
         self._going = threading.Event()
@@ -114,7 +117,9 @@ class PathTab:
         Raises:
             UserError: too few views, or numbers out of range.
         """
-        frames, fps, side = int(self.frames.value), float(self.fps.value), int(self.side.value)
+        frames = int(self.frames.value)
+        fps = float(self.fps.value)
+        side = int(self.side.value)
         if not (2 <= frames <= FRAMES and 1 <= fps <= 120 and LEAST <= side <= LARGEST):
             raise UserError(
                 f"The browser asks for {frames} frames of {side} pixels, {fps:g} a second",
@@ -180,7 +185,9 @@ class PathTab:
             self._notice("Something is running: stop it first")
             return
         self._going.set()
-        self.bar.value, self.bar.visible, self.cancel.visible = 0.0, True, True
+        self.bar.value = 0.0
+        self.bar.visible = True
+        self.cancel.visible = True
         try:
             self._notice.attempt(work)
         finally:

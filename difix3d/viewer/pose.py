@@ -55,7 +55,9 @@ def canvas_camera(camera: viser.CameraHandle, long_side: int) -> Cameras:
     Raises:
         UserError: the camera or the canvas is impossible.
     """
-    width, height, fov = camera.image_width, camera.image_height, camera.fov
+    width = camera.image_width
+    height = camera.image_height
+    fov = camera.fov
     if not (1 <= width <= LARGEST and 1 <= height <= LARGEST):
         raise UserError(f"The browser asks for {width} x {height} pixels", f"Sides are 1 to {LARGEST} pixels")
     if not 0 < fov < math.pi:

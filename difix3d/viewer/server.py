@@ -45,11 +45,15 @@ class Viewer:
         port: int = 8080,
         trainer: Trainer | None = None,
     ):
-        self.stage, self.monitor, self.trainer = stage, monitor or Monitor(), trainer
+        self.stage = stage
+        self.monitor = monitor or Monitor()
+        self.trainer = trainer
         self.desk = None if stage.fixer is None else FixDesk(stage)
         self.sessions: dict[int, Session] = {}
         self._lock = threading.Lock()
-        self._spent, self._renewed, self._closed = 0.0, time.monotonic(), threading.Event()
+        self._spent = 0.0
+        self._renewed = time.monotonic()
+        self._closed = threading.Event()
         others = set(threading.enumerate())
         self.server = viser.ViserServer(host=host, port=port, label="difix3d", verbose=False)
         self._servers = [thread for thread in threading.enumerate() if thread not in others]

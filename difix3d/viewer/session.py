@@ -67,7 +67,10 @@ class Session:
         monitor: Monitor,
         busy: Callable[[float], None],
     ):
-        self.client, self.stage, self.desk, self._busy = client, stage, desk, busy
+        self.client = client
+        self.stage = stage
+        self.desk = desk
+        self._busy = busy
         self.loop = FrameLoop(self._draw, self._failed)
         self._pace, self._tick = Pace(), 0
         self._snapshot, self._held_until = stage.snapshot, 0.0

@@ -72,7 +72,9 @@ class Stage:
         why_no_fixer: str = "",
         confidence: ConfidenceConfig | None = None,
     ):
-        self.scene, self.folder, self.settings = scene, folder, settings
+        self.scene = scene
+        self.folder = folder
+        self.settings = settings
         self.photo = photo or Views(scene, gaussians.device).__getitem__
         self.fixer = None if fixer is None else Turns(fixer)
         self.why_no_fixer = why_no_fixer

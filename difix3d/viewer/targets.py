@@ -37,7 +37,11 @@ class Targets:
         notice: Notice,
         size: viser.GuiSliderHandle,
     ):
-        self._client, self._stage, self._monitor, self._notice, self._size = client, stage, monitor, notice, size
+        self._client = client
+        self._stage = stage
+        self._monitor = monitor
+        self._notice = notice
+        self._size = size
         self._placed: list[viser.TransformControlsHandle] = []
         gui: Any = client.gui  # mypy takes viser's values for read-only
         with gui.add_folder("Target cameras", expand_by_default=False, visible=bool(stage.gallery.captured)):

@@ -27,7 +27,9 @@ class TrainingTab:
     """
 
     def __init__(self, client: viser.ClientHandle, monitor: Monitor, notice: Notice):
-        self._monitor, self._lock, self._version = monitor, threading.Lock(), -1
+        self._monitor = monitor
+        self._lock = threading.Lock()
+        self._version = -1
         live = monitor.control is not None
         gui: Any = client.gui  # mypy takes viser's values for read-only
         self.bar = gui.add_progress_bar(0.0, visible=live)
