@@ -115,9 +115,13 @@ def test_without_the_gate_every_covered_pixel_counts_and_nothing_is_tried(toy_sc
 
 
 @pytest.mark.parametrize(
-    "change", [{"batch_size": 2}, {"refine": {"poses": True, "exposure": True}}, {"loss": {"depth": 0.1}}]
+    ("change", "saved"),
+    [
+        ({"batch_size": 2}, 7),
+        ({"refine": {"poses": True, "exposure": True}, "loss": {"depth": 0.1}}, 17),
+    ],
+    ids=["in batches, before the first round", "with corrections, after a round"],
 )
-@pytest.mark.parametrize("saved", [7, 17])
 def test_a_run_that_dies_resumes_to_the_bit(toy_scene, config, oracle, change, saved):
     config = merge(config, change, source="test")
     whole = Trainer(replace(config, output_dir=config.output_dir.with_name("whole")), toy_scene, fixer=oracle).train()
