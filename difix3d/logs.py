@@ -2,16 +2,14 @@
 
 import logging
 import math
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from difix3d.progress import training_bar
-from difix3d.streams import LenientStream
+from difix3d.console import Bar, RunningMean, console
 from difix3d.training.events import Evaluated, Event, Finished, Painted, Painting, Paused, Saved, Started, Stepped
+
+log = logging.getLogger(__name__)
 
 PERIOD = 50
 """Steps between the losses that TensorBoard gets; reading one waits for the GPU."""
@@ -21,34 +19,26 @@ class ProgressLog:
     """A live bar on a terminal; in a pipe or a log file, a line for every tenth of the run.
 
     Args:
+        to: where.
         whole: the run to go on with after an interruption, if this one is only a part of it.
     """
 
-    def __init__(self, console: Console | None = None, whole: Path | None = None):
-        self._whole = whole
-        lenient: Any = LenientStream(sys.stderr)
-        self.console = console or Console(file=lenient, highlight=False)
-        self._bar = training_bar("train", self.console)
-        self._task = self._bar.add_task("train", total=None, status="")
-        self._loss = self._mse = math.nan
+    def __init__(self, to: Console = console, whole: Path | None = None):
+        self.console, self._whole = to, whole
+        self._bar = Bar("train", to=to)
+        self._loss, self._mse = RunningMean(0.9), RunningMean(0.9)
 
     def __call__(self, event: Event) -> None:
         match event:
             case Started():
-                self._first, self._last, self._begin, self._run = (
-                    event.first,
-                    event.last,
-                    time.perf_counter(),
-                    event.run,
-                )
+                self._run = event.run
                 resumed = f", resumed at step {event.first:,}" if event.first else ""
                 self.print(f"training on {event.device} from {event.gaussians:,} Gaussians into {event.run}{resumed}")
-                self._bar.update(self._task, total=event.last, completed=event.first)
-                self._bar.start()
+                self._bar = Bar("train", event.last, first=event.first, to=self.console).__enter__()
             case Stepped():
                 self._stepped(event)
             case Painting(step, done, total):
-                self._bar.update(self._task, status=f"painting novel view {done} of {total}")
+                self._bar.status(f"painting novel view {done} of {total}")
             case Painted():
                 self.print(painted(event))
             case Evaluated(step, result, plus, split):
@@ -67,31 +57,19 @@ class ProgressLog:
 
     def close(self) -> None:
         """Takes the bar off the terminal and gives the cursor back, also after an error."""
-        self._bar.stop()
+        self._bar.__exit__()
 
     def print(self, line: str) -> None:
         """A line above the bar."""
-        self.console.print(line, soft_wrap=True)
+        self._bar.print(line)
 
     def _stepped(self, event: Stepped) -> None:
-        tenth = max(1, (self._last - self._first) // 10)
-        milestone = (event.step - self._first) % tenth == 0 and not self.console.is_terminal
-        if event.step % 10 and not milestone:  # reading a loss waits for the GPU
-            self._bar.update(self._task, completed=event.step)
+        if event.step % 10 and not self._bar.is_tenth(event.step):  # reading a loss waits for the GPU
+            self._bar.update(event.step)
             return
-        loss, mse = sum(float(value) for value in event.losses.values()), float(event.mse)
-        first = math.isnan(self._loss)
-        self._loss = loss if first else 0.9 * self._loss + 0.1 * loss
-        self._mse = mse if first else 0.9 * self._mse + 0.1 * mse
-        rate = (event.step - self._first) / (time.perf_counter() - self._begin)
-        status = (
-            f"loss {self._loss:.4f}  PSNR {-10 * math.log10(max(self._mse, 1e-12)):.2f}  "
-            f"{event.gaussians:,} Gaussians  {rate:.1f} it/s"
-        )
-        self._bar.update(self._task, completed=event.step, status=status)
-        if milestone:
-            left = (self._last - event.step) / rate
-            self.print(f"step {event.step:,} of {self._last:,}  {status}  {left / 60:.1f} min left")
+        loss = self._loss(sum(float(value) for value in event.losses.values()))
+        psnr = -10 * math.log10(max(self._mse(float(event.mse)), 1e-12))
+        self._bar.step(event.step, f"loss {loss:.4f}  PSNR {psnr:.2f}  {event.gaussians:,} Gaussians")
 
     def _farewell(self, event: Finished) -> str:
         if event.interrupted:
@@ -123,7 +101,7 @@ class TensorBoardLog:
             self._log(event)
         except OSError as error:
             self._failed = True
-            logging.getLogger(__name__).warning("TensorBoard's log cannot be written any more (%s)", error)
+            log.warning("TensorBoard's log cannot be written any more (%s)", error)
 
     def _log(self, event: Event) -> None:
         match event:

@@ -7,8 +7,9 @@ import difix3d
 
 PACKAGE = Path(difix3d.__file__).parent
 FLOORS = [
-    {"errors", "schedule", "progress", "interrupt"},
+    {"errors", "schedule", "interrupt"},
     {"files", "streams"},
+    {"console"},
     {"types", "native", "devices", "limits"},
     {"geometry", "images", "features", "ssim", "video"},
     {"synthetic", "gaussians", "render", "difix", "losses", "metrics"},

@@ -38,3 +38,14 @@ def test_a_terminal_gets_a_bar():
     run(ProgressLog(Console(file=text, force_terminal=True, width=120)), 50)
     assert "50/50" in text.getvalue()
     assert " of 50" not in text.getvalue()
+
+
+def test_the_folder_is_named_as_it_is():
+    text = io.StringIO()
+    log = ProgressLog(Console(file=text, force_terminal=False, width=40))
+    for name in ("scan[v2]", "a[/b]"):
+        log(Started(0, 10, Path(name), "cpu", 1000))
+        log(Finished(3, 60.0, True))
+    assert "into scan[v2]" in text.getvalue()
+    assert "go on with: --resume --output-dir scan[v2]" in text.getvalue()
+    assert "go on with: --resume --output-dir a[/b]" in text.getvalue()

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 import yaml
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -28,6 +28,7 @@ from difix3d.benchmark import (
 from difix3d.benchmark.config import find_benchmark
 from difix3d.benchmark.jobs import joined, last_line
 from difix3d.cli.arguments import from_command_line
+from difix3d.console import print_table, results
 from difix3d.errors import UserError
 from difix3d.limits import SEEDS, Limits
 
@@ -82,20 +83,19 @@ def benchmark(args: Sequence[str] | None = None) -> None:
     output_dir = options.output_dir or Path("outputs") / "benchmarks" / path.stem
     place = (options.data_dir, output_dir, parse_changes(options.set))
     jobs = make_jobs(chosen, *place)
-    console = Console(highlight=False, soft_wrap=True)
     if options.dry_run:
-        show_plan(jobs, console)
+        show_plan(jobs)
         return
     failures: dict[Job, str] = {}
     if not options.table_only:
         prepare(chosen, options.data_dir, output_dir)
-        failures = run_all(jobs, options, console)
-    console.print(f"\n{chosen.name}: {sum(job.done for job in jobs)} of {len(jobs)} runs finished")
-    show_table(whole, finished_jobs(whole, *place), output_dir, console)
+        failures = run_all(jobs, options)
+    results.print(f"\n{chosen.name}: {sum(job.done for job in jobs)} of {len(jobs)} runs finished")
+    show_table(whole, finished_jobs(whole, *place), output_dir)
     if failures:
-        console.print(f"\n{len(failures)} of {len(jobs)} runs failed; started again, they go on:")
+        results.print(f"\n{len(failures)} of {len(jobs)} runs failed; started again, they go on:")
         for job, error in failures.items():
-            console.print(f"  {job}: {error}\n    {job.log}", markup=False)
+            results.print(f"  {job}: {error}\n    {job.log}")
         raise SystemExit(1)
 
 
@@ -116,41 +116,41 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
     return result
 
 
-def show_plan(jobs: Sequence[Job], console: Console) -> None:
+def show_plan(jobs: Sequence[Job]) -> None:
     """What is left to do for each job, as commands."""
     for job in jobs:
-        console.print(f"{job}: {job.state}", markup=False)
+        results.print(f"{job}: {job.state}")
         for command in job.commands:
-            console.print(f"  difix3d {' '.join(command)}", markup=False)
+            results.print(f"  difix3d {' '.join(command)}")
 
 
-def run_all(jobs: Sequence[Job], options: Options, console: Console) -> dict[Job, str]:
+def run_all(jobs: Sequence[Job], options: Options) -> dict[Job, str]:
     """Runs what is not finished and shows how it goes; returns the failures."""
     todo = [job for job in jobs if not job.done]
     if len(todo) < len(jobs):
-        console.print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are finished already")
+        results.print(f"{len(jobs) - len(todo)} of {len(jobs)} runs are finished already")
     if not todo:
         return {}
     overview = Overview(todo)
-    live = Live(console=console, get_renderable=lambda: overview, auto_refresh=False, transient=True)
-    with ENGINES[options.engine](options.workers) as submit, live if console.is_terminal else nullcontext():
+    live = Live(console=results, get_renderable=lambda: overview, auto_refresh=False, transient=True)
+    with ENGINES[options.engine](options.workers) as submit, live if results.is_terminal else nullcontext():
         for stage in (False, True):  # what is only trained is needed by the others
             for event in finished([job for job in todo if (job.evaluate is not None) == stage], submit):
                 if event is not None:
-                    console.print(overview.end(*event), markup=False)
-                elif console.is_terminal:
+                    results.print(overview.end(*event))
+                elif results.is_terminal:
                     live.refresh()
     return overview.failures
 
 
-def show_table(whole: Benchmark, jobs: Sequence[Job], output_dir: Path, console: Console) -> None:
+def show_table(whole: Benchmark, jobs: Sequence[Job], output_dir: Path) -> None:
     """Writes and prints the table of all runs that are finished, chosen this time or not."""
     table = summarize(whole, jobs, output_dir)
     if table is not None:
-        console.print(table.rich())
+        print_table(table.rich())
         for note in table.notes:
-            console.print(f"- {note}", markup=False)
-        console.print(f"{output_dir / 'table.csv'}, .md, .tex")
+            results.print(f"- {note}")
+        results.print(f"{output_dir / 'table.csv'}, .md, .tex")
 
 
 class Overview:

@@ -7,10 +7,10 @@ from statistics import median
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
 from difix3d.cli.arguments import from_command_line
+from difix3d.console import console, print_table, results
 from difix3d.curation import Curated, Recipe, assemble, read_curated, write_report, write_sheet
 from difix3d.curation.curate import curate as make_parts
 from difix3d.curation.curate import missing_parts
@@ -67,22 +67,21 @@ class CurateConfig:
 def curate(args: Sequence[str] | None = None) -> None:
     """Runs the command."""
     config = from_command_line(CurateConfig, "curate", args)
-    console = Console(stderr=True, highlight=False)
     if not config.scenes and not config.report:
         raise UserError("No scene is named", "Pairs are made from scenes", "Try difix3d curate demo --resolution 160")
     if config.scenes:
-        curated = run(config, console)
+        curated = run(config)
         if curated is None:
             return
         show(curated)
-        console.print(f"look at {write_sheet(curated)}", markup=False, soft_wrap=True)
+        console.print(f"look at {write_sheet(curated)}")
     else:
         curated = read_curated(config.output_dir)
     if config.report:
-        console.print(f"look at {write_report(curated)}", markup=False, soft_wrap=True)
+        console.print(f"look at {write_report(curated)}")
 
 
-def run(config: CurateConfig, console: Console) -> Curated | None:
+def run(config: CurateConfig) -> Curated | None:
     """This process' scenes; then, if the other processes are done as well, the data set.
 
     The last one to finish makes it, so that none has to wait for another.
@@ -100,11 +99,10 @@ def run(config: CurateConfig, console: Console) -> Curated | None:
         rank=state.process_index,
         ranks=state.num_processes,
         skip_bad=config.skip_bad,
-        console=console,
     )
     missing = missing_parts(config.scenes, config.output_dir, config.strategies)
     if missing:
-        console.print(f"this process is done; not finished yet: {', '.join(missing[:5])}", markup=False)
+        console.print(f"this process is done; not finished yet: {', '.join(missing[:5])}")
         return None
     return assemble(
         config.output_dir,
@@ -121,13 +119,10 @@ def show(curated: Curated) -> None:
         values = [pair["psnr"] for pair in curated.card.values() if pair["strategy"] == name]
         middle = f"{median(values):.1f} dB" if values else "-"
         table.add_row(name, *(str(count[key]) for key in ("pairs", "hopeless", "perfect")), middle)
-    out = Console(highlight=False)
-    out.print(table)
+    print_table(table)
     for name, why in curated.left_out.items():
-        out.print(f"- nothing of {name}: {why}", markup=False, soft_wrap=True)
+        results.print(f"- nothing of {name}: {why}")
     held_out = sum(pair["split"] == "test" for pair in curated.card.values())
-    out.print(
+    results.print(
         f"{curated.folder / 'dataset.json'}: {len(curated.card) - held_out} pairs to train on, {held_out} to test",
-        markup=False,
-        soft_wrap=True,
     )

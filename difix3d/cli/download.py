@@ -8,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from difix3d.cli.arguments import from_command_line
+from difix3d.console import results
 from difix3d.errors import UserError
 from difix3d.scene import download as downloads
 from difix3d.scene.download import SCENES, Images
@@ -45,11 +46,11 @@ def download(args: Sequence[str] | None = None) -> None:
     if options.list:
         for name, scene in sorted(SCENES.items()):
             here = f"   in {options.data_dir / name}" if (options.data_dir / name).exists() else ""
-            print(f"{name:<10} images_{scene.factor}  {scene.archive.url}{here}")
+            results.print(f"{name:<10} images_{scene.factor}  {scene.archive.url}{here}")
         for terms in sorted({scene.archive.licence for scene in SCENES.values()}):
-            print(f"licence: {terms}")
+            results.print(f"licence: {terms}")
         return
     if not options.names:
         raise UserError("No scene is named", cure=f"Name one or more of {', '.join(sorted(SCENES))}")
     for name in options.names:
-        print(f"{name}: {downloads.download(name, options.data_dir, options.images)}")
+        results.print(f"{name}: {downloads.download(name, options.data_dir, options.images)}")

@@ -3,15 +3,14 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.progress import track
 
 from difix3d.cli.arguments import from_command_line
 from difix3d.cli.options import RunOptions
+from difix3d.console import console, print_table, results, track
 from difix3d.errors import UserError
 from difix3d.evaluate import (
     ABLATION,
@@ -43,10 +42,6 @@ from difix3d.types import Cameras, View
 Metrics = Literal["psnr", "ssim", "lpips-vgg", "lpips-alex", "fid", "kid", "tsed", "warp"]
 SURFACE = 320
 """Long side, in pixels, of the depth maps of training cameras that tell what they see."""
-WIDE = 200
-"""Columns of the table in a pipe or a file."""
-
-console = Console(stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -97,14 +92,13 @@ def evaluate(args: Sequence[str] | None = None) -> None:
     found = []
     for path in config.runs:
         found.append(evaluate_run(config, path))
-        console.print(f"{path}: evaluation.json, report.html", soft_wrap=True)
+        console.print(f"{path}: evaluation.json, report.html")
     total = table(found)
     if config.output is not None:
         write_table(total, config.output)
-    out = Console(highlight=False, width=None if console.is_terminal else WIDE)
-    out.print(total.rich())
+    print_table(total.rich())
     for note in total.notes:
-        out.print(f"- {note}", style="dim", markup=False, soft_wrap=True)
+        results.print(f"- {note}", style="dim")
 
 
 def check(config: EvaluateConfig) -> None:
@@ -149,7 +143,7 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
         title, gaussians = ABLATION[name].title, len(models[ABLATION[name].model].gaussians)
         against = ABLATION[name].compared_with(rows)
         pictures = Pictures(title, path, f"evaluation/{name}", gaussians=gaussians, against=against)
-        draw(render, progress(views.stream(indices.tolist()), len(indices), f"render {title}"), pictures)
+        draw(render, track(views.stream(indices.tolist()), len(indices), f"render {title}"), pictures)
         pictures.sets.update(consistency(metrics, render, run.render, cameras, title))
         variants.append(pictures)
     for item in config.pictures:
@@ -160,7 +154,7 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
     photos: Iterable[View] = views.stream(indices.tolist())
     if config.masked == "visible":
         photos = only_visible(photos, surface(config, run), scene.cameras[scene.train].to(device))
-    measured, reasons = measure(metrics, variants, progress(photos, len(indices), "measure"), device)
+    measured, reasons = measure(metrics, variants, track(photos, len(indices), "measure"), device)
     evaluation = RunEvaluation(
         scene=scene.name,
         split=split,
@@ -222,8 +216,3 @@ def write_images(evaluation: RunEvaluation, path: Path) -> None:
     keys = list(dict.fromkeys(key for variant in evaluation.variants for image in variant.images for key in image))
     lines = [(v.name, *(image.get(key, "") for key in keys)) for v in evaluation.variants for image in v.images]
     write_text(path, to_csv([("variant", *keys), *lines]))
-
-
-def progress(items: Iterable[Any], count: int, title: str) -> Iterable[Any]:
-    """A bar on a terminal, nothing in a pipe."""
-    return track(items, title, count, console=console, disable=not console.is_terminal, transient=True)

@@ -1,7 +1,7 @@
 """``difix3d fix``: cleans an image, a folder of images or a video with Difix."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 import tyro
-from rich.console import Console
-from rich.progress import track
 
 from difix3d.cli.arguments import from_command_line
+from difix3d.console import console, track
 from difix3d.devices import Device, choose_device
 from difix3d.difix.batch import beside, list_references, open_video, plan, quality, readable, side_by_side
 from difix3d.errors import UserError
@@ -20,7 +19,6 @@ from difix3d.images import read_image, to_uint8, write_image
 from difix3d.limits import Formerly, Limits
 from difix3d.video import WRITTEN, video_writer
 
-console = Console(stderr=True, highlight=False)
 Fixer = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
@@ -93,7 +91,7 @@ def fix_images(config: FixConfig, output: Path) -> tuple[int, list[str]]:
     if not good:
         raise UserError(f"None of the {len(jobs)} images in {config.input} can be fixed: {unreadable[0]}")
     fixer = load(config)
-    for job in progress(good, len(good)):
+    for job in track(good, len(good), "fixing"):
         image = read_image(job.source)
         reference = None if job.reference is None else read_image(job.reference)
         fixed = fixer(image, reference)
@@ -144,15 +142,10 @@ def fix_video(config: FixConfig, output: Path) -> tuple[int, list[str]]:
         )
     fixer = load(config)
     with reader, video_writer(output, fps) as write, video_writer(beside(output, output), fps) as write_comparison:
-        for i, frame in enumerate(progress(reader, count)):
+        for i, frame in enumerate(track(reader, count, "fixing")):
             reference = references[i % len(references)] if references else None
             fixed = fixer(np.asarray(frame), reference)
             write(fixed)
             if config.compare:
                 write_comparison(side_by_side(np.asarray(frame), reference, fixed))
     return count, []
-
-
-def progress(items: Iterable[Any], count: int) -> Iterable[Any]:
-    """A bar on a terminal, nothing in a pipe."""
-    return track(items, "fixing", count, console=console, disable=not console.is_terminal, transient=True)

@@ -13,12 +13,11 @@ from typing import Annotated, Any
 import numpy as np
 import tyro
 from jaxtyping import Float
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from difix3d.cli.arguments import from_command_line
 from difix3d.cli.options import RunOptions
+from difix3d.console import console, track
 from difix3d.difix.load import load_fixer
 from difix3d.errors import UserError
 from difix3d.files import claim
@@ -33,8 +32,6 @@ from difix3d.video import video_writer
 
 WORKERS = min(8, os.cpu_count() or 1)
 """Threads that encode and write frames while the next ones are rendered."""
-
-console = Console(stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)
@@ -97,13 +94,13 @@ def render(args: Sequence[str] | None = None) -> None:
 
     made = fixed_frames(run, path.cameras, config) if config.plus else frames(run, path.cameras)
     start, count = time.perf_counter(), len(path.cameras)
-    write(progress(made, count), images, video, path.fps)
+    write(track(made, count, "rendering"), images, video, path.fps)
     each = (time.perf_counter() - start) / count
     width, height = path.cameras.width[0], path.cameras.height[0]
     console.print(f"rendered {count} frames of {width} x {height} at step {run.step:,}, {each * 1e3:.1f} ms per frame")
     for place in (images, video):
         if place is not None:
-            console.print(f"  {place}", soft_wrap=True)
+            console.print(f"  {place}")
 
 
 def check(config: RenderConfig) -> None:
@@ -206,8 +203,3 @@ def write(frames: Iterable[Float[Tensor, "H W 3"]], images: Path | None, video: 
 
 def _ignore(pixels: np.ndarray) -> None:
     """Takes the place of a video that was not asked for."""
-
-
-def progress(items: Iterable[Any], count: int) -> Iterable[Any]:
-    """A bar on a terminal, nothing in a pipe."""
-    return track(items, "rendering", count, console=console, disable=not console.is_terminal, transient=True)

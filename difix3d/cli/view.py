@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from difix3d.cli.arguments import from_command_line
 from difix3d.cli.options import RunOptions
+from difix3d.console import console
 from difix3d.devices import choose_device
 from difix3d.limits import Limits
 from difix3d.training.variants import choose_fixer
 from difix3d.viewer import Monitor, Viewer, stage_of_ply, stage_of_run
-
-console = Console(stderr=True, highlight=False)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from difix3d.console import Bar, console
 from difix3d.curation.collect import BAD, PART, WORK, clear, finished, write_part
 from difix3d.curation.pairs import make_pairs
 from difix3d.curation.recipe import Recipe
@@ -34,7 +33,6 @@ def curate(
     rank: int = 0,
     ranks: int = 1,
     skip_bad: bool = False,
-    console: Console | None = None,
 ) -> None:
     """Makes the parts that are not there yet; started again, it goes on.
 
@@ -47,20 +45,18 @@ def curate(
         device: ``auto``, ``cuda`` or ``cpu``.
         rank, ranks: of this process, and how many there are: it does every ``ranks``-th scene from the ``rank``-th on.
         skip_bad: leave out scenes that cannot be used, instead of stopping there.
-        console: for the progress.
 
     Raises:
         UserError: what is wrong with an option or, without ``skip_bad``, a scene; a finished part had another recipe.
     """
     check_limits(recipe)
-    console = console or Console(stderr=True, highlight=False)
     names = name_scenes(scenes)
     chosen = [strategy for strategy in STRATEGIES if strategy in strategies]
-    with Bar(console, live=rank == 0) as bar:
+    with Bar("curate", shown=rank == 0) as bar:
         for name, source in list(names.items())[rank::ranks]:
             todo = [strategy for strategy in chosen if not finished(folder, recipe, name, source, strategy)]
             if not todo:
-                bar.say(f"{name}: finished already")
+                console.print(f"{name}: finished already")
                 continue
             try:
                 clear(folder, name)
@@ -73,7 +69,7 @@ def curate(
                         f"{bad.error.cure or 'Correct it'}, or leave such scenes out by --skip-bad",
                     ) from bad.error
                 write_text(folder / name / BAD, str(bad.error))
-                bar.say(f"{name}: left out: {bad.error}")
+                console.print(f"{name}: left out: {bad.error}")
             except OSError as error:
                 raise UserError(
                     f"Curating {source} into {folder} failed ({error})",
@@ -90,7 +86,7 @@ class BadScene(Exception):
 
 
 def _curate_scene(
-    source: str, name: str, folder: Path, recipe: Recipe, todo: list[str], data_dir: Path, device: Device, bar: "Bar"
+    source: str, name: str, folder: Path, recipe: Recipe, todo: list[str], data_dir: Path, device: Device, bar: Bar
 ) -> None:
     try:
         resolution = recipe.training(device).resolution
@@ -102,9 +98,12 @@ def _curate_scene(
     home = folder / name
     home.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=WORK, dir=home) as work:
-        shop = Workshop(scene, recipe, device, Path(work), bar.update)
+
+        def tell(what: str, done: int, total: int) -> None:
+            bar.update(done, title=f"{name} {strategy}: {what}", total=total)
+
+        shop = Workshop(scene, recipe, device, Path(work), tell)
         for strategy in todo:
-            bar.begin(f"{name} {strategy}")
             partial, filtered = Path(work) / strategy, Counter[str]()
             partial.mkdir()
             rng = np.random.default_rng([recipe.seed, zlib.crc32(f"{name}/{strategy}".encode())])
@@ -116,7 +115,7 @@ def _curate_scene(
                 why = str(error)
             facts = {"source": source, "recipe": asdict(recipe), "filtered": filtered, "left_out": why}
             write_part(partial, home / strategy, {**facts, "pairs": [pair.to_dict() for pair in pairs]})
-            bar.say(f"{name} {strategy}: {why or summary(len(pairs), filtered)}")
+            console.print(f"{name} {strategy}: {why or summary(len(pairs), filtered)}")
 
 
 def summary(pairs: int, filtered: Counter[str]) -> str:
@@ -151,33 +150,3 @@ def missing_parts(scenes: Sequence[str], folder: Path, strategies: Sequence[str]
         for strategy in strategies
         if not (folder / name / BAD).is_file() and not (folder / name / strategy / PART).is_file()
     ]
-
-
-class Bar:
-    """Progress on a terminal, of one process if there are several; elsewhere only the lines of what is finished."""
-
-    def __init__(self, console: Console, live: bool):
-        self.console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=console, transient=True, disable=not (live and console.is_terminal))
-        self._task: TaskID | None = None
-        self._title = ""
-
-    def __enter__(self) -> "Bar":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def begin(self, title: str) -> None:
-        self._title = title
-
-    def update(self, what: str, done: int, total: int) -> None:
-        if self._task is None:
-            self._task = self._progress.add_task("")
-        self._progress.update(self._task, description=f"{self._title}: {what}", completed=done, total=total)
-
-    def say(self, line: str) -> None:
-        """A line that stays."""
-        self.console.print(line, markup=False, soft_wrap=True)

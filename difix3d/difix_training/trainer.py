@@ -11,6 +11,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
+from difix3d.console import Bar, RunningMean
 from difix3d.devices import choose_device
 from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix_training.batch import Augmentation, Batch
@@ -18,7 +19,6 @@ from difix3d.difix_training.config import DifixOptimConfig, TrainDifixConfig
 from difix3d.difix_training.dataset import Crops, numbers, read_pairs, stream, usable
 from difix3d.difix_training.folder import MODEL, begin_folder, check_folder, record, recorded
 from difix3d.difix_training.losses import loss_terms
-from difix3d.difix_training.progress import TrainingBar
 from difix3d.difix_training.publish import export, model_card, push
 from difix3d.difix_training.start import DifixStep, start_pipeline
 from difix3d.difix_training.state import load_state, state
@@ -89,18 +89,18 @@ class DifixTrainer:
         if config.tracker != "none":
             self.accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else "difix")
         with (
-            TrainingBar(self.first, config.steps, self.main) as bar,
+            Bar("train Difix", config.steps, first=self.first, shown=self.main) as bar,
             interruptible() as signalled,
             closing(self.batches()) as batches,
         ):
             self._describe(bar)
             if unscored:
                 scores = self._score(done, bar)
-            stop = False
+            stop, loss = False, RunningMean(0.95)
             while done < config.steps and not stop:
                 losses = self.step([next(batches) for _ in range(config.accumulate)], done)
                 done += 1
-                bar.step(done, sum(losses.values()))
+                bar.step(done, f"loss {loss(sum(losses.values())):.4f}")
                 self.accelerator.log({f"loss/{name}": value for name, value in losses.items()}, done)
                 stop = self._any(signalled() > 0)
                 last = done == config.steps
@@ -119,7 +119,7 @@ class DifixTrainer:
         every = self.config.eval_every
         return bool(self.pairs["test"] and every) and (step == self.config.steps or step % every == 0)
 
-    def _score(self, step: int, bar: TrainingBar) -> dict[str, float]:
+    def _score(self, step: int, bar: Bar) -> dict[str, float]:
         scores = self.validate(step)
         bar.print(f"step {step:,}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
         return scores
@@ -258,7 +258,7 @@ class DifixTrainer:
             return flag
         return bool(self.accelerator.reduce(torch.tensor(float(flag), device=self.accelerator.device), "sum") > 0)
 
-    def _describe(self, bar: TrainingBar) -> None:
+    def _describe(self, bar: Bar) -> None:
         moved = sum(p.numel() for p in self.trained.values())
         resumed = f", resumed at step {self.first:,}" if self.first else ""
         bar.print(
@@ -269,7 +269,7 @@ class DifixTrainer:
         for text in self.faults:
             bar.print(f"left out: {text}")
 
-    def _export(self, step: int, scores: dict[str, float], bar: TrainingBar) -> None:
+    def _export(self, step: int, scores: dict[str, float], bar: Bar) -> None:
         target = self.folder / MODEL
         counts = {split: len(pairs) for split, pairs in self.pairs.items()}
         with self.averaged():

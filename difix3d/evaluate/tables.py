@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from difix3d.evaluate.ablation import TITLES
 from difix3d.evaluate.results import METRICS, RunEvaluation
@@ -63,7 +64,8 @@ class Table:
         for metric in metrics:
             shown.add_column(_arrow(metric), justify="right")
         for row in self.rows:
-            shown.add_row(row.scene, row.variant, *(_console(metric, row.cells.get(metric)) for metric in metrics))
+            cells = [_console(metric, row.cells.get(metric)) for metric in metrics]
+            shown.add_row(Text(row.scene), Text(row.variant), *cells)
         return shown
 
     def csv(self) -> str:
@@ -280,15 +282,15 @@ def _range(metric: str, interval: Interval, sign: bool = False) -> str:
     return ", ".join(number(metric, value, sign) for value in interval)
 
 
-def _console(metric: str, cell: Cell | None) -> str:
+def _console(metric: str, cell: Cell | None) -> Text:
     if cell is None:
-        return "-"
-    text = f"[bold]{number(metric, cell.mean)}[/bold]"
+        return Text("-")
+    text = Text(number(metric, cell.mean), "bold")
     if cell.interval is not None:
-        text += "\n" + rf"[dim]\[{_range(metric, cell.interval)}][/dim]"
+        text = Text.assemble(text, (f"\n[{_range(metric, cell.interval)}]", "dim"))
     if cell.gain is not None:
         better = METRICS[metric].better * cell.gain >= 0
-        text += f"\n[{'green' if better else 'red'}]{number(metric, cell.gain, True)}[/]"
+        text = Text.assemble(text, (f"\n{number(metric, cell.gain, True)}", "green" if better else "red"))
         if cell.gain_interval is not None:
-            text += "\n" + rf"[dim]\[{_range(metric, cell.gain_interval, True)}][/dim]"
+            text = Text.assemble(text, (f"\n[{_range(metric, cell.gain_interval, True)}]", "dim"))
     return text

@@ -9,7 +9,6 @@ import http.client
 import os
 import pickle
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from difix3d.console import console
 from difix3d.errors import UserError
 
 VARIABLE = "DIFIX3D_WEIGHTS"
@@ -90,12 +90,12 @@ def locate(file: WeightFile) -> Path:
 
 def _download(file: WeightFile, path: Path) -> None:
     """Into torch hub's cache: under a temporary name, and checked, before it gets its own."""
-    print(f"downloading {file.url} to {path}", file=sys.stderr)
+    console.print(f"downloading {file.url} to {path}")
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(TIMEOUT)  # torch hub sets none: behind a firewall it would wait for minutes
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(file.url, str(path), file.sha256, progress=sys.stderr.isatty())
+        torch.hub.download_url_to_file(file.url, str(path), file.sha256, progress=console.is_terminal)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
             f"{file.name} is not on this machine and cannot be downloaded from {file.url} ({error})",

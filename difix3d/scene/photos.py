@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from rich.console import Console
 
+from difix3d.console import Bar, console
 from difix3d.errors import UserError
 from difix3d.images import IMAGES, image_size, write_image
 from difix3d.scene.capture import Capture
@@ -79,13 +79,13 @@ def find_cameras(root: Path, names: list[str], model: Path, video: bool, seed: i
             )
         with _progress("matching them"):
             (pycolmap.match_sequential if video else pycolmap.match_exhaustive)(database)
-        with _progress("finding the cameras") as update:
+        with _progress("finding the cameras", len(names)) as bar:
             placed = iter(range(3, len(names) + 1))
             out.mkdir()
             options = pycolmap.IncrementalPipelineOptions(random_seed=seed)
             models = pycolmap.incremental_mapping(
                 database, root, out, options=options,
-                next_image_callback=lambda: update(f"finding the cameras: {next(placed, len(names))} of {len(names)}"),
+                next_image_callback=lambda: bar.update(next(placed, len(names))),
             )  # fmt: skip
         best = max(models.values(), key=lambda m: m.num_reg_images(), default=pycolmap.Reconstruction())
         _check_registered(names, {image.name for image in best.images.values()})
@@ -184,12 +184,9 @@ def _quiet(pycolmap: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _progress(text: str) -> Iterator[Callable[[str], None]]:
-    """A spinner with a line that can be updated; in a pipe the first line only."""
-    console = Console(stderr=True)
+def _progress(text: str, total: int | None = None) -> Iterator[Bar]:
+    """A bar on a terminal, one line at the start elsewhere."""
     if not console.is_terminal:
         console.print(text)
-        yield lambda _text: None
-        return
-    with console.status(text) as status:
-        yield status.update
+    with Bar(text, total) as bar:
+        yield bar

@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
+from difix3d.console import Bar, console
 from difix3d.errors import UserError
 from difix3d.files import beside
 
@@ -200,14 +198,10 @@ def check_size(url: str, actual: int | None, expected: int | None) -> None:
 @contextmanager
 def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar of bytes on a terminal, one line at the start elsewhere; yields the function that moves it on."""
-    console = Console(stderr=True, highlight=False)
-    label_and_bar = TextColumn("{task.description}"), BarColumn()
-    numbers = DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
-    with Progress(*label_and_bar, *numbers, console=console, disable=not console.is_terminal) as bar:
-        if not console.is_terminal:
-            console.print(f"downloading {label}" + (f", {total / 1e6:,.1f} MB" if total else ""))
-        task = bar.add_task(label, total=total)
-        yield lambda amount: bar.advance(task, amount)
+    if not console.is_terminal:
+        console.print(f"downloading {label}" + (f", {total / 1e6:,.1f} MB" if total else ""))
+    with Bar(label, total, of="bytes") as bar:
+        yield bar.advance
 
 
 def _version(response: http.client.HTTPResponse) -> tuple[str | None, str | None, str]:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from rich.progress import track as progress
 from torch import Tensor
 
+from difix3d.console import track
 from difix3d.errors import UserError
 from difix3d.synthetic.scene import SPLITS, SyntheticScene
 from difix3d.types import Cameras
@@ -85,7 +85,7 @@ def _fill(scene: SyntheticScene, folder: Path, width: int, height: int) -> None:
         groups.append(scene.cameras(split, width, height))
         names += [f"{split}_{index:03}.png" for index in range(count)]
     cameras = Cameras.cat(groups)
-    for index in progress(range(len(cameras)), f"Rendering the scene {scene.seed}"):
+    for index in track(range(len(cameras)), len(cameras), f"render the scene {scene.seed}"):
         rgb = scene.render(cameras[index], depth=False).rgb[0]
         images.append((rgb * 255).round().to(torch.uint8))
         Image.fromarray(images[-1].numpy()).save(folder / "images" / names[index])
@@ -141,9 +141,9 @@ def _write_model(
     """The three text files of a COLMAP model; every number as exact as a float32 is."""
     sightings: list[list[str]] = [[] for _ in names]
     lines = []
-    for point, (xyz, rgb, track) in enumerate(zip(points.tolist(), colors.tolist(), tracks, strict=True), start=1):
+    for point, (xyz, rgb, seen) in enumerate(zip(points.tolist(), colors.tolist(), tracks, strict=True), start=1):
         ends = []
-        for camera, (x, y) in track:
+        for camera, (x, y) in seen:
             ends.append(f"{camera + 1} {len(sightings[camera])}")
             sightings[camera].append(f"{x:.3f} {y:.3f} {point}")
         position = " ".join(f"{value:.7g}" for value in xyz)

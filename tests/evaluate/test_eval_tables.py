@@ -151,3 +151,15 @@ def test_the_console_shows_means_intervals_and_gains(one):
     text = console.file.getvalue()
     assert all(word in text for word in ("PSNR ↑", "24.00", "+1.00", "-20.0"))
     assert text.count("[") == 2 * 3  # intervals of two means and of one gain, for two metrics of photos
+
+
+def test_methods_are_told_apart_on_the_console(one, capsys):
+    from difix3d.console import print_table
+
+    first, *_ = one.variants
+    names = ("3DGS [default]", "3DGS [mcmc]")
+    print_table(
+        table([replace(one, scene="a[/b]", variants=tuple(replace(first, name=name) for name in names))]).rich()
+    )
+    text = capsys.readouterr().out
+    assert all(name in text for name in (*names, "a[/b]"))
