@@ -14,6 +14,7 @@ from difix3d.console import console, print_table, results, track
 from difix3d.errors import UserError
 from difix3d.evaluate import (
     ABLATION,
+    METRICS,
     Name,
     Pictures,
     RunEvaluation,
@@ -34,7 +35,7 @@ from difix3d.report import write_report
 from difix3d.scene import Views
 from difix3d.scene.paths import natural_path, path_cameras
 from difix3d.training.evaluation import shown
-from difix3d.training.load import Run
+from difix3d.training.load import Run, as_exported
 from difix3d.training.run import RunFolder
 from difix3d.training.variants import choose_fixer, choose_rows, load_models
 from difix3d.types import Cameras, View
@@ -143,6 +144,9 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
         title, gaussians = ABLATION[name].title, len(models[ABLATION[name].model].gaussians)
         against = ABLATION[name].compared_with(rows)
         pictures = Pictures(title, path, f"evaluation/{name}", gaussians=gaussians, against=against)
+        if ABLATION[name].trust is None:
+            own = path / "plain" if models[name] is not run else path
+            pictures = draw_exported(models[name], own, views.stream(indices.tolist()), pictures, left_out)
         draw(render, track(views.stream(indices.tolist()), len(indices), f"render {title}"), pictures)
         pictures.sets.update(consistency(metrics, render, run.render, cameras, title))
         variants.append(pictures)
@@ -172,6 +176,22 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
     plain = path / "plain"
     write_report(RunFolder(path, scene), RunFolder(plain, scene) if plain.is_dir() else None, evaluation)
     return evaluation
+
+
+def draw_exported(
+    run: Run, folder: Path, views: Iterable[View], pictures: Pictures, left_out: dict[str, str]
+) -> Pictures:
+    """Draws the same views as other viewers show the run's ``point_cloud.ply``; says where they are, or why not."""
+    try:
+        exported = as_exported(run, folder)
+    except UserError as error:
+        left_out[f"{METRICS['psnr_ply'].title} of {pictures.name}"] = str(error)
+        return pictures
+    if exported is None:
+        return pictures
+    place = f"{pictures.place}.ply"
+    draw(exported.render, views, replace(pictures, place=place, seconds={}))
+    return replace(pictures, exported=place)
 
 
 def frames(config: EvaluateConfig, run: Run) -> list[Cameras]:

@@ -1,6 +1,7 @@
 """From folders of pictures to numbers: each picture against its photo, each set against the set of photos."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -48,6 +49,9 @@ def measure(
         for pictures in variants:
             image, before = images[pictures.name], images.get(pictures.against or "")
             row = {metric: function(image, photo, mask) for metric, function in compare.items()}
+            if pictures.exported is not None:
+                other = replace(pictures, place=pictures.exported).path(view)
+                row["psnr_ply"] = psnr(torch.from_numpy(read_image(other)), photo, mask)
             if before is not None and (mask is None or mask.any()):
                 split = error_split(before, image, photo, mask)
                 row |= {

@@ -26,6 +26,7 @@ class Pictures:
         sets: metrics of paths, measured already.
         gaussians: in the model, if known.
         against: name of the variant whose pictures were fixed to get these.
+        exported: folder below ``root`` of the same views as other viewers show the model, if they were drawn.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Pictures:
     sets: dict[str, SetScore] = field(default_factory=dict)
     gaussians: int | None = None
     against: str | None = None
+    exported: str | None = None
 
     def path(self, view: View) -> Path:
         """The picture of a photo's view."""

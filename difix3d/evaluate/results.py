@@ -45,6 +45,7 @@ class Metric:
 
 METRICS = {
     "psnr": Metric("PSNR", 2, 1),
+    "psnr_ply": Metric("PSNR (.ply)", 2, 1),
     "ssim": Metric("SSIM", 3, 1),
     "lpips_vgg": Metric("LPIPS (VGG)", 3, -1),
     "lpips_alex": Metric("LPIPS (Alex)", 3, -1),
@@ -56,8 +57,9 @@ METRICS = {
     "wrong": Metric("change where wrong (dB)", 2, 1),
     "seconds": Metric("ms per frame", 1, -1, 1e3),
 }
-"""All there is, in the order of columns. ``right`` and ``wrong``: change of PSNR against the picture before the fix, on
-the half of its pixels that had been nearer to the photo, and on the other half."""
+"""All there is, in the order of columns. ``psnr_ply``: of the exported model as other viewers show it. ``right`` and
+``wrong``: change of PSNR against the picture before the fix, on the half of its pixels that had been nearer to the
+photo, and on the other half."""
 
 
 @dataclass(frozen=True)

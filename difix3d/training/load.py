@@ -4,12 +4,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from difix3d.devices import choose_device
 from difix3d.errors import UserError
 from difix3d.files import read_json
-from difix3d.gaussians import newest_checkpoint
+from difix3d.gaussians import newest_checkpoint, read_ply, transform
 from difix3d.render import rasterize
 from difix3d.scene import load_scene
 from difix3d.scene.load import places
@@ -17,6 +18,9 @@ from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
 from difix3d.training.run import check_scene, load_trained_on
 from difix3d.types import Cameras, Gaussians, Render, Scene
+
+OTHERS_NEAR = 0.01
+"""Near plane of other viewers, in units of the user's world; gsplat's default."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,24 @@ def load_run(
     prefix = "gaussians."
     model = Gaussians(**{key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
     return Run(config, loaded, model.to(place), at, float(facts["near"]))
+
+
+def as_exported(run: Run, folder: Path) -> Run | None:
+    """The run as other viewers show it: the model is read from its ``point_cloud.ply``, the near plane is theirs.
+
+    Returns:
+        ``None`` if the folder has no such file yet.
+
+    Raises:
+        UserError: the file is damaged, or of another step.
+    """
+    path = folder / "point_cloud.ply"
+    if not path.is_file():
+        return None
+    model = transform(read_ply(path).to(run.gaussians.device), run.scene.from_input)
+    if len(model) != len(run.gaussians) or not torch.allclose(model.opacities, run.gaussians.opacities):
+        raise UserError(f"{path} is of another step than the checkpoint of step {run.step:,}")
+    return replace(run, gaussians=model, near=OTHERS_NEAR * float(np.cbrt(np.linalg.det(run.scene.from_input[:3, :3]))))
 
 
 def find_checkpoint(run: Path, step: int | None = None) -> Path:

@@ -14,7 +14,7 @@ from small_run import write_run
 from difix3d.cli.evaluate import evaluate
 from difix3d.errors import UserError
 from difix3d.evaluate import read_evaluation
-from difix3d.gaussians import load_checkpoint, save_checkpoint
+from difix3d.gaussians import load_checkpoint, save_checkpoint, transform, write_ply
 from difix3d.images import read_image, to_uint8, write_image
 from difix3d.postrender import PostRender
 from difix3d.scene import Views
@@ -289,3 +289,41 @@ def test_with_real_tiny_weights(run, shared, monkeypatch):
     found = read_evaluation(run)
     assert [row.name for row in found.variants] == ["3DGS", "3DGS + Difix"]
     assert found.variants[0].mean("lpips_alex") < found.variants[1].mean("lpips_alex")
+
+
+def test_the_exported_model_is_scored_as_other_viewers_show_it(run, capsys):
+    """A wall between the eye and the run's near plane: hidden by the run, drawn by everyone else."""
+    loaded = load_run(run)
+    camera = loaded.scene.cameras[int(loaded.scene.test[0])]
+
+    def wall(tensors):
+        ahead = camera.centers[0] + 0.5 * loaded.near * camera.c2w[0, :3, 2]
+        for name in list(tensors):
+            if name.startswith("gaussians."):
+                tensors[name] = torch.cat([tensors[name], tensors[name][:1]])
+        tensors["gaussians.means"][-1] = ahead
+        tensors["gaussians.scales"][-1] = math.log(loaded.near)
+        tensors["gaussians.opacities"][-1] = 4
+
+    change(run, wall)
+    loaded = load_run(run)
+    to_input = np.linalg.inv(loaded.scene.from_input)
+    write_ply(transform(loaded.gaussians, to_input), run / "point_cloud.ply")
+    call(run, *QUICK)
+    (plain,) = read_evaluation(run).variants
+    assert plain.images[0]["psnr_ply"] < plain.images[0]["psnr"] - 3
+    assert "PSNR (.ply)" in capsys.readouterr().out
+
+    write_ply(loaded.gaussians.map(lambda tensor: tensor[:-1]), run / "point_cloud.ply")
+    call(run, *QUICK)
+    found = read_evaluation(run)
+    assert "psnr_ply" not in found.variants[0].metrics
+    assert "another step" in found.left_out["PSNR (.ply) of 3DGS"]
+
+
+def test_without_fog_both_scores_are_equal(run):
+    loaded = load_run(run)
+    write_ply(transform(loaded.gaussians, np.linalg.inv(loaded.scene.from_input)), run / "point_cloud.ply")
+    call(run, *QUICK)
+    (plain,) = read_evaluation(run).variants
+    assert plain.mean("psnr_ply") == pytest.approx(plain.mean("psnr"), abs=0.01)
