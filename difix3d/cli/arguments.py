@@ -40,9 +40,15 @@ def from_command_line(
         UserError: a value is outside its limits.
     """
     start: dict[str, Any] = {} if default is None else {"default": default}
-    args = renamed(options, sys.argv[1:] if args is None else args)
-    description = inspect.getdoc(options)
-    made = tyro.cli(options, args=args, prog=f"difix3d {command}", description=description, registry=registry, **start)
+    made = tyro.cli(
+        options,
+        args=renamed(options, sys.argv[1:] if args is None else args),
+        prog=f"difix3d {command}",
+        description=inspect.getdoc(options),
+        registry=registry,
+        config=(tyro.conf.PositionalMetavarFromFieldName,),
+        **start,
+    )
     check_limits(made)
     return made
 

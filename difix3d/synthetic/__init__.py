@@ -5,6 +5,7 @@ everything that works on photos can be tried offline; :class:`SyntheticScene` re
 """
 
 from difix3d.errors import UserError
+from difix3d.limits import SEEDS
 from difix3d.synthetic.capture import write_scene
 from difix3d.synthetic.scene import SPLITS, SyntheticScene
 
@@ -18,15 +19,15 @@ def parse(source: str) -> int | None:
     """The seed that ``demo`` or ``synthetic:SEED`` stands for; ``None`` for the name of any other scene.
 
     Raises:
-        UserError: what follows ``synthetic:`` is not an integer that is at least 0.
+        UserError: what follows ``synthetic:`` is not a seed.
     """
     if source == "demo":
         return DEMO_SEED
     kind, colon, seed = source.partition(":")
     if kind != "synthetic" or not colon:
         return None
-    if not (seed.isascii() and seed.isdigit()):
+    if not (seed.isascii() and seed.isdigit() and SEEDS.allow(int(seed))):
         raise UserError(
-            f"The scene {source!r} has no valid seed", "A seed is a whole number, 0 or above", "Try synthetic:7"
+            f"The scene {source!r} has no valid seed", f"A whole number is needed, {SEEDS}", "Try synthetic:7"
         )
     return int(seed)

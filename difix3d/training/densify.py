@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from difix3d import native
+from difix3d.errors import UserError
 from difix3d.limits import Limits
 from difix3d.render.strategies import strategies_on, strategy_info
 from difix3d.training.optim import SplatOptimizer
@@ -35,7 +36,7 @@ class DensifyConfig:
     """`default`: sum the gradients' absolute values over the pixels (AbsGS), so that opposite pulls do not cancel."""
     revised_opacity: bool = True
     """`default`: lower the opacity of the halves of a split, so that the pair covers what the one did."""
-    prune_opacity: Annotated[float, Limits(min=0, below=1)] = 0.005
+    prune_opacity: Annotated[float, Limits(above=0, below=0.5)] = 0.005
     """Gaussians below this opacity are removed or relocated."""
     reset_every: Annotated[int, Limits(min=0)] = 3000
     """`default`: steps between resets of all opacities to near transparent, which kills floaters; 0 never resets."""
@@ -91,6 +92,9 @@ class Densifier:
         Args:
             weight: of the views' loss; their gradients count in full, so that Gaussians are added where only views of
                 little weight need them.
+
+        Raises:
+            UserError: no Gaussian would be left.
         """
         if self.config.kind == "mcmc":
             self._apply(splats, render, step, lr=splats.means_rate(step))
@@ -109,8 +113,15 @@ class Densifier:
 
     def _apply(self, splats: SplatOptimizer, render: Render, step: int, **options: Any) -> None:
         info = strategy_info(render.info)
+        params = splats.params
+        if step % self.config.every == 0 and not (params["opacities"].sigmoid() > self.config.prune_opacity).any():
+            raise UserError(
+                f"At step {step} all Gaussians are too transparent to be kept",
+                f"Those below --densify.prune-opacity, {self.config.prune_opacity}, go",
+                "Lower it, or raise --init.opacity",
+            )
         with strategies_on(render.rgb.device):
-            self.strategy.step_post_backward(splats.params, splats.optimizers, self.state, step, info, **options)
+            self.strategy.step_post_backward(params, splats.optimizers, self.state, step, info, **options)
 
     def _reset_opacities(self, splats: SplatOptimizer, step: int) -> None:
         # gsplat 1.5's own reset never fires (`step % n == 0 & step > 0` compares with `0 & step`); two do no harm
