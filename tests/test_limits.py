@@ -37,7 +37,7 @@ def options(config, groups=(), prefix=""):
     for field in fields(config):
         value = getattr(config, field.name)
         if is_dataclass(value):
-            yield from options(value, (*groups, field.name), "" if field.name in BARE else f"{field.name}.")
+            yield from options(value, (*groups, field.name), prefix if field.name in BARE else f"{prefix}{field.name}.")
         else:
             yield groups, field.name, hints[field.name], f"--{prefix}{field.name}".replace("_", "-")
 
