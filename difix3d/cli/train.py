@@ -82,7 +82,7 @@ def train(args: Sequence[str] | None = None) -> None:
 
 def report(trainer: Trainer, plain: Trainer | None, progress: ProgressLog) -> None:
     """Writes the report of a training with novel views, or beside a plain one, as far as it has come."""
-    if trainer.rounds is None and plain is None:
+    if trainer.fixer is None and plain is None:
         return
     if trainer.run.rows("metrics.json"):
         progress.print(f"report: {write_report(trainer.run, plain.run if plain else None)}")

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -95,4 +94,4 @@ class Finished:
 
 
 Event = Started | Stepped | Painting | Painted | Evaluated | Saved | Paused | Resumed | Finished
-Listener = Callable[[Any], None]
+Listener = Callable[[Event], None]

@@ -2,12 +2,13 @@
 
 import time
 from bisect import insort
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from difix3d.distill import Distiller, judge
@@ -15,90 +16,114 @@ from difix3d.distill.pictures import write_round
 from difix3d.distill.pseudo import PseudoViews, draw, pack, unpack
 from difix3d.errors import UserError
 from difix3d.scene.paths import read_path
-from difix3d.training.events import Painted, Painting
-from difix3d.types import Cameras, Fixer, Scene, View
+from difix3d.training.config import TrainConfig
+from difix3d.training.events import Listener, Painted, Painting
+from difix3d.training.run import RunFolder
+from difix3d.types import Cameras, Degraded, Fixer, RenderFn, Scene, View
+
+Trial = Callable[[list[int], PseudoViews | None], list[float]]
+"""Trains a little without these photos and with these novel views, puts all back, and returns the photos' PSNR."""
 
 
 class Rounds:
-    """What distillation adds to a trainer.
+    """What distillation adds to a training: its novel views, and when it is their turn.
 
     Args:
-        trainer: the :class:`~difix3d.training.Trainer` whose model is rendered, tried and rolled back.
-        fixer: cleans renders.
+        config: of the training, settled.
+        scene: whose captured cameras the novel ones start from.
+        photo: gives a captured view by its index.
+        fixer: cleans renders; without one the schedule is empty, and every step is the photos'.
         targets: where the novel cameras go; by default what the configuration says.
+        folder: where rounds are recorded.
+        device: where the model renders.
 
     Attributes:
         pseudo: the novel views in use; ``None`` before the first round and after a rollback.
     """
 
-    def __init__(self, trainer: Any, fixer: Fixer, targets: Cameras | None = None):
-        config = trainer.config
-        assert config.distill.share is not None  # the trainer has settled it
-        self.share = config.distill.share
-        self.trainer = trainer
+    def __init__(
+        self,
+        config: TrainConfig,
+        scene: Scene,
+        photo: Callable[[int], View],
+        fixer: Fixer | None,
+        targets: Cameras | None,
+        folder: RunFolder,
+        device: torch.device,
+    ):
+        assert config.distill.share is not None
+        self.share, self.size, self.seed = config.distill.share, config.batch_size, config.seed
         self.config = config.distill
+        if fixer is None:
+            self.config = replace(self.config, mode="off", targets="perturb")
+        self.scene = scene
+        self.photo = photo
+        self.folder = folder
+        self.device = device
         self.pseudo: PseudoViews | None = None
-        self._painted: int | None = None
+        self._done: int | None = None
         self.distiller = Distiller(
             self.config,
-            trainer.scene,
-            trainer.views.__getitem__,
-            fixer,
-            targets=choose_targets(self.config.targets, trainer.scene) if targets is None else targets,
+            scene,
+            photo,
+            fixer or no_fixer,
+            targets=choose_targets(self.config.targets, scene) if targets is None else targets,
             max_steps=config.max_steps,
             seed=config.seed,
-            device=trainer.device,
+            device=device,
         )
-
-    def update(self, step: int) -> None:
-        """Before a step of the schedule: paints the novel views anew."""
-        if step in self.distiller.steps and step != self._painted:
-            self.paint(step)
 
     def aim(self, targets: Cameras) -> None:
         """Sends the novel cameras of further rounds there."""
-        self.distiller.targets = targets.to(self.trainer.device)
+        self.distiller.targets = targets.to(self.device)
 
-    def paint(self, step: int) -> None:
-        """Paints the novel views anew, before any step, and keeps them if they do no harm.
+    def due(self, step: int) -> bool:
+        """Whether the schedule has a round before a step."""
+        return step in self.distiller.steps
+
+    def run(self, step: int, render: RenderFn, trial: Trial, emit: Listener) -> None:
+        """Makes the novel views anew, before any step, and keeps them if they do no harm.
 
         A round beside the schedule counts as one of it: the later ones go as much further. A step has one round.
+
+        Args:
+            step: of the training.
+            render: the model, with depth.
+            trial: for the gate.
+            emit: is told how it goes.
         """
-        steps, trainer = self.distiller.steps, self.trainer
-        if step == self._painted:
+        steps = self.distiller.steps
+        if step == self._done:
             return
         if step not in steps:
             insort(steps, step)
-        self._painted = step
-        render = partial(trainer.render, trainer.gaussians, depth=True)
-        painted = self.distiller.paint(render, step, lambda done, of: trainer.emit(Painting(step, done, of)))
+        self._done = step
+        painted = self.distiller.paint(render, step, lambda done, of: emit(Painting(step, done, of)))
         held_out = self.distiller.held_out(step)
         start = time.perf_counter()
-        self.pseudo, verdict = judge(
-            painted.pseudo, partial(self._probe, held_out, step) if held_out else None, self.config
-        )
+        self.pseudo, verdict = judge(painted.pseudo, partial(trial, held_out) if held_out else None, self.config)
         seconds = painted.seconds | {"judge": time.perf_counter() - start}
-        write_round(painted, trainer.run.path / "rounds" / f"step_{step:06d}", trainer.views.__getitem__)
+        write_round(painted, self.folder.path / "rounds" / f"step_{step:06d}", self.photo)
         row = {
             "step": step,
             "decision": verdict.decision,
             "gain": verdict.gain,
             "weight": 0.0 if self.pseudo is None else self.pseudo.weight,
-            "held_out": [trainer.scene.photos[i].name for i in held_out],
+            "held_out": [self.scene.photos[i].name for i in held_out],
             "psnr_without": verdict.without,
             "trials": [{"weight": weight, "psnr": psnr} for weight, psnr in verdict.trials],
             "confidence": [float(weights.float().mean()) / 255 for weights in painted.pseudo.confidence],
-            "references": [trainer.scene.photos[i].name for i in painted.pseudo.reference.tolist() if i >= 0],
+            "references": [self.scene.photos[i].name for i in painted.pseudo.reference.tolist() if i >= 0],
             "cameras": painted.pseudo.cameras.c2w.tolist(),
             "K": painted.pseudo.cameras.K.tolist(),
             "seconds": seconds,
         }
-        trainer.run.record("rounds.json", row)
-        trainer.emit(Painted(step, steps.index(step) + 1, len(steps), len(painted.pseudo), verdict, seconds))
+        self.folder.record("rounds.json", row)
+        emit(Painted(step, steps.index(step) + 1, len(steps), len(painted.pseudo), verdict, seconds))
 
     def pick(self, step: int) -> list[View] | None:
         """The novel views to train on at a step; ``None`` if it is the photos' turn."""
-        return self._draw(self.pseudo, step) if self.pseudo is not None and self._is_novel(step) else None
+        return self.draw(self.pseudo, step) if self.pseudo is not None and self.is_novel(step) else None
 
     def state(self) -> dict[str, Tensor]:
         """The novel views, as tensors of a checkpoint."""
@@ -108,31 +133,22 @@ class Rounds:
         """Puts back the novel views from the tensors of a checkpoint."""
         self.pseudo = unpack(state)
 
-    def _is_novel(self, step: int) -> bool:
+    def is_novel(self, step: int) -> bool:
         """Whether it is the novel views' turn, if there are any."""
         return self._random(step, 0).random() < self.share
 
-    def _draw(self, pseudo: PseudoViews, step: int) -> list[View]:
-        return draw(pseudo, self.trainer.config.batch_size, self._random(step, 1), self.trainer.device)
+    def draw(self, pseudo: PseudoViews, step: int) -> list[View]:
+        """Some of the novel views, for a step."""
+        return draw(pseudo, self.size, self._random(step, 1), self.device)
 
     def _random(self, step: int, purpose: int) -> np.random.Generator:
-        return np.random.default_rng((self.trainer.config.seed, step, purpose))
+        return np.random.default_rng((self.seed, step, purpose))
 
-    def _probe(self, held_out: list[int], step: int, pseudo: PseudoViews | None) -> list[float]:
-        """A branch of the gate's trial; densification rests, so that all that differs is the views."""
-        trainer = self.trainer
-        before = {name: value.clone() for name, value in trainer.state().items()}
-        others = replace(trainer.scene, train=np.setdiff1d(trainer.scene.train, held_out))
-        photos = trainer.photos(others, trainer.drawn)
-        for number in range(step, step + self.config.probe_steps(trainer.config.max_steps)):
-            if not self._is_novel(number):
-                trainer.step(next(photos), number, densify=False)
-            elif pseudo is not None:
-                trainer.step(self._draw(pseudo, number), number, densify=False)
-        photos.close()
-        scores: list[float] = trainer.psnrs(held_out)
-        trainer.load_state(before)
-        return scores
+
+def no_fixer(degraded: Iterable[Degraded]) -> Iterator[Tensor]:
+    """What a schedule without rounds never calls."""
+    del degraded
+    yield from ()
 
 
 def choose_targets(name: str, scene: Scene) -> Cameras | None:

@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from itertools import chain, tee
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from difix3d.devices import choose_device
 from difix3d.difix.load import load_fixer
+from difix3d.distill.pseudo import PseudoViews
 from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION, psnrs
 from difix3d.gaussians import initial_gaussians, write_ply
@@ -91,7 +93,7 @@ class Trainer:
         self.densifier = Densifier(config.densify, max_steps=config.max_steps, extent=self.scene.extent)
         self.corrections = Corrections(len(self.scene.photos), config.refine).to(self.device)
         self.sparse_depth = SparseDepth(self.scene, self.device) if config.loss.depth > 0 else None
-        self.rounds = None if self.fixer is None else Rounds(self, self.fixer, targets)
+        self.rounds = Rounds(config, self.scene, self.views.__getitem__, self.fixer, targets, self.run, self.device)
         self.control = Control()
         self._signal: Callable[[], int] = lambda: 0
         self.drawn = 0
@@ -127,9 +129,9 @@ class Trainer:
                     self._evaluate(done, missing=True)
                 while done < config.max_steps and not self.interrupted:
                     self._attend(done, guard)
-                    if self.rounds is not None:
-                        self.rounds.update(done)
-                    views = self.rounds.pick(done) if self.rounds is not None else None
+                    if self.rounds.due(done):
+                        self._round(done)
+                    views = self.rounds.pick(done)
                     if views is None:
                         views = next(photos)
                         self.drawn += 1
@@ -166,17 +168,39 @@ class Trainer:
             if control.take("save"):
                 guard.check()
                 self._save(step, export=True)
-            targets, paint = control.take_targets(), control.take("paint")
-            if self.rounds is not None:
-                if targets is not None:
-                    self.rounds.aim(targets)
-                if paint:
-                    self.rounds.paint(step)
+            targets = control.take_targets()
+            if targets is not None:
+                self.rounds.aim(targets)
+            if control.take("paint") and self.fixer is not None:
+                self._round(step)
             if not (paused and control.paused) or self.interrupted:
                 break
             control.wait(0.1)
         if paused:
             self.emit(Resumed(step))
+
+    def _round(self, step: int) -> None:
+        """A round of novel views of the model as it is, unless the step has had one."""
+        self.rounds.run(step, partial(self.render, self.gaussians, depth=True), partial(self.trial, step), self.emit)
+
+    def trial(self, step: int, held_out: list[int], pseudo: PseudoViews | None) -> list[float]:
+        """A branch of the gate's trial: a few steps from here on without some photos, with novel views in between (or
+        nothing in their place). Densification rests, so that all that differs is the views; then all is put back.
+
+        Returns:
+            PSNR of the photos that were left out.
+        """
+        before = {name: value.clone() for name, value in self.state().items()}
+        others = replace(self.scene, train=np.setdiff1d(self.scene.train, held_out))
+        with closing(self.photos(others, self.drawn)) as photos:
+            for number in range(step, step + self.config.distill.probe_steps(self.config.max_steps)):
+                if not self.rounds.is_novel(number):
+                    self.step(next(photos), number, densify=False)
+                elif pseudo is not None:
+                    self.step(self.rounds.draw(pseudo, number), number, densify=False)
+        scores = self.psnrs(held_out)
+        self.load_state(before)
+        return scores
 
     def photos(self, scene: Scene, start: int) -> Generator[list[View], None, None]:
         """Endless batches of the scene's training photos, from the batch of that number on."""
@@ -283,9 +307,7 @@ class Trainer:
 
     def _save(self, step: int, *, export: bool) -> None:
         """Writes a checkpoint, and a .ply in the user's world for other viewers."""
-        tensors = self.state() | {"drawn": torch.tensor(self.drawn)}
-        if self.rounds is not None:
-            tensors |= self.rounds.state()
+        tensors = self.state() | self.rounds.state() | {"drawn": torch.tensor(self.drawn)}
         path = self.run.save(step, tensors, keep=self.config.keep_checkpoints)
         if export:
             to_input = np.linalg.inv(self.scene.from_input)
@@ -308,7 +330,7 @@ class Trainer:
             )
         self.drawn = int(state.pop("drawn"))
         pseudo = {name: state.pop(name) for name in list(state) if name.startswith("pseudo.")}
-        if self.rounds is not None:
+        if self.fixer is not None:
             self.rounds.load(pseudo)
         self.load_state(state)
         return step

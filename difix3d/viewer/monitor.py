@@ -51,7 +51,7 @@ class Monitor:
 
     @classmethod
     def of_trainer(cls, trainer: Trainer) -> "Monitor":
-        return cls(trainer.control, can_paint=trainer.rounds is not None)
+        return cls(trainer.control, can_paint=trainer.fixer is not None)
 
     @classmethod
     def of_run(cls, folder: Path, scene: Scene) -> "Monitor":

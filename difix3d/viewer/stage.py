@@ -143,8 +143,7 @@ def stage_of_trainer(trainer: Trainer) -> Stage:
         why_no_fixer="" if trainer.fixer else "This training runs with `--fixer none`",
         confidence=trainer.config.distill.confidence,
     )
-    if trainer.rounds is not None:
-        assert stage.fixer is not None
+    if stage.fixer is not None:
         trainer.fixer = trainer.rounds.distiller.fixer = stage.fixer
     return stage
 

@@ -17,7 +17,6 @@ import torch
 torch.set_num_threads(1)
 from difix3d.training import TrainConfig, Trainer
 from difix3d.gaussians.init import InitConfig
-from difix3d.training.rounds import Rounds
 
 folder, phase, resume = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "resume"
 
@@ -33,12 +32,12 @@ def listen(event):
         kill()
 
 if phase == "Probe" and not resume:
-    original = Rounds._probe
-    def probe(self, held_out, step, pseudo):
+    original = Trainer.trial
+    def trial(self, step, held_out, pseudo):
         if step == 25 and pseudo is not None:
             kill()
-        return original(self, held_out, step, pseudo)
-    Rounds._probe = probe
+        return original(self, step, held_out, pseudo)
+    Trainer.trial = trial
 
 config = TrainConfig(scene=str(folder.parent / "scene"), split="every:4", fixer="none", plus=False, output_dir=folder,
                      max_steps=30, eval_steps=(), save_steps=(12, 26), device="cpu", resume=resume,
