@@ -278,6 +278,6 @@ def test_parse():
     assert parse("demo") == DEMO_SEED
     assert parse("synthetic:12") == 12
     assert parse("garden") is None
-    for source in ("synthetic:x", "synthetic:-1", "synthetic:", "synthetic:1.5"):
+    for source in ("synthetic:x", "synthetic:-1", "synthetic:", "synthetic:1.5", "synthetic:5000000000"):
         with pytest.raises(UserError, match="no valid seed"):
             parse(source)
