@@ -128,7 +128,10 @@ class Bar:
         to: Console = console,
     ):
         self._console = to
-        self._shown, self._first, self._total, self._begin = shown, first, total, time.perf_counter()
+        self._shown = shown
+        self._first = first
+        self._total = total
+        self._begin = time.perf_counter()
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),

@@ -72,7 +72,9 @@ def squared_error(rgb: Float[Tensor, "B H W 3"], views: list[View]) -> Float[Ten
     rgb = rgb.detach()
     if not _runs_natively(rgb, views):
         return torch.stack([(x - view.image).square().mean() for x, view in zip(rgb, views, strict=True)]).mean()
-    sums, library, threads = torch.empty(len(views), dtype=torch.float64), native.load(), torch.get_num_threads()
+    sums = torch.empty(len(views), dtype=torch.float64)
+    library = native.load()
+    threads = torch.get_num_threads()
     for render, view, total in zip(rgb.contiguous(), views, sums, strict=True):
         image = view.image.contiguous()
         native.call(library.difix3d_squared_error, render, image, image.numel(), threads, total)  # type: ignore[union-attr]

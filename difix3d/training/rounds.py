@@ -52,7 +52,9 @@ class Rounds:
         device: torch.device,
     ):
         assert config.distill.share is not None
-        self.share, self.size, self.seed = config.distill.share, config.batch_size, config.seed
+        self.share = config.distill.share
+        self.size = config.batch_size
+        self.seed = config.seed
         self.config = config.distill
         if fixer is None:
             self.config = replace(self.config, mode="off", targets="perturb")
