@@ -51,6 +51,32 @@ def shift_toward(current: Pose, target: Pose, step: float) -> Pose:
     return _pose(moved[..., :3, :3], torch.where(arrived, target[..., :3, 3], moved[..., :3, 3]))
 
 
+def moved(c2w: Float[Tensor, "N 4 4"], motion: Float[Tensor, "N 6"]) -> Float[Tensor, "N 4 4"]:
+    """Each pose after a small motion in its own frame: a rotation vector in radians, then a shift in world units.
+
+    Differentiable in the motion, also where it is 0.
+    """
+    turn, shift = motion.split(3, dim=-1)
+    zero = torch.zeros_like(turn[:, 0])
+    x, y, z = turn.unbind(-1)
+    skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(-1, 3, 3)
+    rigid = torch.cat([torch.linalg.matrix_exp(skew), shift[..., None]], -1)
+    bottom = torch.eye(4, dtype=rigid.dtype, device=rigid.device)[3:].expand(len(rigid), 1, 4)
+    return c2w @ torch.cat([rigid, bottom], 1)
+
+
+def common_motions(c2w: Float[Tensor, "N 4 4"]) -> Float[Tensor, "N 6 7"]:
+    """What :func:`moved` has to be told of each pose to move all of them as one: small turns of the world about the
+    middle of the poses, its shifts, and its growth. Photos cannot tell these from a scene that moved the other way."""
+    turn = c2w[:, :3, :3].mT
+    x, y, z = (c2w[:, :3, 3] - c2w[:, :3, 3].mean(0)).unbind(-1)
+    zero = torch.zeros_like(x)
+    across = torch.stack([zero, z, -y, -z, zero, x, y, -x, zero], -1).reshape(-1, 3, 3)  # turn x position, by column
+    rows = [torch.cat([turn, turn * 0, zero[:, None, None].expand(-1, 3, 1)], -1)]
+    rows += [torch.cat([turn @ across, turn, turn @ torch.stack([x, y, z], -1)[..., None]], -1)]
+    return torch.cat(rows, 1)
+
+
 def look_at(position: Float[Tensor, "*#batch 3"], target: Float[Tensor, "*#batch 3"], up: Float[Tensor, "3"]) -> Pose:
     """Poses at the positions that look at the target, with ``up`` pointing up in the picture as far as it can."""
     forward = torch.nn.functional.normalize(target - position, dim=-1)

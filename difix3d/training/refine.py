@@ -1,15 +1,16 @@
 """Corrections learnt with the scene: camera poses, and the exposure of each photo."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from difix3d.geometry.poses import common_motions, moved
 from difix3d.limits import Limits
 from difix3d.training.optim import load_moments, moments
-from difix3d.types import Cameras, View
+from difix3d.types import Cameras, Scene, View
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,22 @@ class RefineConfig:
 class Corrections(nn.Module):
     """A small rigid motion and an affine colour map for each photo; both begin as "no change". Unused ones stay so.
 
+    A scene may get darker, or move, as long as all corrections make up for it; photos that have none (held-out ones)
+    then see it wrong. So the training photos' corrections are held after each step: the mean of their colour maps at
+    "no change", and their motions free of a motion of the world as one, which is common to all.
+
     Args:
-        photos: how many photos the scene has.
+        scene: its photos are corrected.
         config: which corrections to learn.
     """
 
-    def __init__(self, photos: int, config: RefineConfig):
+    def __init__(self, scene: Scene, config: RefineConfig):
         super().__init__()
+        photos = len(scene.photos)
         self.config = config
+        self.train_photos = torch.from_numpy(scene.train)
+        common = common_motions(scene.cameras.c2w[self.train_photos].double())
+        self.common = torch.linalg.qr(common.flatten(0, 1))[0].float()  # orthonormal columns
         self.motion = nn.Parameter(torch.zeros(photos, 6), requires_grad=config.poses)
         self.exposure = nn.Parameter(torch.eye(3, 4).repeat(photos, 1, 1), requires_grad=config.exposure)
         self.params = {"motion": self.motion, "exposure": self.exposure}
@@ -51,13 +60,7 @@ class Corrections(nn.Module):
         """The cameras of the photos ``indices``, moved in their own frames; differentiable in the motion."""
         if not self.config.poses:
             return cameras
-        turn, shift = self.motion[indices].split(3, dim=-1)
-        zero = torch.zeros_like(turn[:, 0])
-        x, y, z = turn.unbind(-1)
-        skew = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).reshape(-1, 3, 3)
-        rigid = torch.cat([torch.linalg.matrix_exp(skew), shift[..., None]], -1)
-        bottom = torch.eye(4, device=rigid.device)[3:].expand(len(rigid), 1, 4)
-        return Cameras(cameras.c2w @ torch.cat([rigid, bottom], 1), cameras.K, cameras.width, cameras.height)
+        return replace(cameras, c2w=moved(cameras.c2w, self.motion[indices]))
 
     def colors(self, rgb: Float[Tensor, "B H W 3"], views: list[View]) -> Float[Tensor, "B H W 3"]:
         """Renders as the photos' exposures would show them."""
@@ -67,9 +70,21 @@ class Corrections(nn.Module):
         return torch.einsum("bij,bhwj->bhwi", affine[..., :3], rgb) + affine[:, None, None, :, 3]
 
     def step(self) -> None:
+        """One step of the optimisers; gradients are cleared."""
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        self._hold()
+
+    @torch.no_grad()
+    def _hold(self) -> None:
+        """Takes away what all training photos have in common."""
+        train = self.train_photos
+        if self.config.exposure:
+            self.exposure[train] += torch.eye(3, 4).to(self.exposure) - self.exposure[train].mean(0)
+        if self.config.poses:
+            common, motion = self.common.to(self.motion), self.motion[train].flatten()
+            self.motion[train] = (motion - common @ (common.T @ motion)).view(-1, 6)
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
         """The state of the optimisers, by parameter."""

@@ -91,7 +91,7 @@ class Trainer:
             max_steps=config.max_steps,
         )
         self.densifier = Densifier(config.densify, max_steps=config.max_steps, extent=self.scene.extent)
-        self.corrections = Corrections(len(self.scene.photos), config.refine).to(self.device)
+        self.corrections = Corrections(self.scene, config.refine).to(self.device)
         self.sparse_depth = SparseDepth(self.scene, self.device) if config.loss.depth > 0 else None
         self.rounds = Rounds(config, self.scene, self.views.__getitem__, self.fixer, targets, self.run, self.device)
         self.control = Control()
