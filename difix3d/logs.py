@@ -42,9 +42,10 @@ class ProgressLog:
             case Painted():
                 self.print(painted(event))
             case Evaluated(step, result, plus, split):
+                corrected = f" ({result.mean('cc_psnr'):.2f} colour-corrected)" if "cc_psnr" in result.metrics else ""
                 self.print(
                     f"step {step:,}{', fixed at render time (+)' if plus else ''}: "
-                    f"PSNR {result.mean('psnr'):.2f} dB, SSIM {result.mean('ssim'):.3f} "
+                    f"PSNR {result.mean('psnr'):.2f} dB{corrected}, SSIM {result.mean('ssim'):.3f} "
                     f"on {len(result.images)} {split} views, {result.mean('seconds') * 1e3:.1f} ms per frame"
                 )
             case Saved(step, path):

@@ -34,13 +34,15 @@ from difix3d.metrics import visibility
 from difix3d.report import write_report
 from difix3d.scene import Views
 from difix3d.scene.paths import natural_path, path_cameras
-from difix3d.training.evaluation import shown
+from difix3d.training.evaluation import shown, with_corrected
 from difix3d.training.load import Run, as_exported
 from difix3d.training.run import RunFolder
 from difix3d.training.variants import choose_fixer, choose_rows, load_models
 from difix3d.types import Cameras, View
 
-Metrics = Literal["psnr", "ssim", "lpips-vgg", "lpips-alex", "fid", "kid", "tsed", "warp"]
+Single = Literal["psnr", "ssim", "lpips-vgg", "lpips-alex"]
+Corrected = Literal["cc-psnr", "cc-ssim", "cc-lpips-vgg", "cc-lpips-alex"]
+Metrics = Single | Corrected | Literal["fid", "kid", "tsed", "warp"]
 SURFACE = 320
 """Long side, in pixels, of the depth maps of training cameras that tell what they see."""
 
@@ -66,8 +68,9 @@ class EvaluateConfig(RunOptions):
     variants: tuple[Name, ...] | None = None
     """Rows; default is all that a run has."""
     metrics: tuple[Metrics, ...] = ("psnr", "ssim", "lpips-vgg", "fid", "kid")
-    """What to measure; `psnr` always is. `tsed` and `warp` (consistency of adjacent frames) are of a camera path, the
-    others of the photos."""
+    """What to measure; `psnr` always is. `cc-...`: after an affine fit of the picture's colours to the photo's; of runs
+    that refined exposure always beside the others. `tsed` and `warp` (consistency of adjacent frames) are of a camera
+    path, the others of the photos."""
     split: Literal["auto", "test", "train"] = "auto"
     """Which photos: `auto` takes the held-out ones, or the training photos where none are held out."""
     masked: Literal["photo", "visible"] = "photo"
@@ -138,6 +141,7 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
     views = Views(scene, device, memory_limit_bytes=int(run.config.memory_limit * 1e9))
     cameras = frames(config, run) if {"tsed", "warp"} & set(config.metrics) else []
     metrics = ["psnr", *(metric.replace("-", "_") for metric in config.metrics)]  # the report is sorted by it
+    metrics = with_corrected(metrics, run.config.refine)
 
     variants = []
     for name, render in rows.items():

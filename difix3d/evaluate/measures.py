@@ -11,10 +11,10 @@ from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.evaluate.pictures import Pictures, shoot, target
-from difix3d.evaluate.results import SetScore, Variant
+from difix3d.evaluate.results import CORRECTED, SetScore, Variant
 from difix3d.features import Inception, inception_features
 from difix3d.images import read_image
-from difix3d.metrics import LPIPS, error_split, fid, kid, psnr, ssim, tsed, warp_error
+from difix3d.metrics import LPIPS, color_correct, error_split, fid, kid, psnr, ssim, tsed, warp_error
 from difix3d.metrics.perceptual import Net
 from difix3d.types import Cameras, RenderFn, View
 
@@ -40,6 +40,9 @@ def measure(
         The variants, and for metrics that could not be had the reason why.
     """
     compare, left_out = comparisons(metrics, device)
+    asked = [metric.removeprefix(CORRECTED) for metric in metrics if metric.startswith(CORRECTED)]
+    fitted, reasons = comparisons(asked, device)
+    left_out |= {CORRECTED + metric: reason for metric, reason in reasons.items()}
     network, reason = inception(metrics, device)
     rows: dict[str, list[dict[str, Any]]] = {pictures.name: [] for pictures in variants}
     features: dict[str, list[Tensor]] = {name: [] for name in ("", *rows)}
@@ -52,6 +55,9 @@ def measure(
             if pictures.exported is not None:
                 other = replace(pictures, place=pictures.exported).path(view)
                 row["psnr_ply"] = psnr(torch.from_numpy(read_image(other)), photo, mask)
+            if fitted:
+                corrected = color_correct(image, photo, mask)
+                row |= {CORRECTED + metric: function(corrected, photo, mask) for metric, function in fitted.items()}
             if before is not None and (mask is None or mask.any()):
                 split = error_split(before, image, photo, mask)
                 row |= {

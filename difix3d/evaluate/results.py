@@ -4,7 +4,7 @@
 
     {"format": "difix3d evaluation", "version": 1, "scene", "split", "step", "seed", "device", "fixer", "mask",
      "variants": [{"name": "Difix3D+", "pictures": folder below the run's, "gaussians", "against": name or null,
-                   "images": [{"name", "psnr", "ssim", "lpips_vgg", ..., "seconds"}],
+                   "images": [{"name", "psnr", "ssim", "lpips_vgg", ..., "cc_psnr", ..., "seconds"}],
                    "sets": {"fid": {"value", "count", "std", "warning"}, ...},
                    "means": {"psnr", ...}}],
      "left_out": {"fid": "why it is not there, and how to provide it", ...}}
@@ -14,7 +14,7 @@ file: it follows from the rest.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,26 @@ class Metric:
     factor: float = 1.0
 
 
-METRICS = {
+CORRECTED, ALIGNED = "cc_", "aligned_"
+"""Before the names of metrics of pictures in their photos' colours (``cc_psnr``), and from aligned poses
+(``aligned_psnr``)."""
+
+SINGLE = {
     "psnr": Metric("PSNR", 2, 1),
-    "psnr_ply": Metric("PSNR (.ply)", 2, 1),
     "ssim": Metric("SSIM", 3, 1),
     "lpips_vgg": Metric("LPIPS (VGG)", 3, -1),
     "lpips_alex": Metric("LPIPS (Alex)", 3, -1),
+}
+"""Of single pictures."""
+
+METRICS = {
+    **{
+        f"{align}{correct}{name}": replace(metric, title=f"{align}{correct}".replace("_", "-") + metric.title)
+        for align in ("", ALIGNED)
+        for correct in ("", CORRECTED)
+        for name, metric in SINGLE.items()
+    },
+    "psnr_ply": Metric("PSNR (.ply)", 2, 1),
     "fid": Metric("FID", 1, -1),
     "kid": Metric("KID", 4, -1),
     "tsed": Metric("TSED", 3, 1),

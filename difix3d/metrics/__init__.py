@@ -1,10 +1,12 @@
 """How good pictures are: on 8-bit images, as papers compute it from saved PNGs.
 
-One by one: :func:`psnr`, :func:`ssim`, :class:`LPIPS`, :func:`error_split`. Sets of pictures: :func:`fid`,
-:func:`kid`. Paths of cameras: :func:`warp_error`, :func:`tsed`. :func:`visibility` makes Nerfbusters' masks, and
-:func:`confidence_interval` says how far a mean can be believed.
+One by one: :func:`psnr`, :func:`ssim`, :class:`LPIPS`, :func:`error_split`; :func:`color_correct` brings a picture into
+its photo's colours before. Sets of pictures: :func:`fid`, :func:`kid`. Paths of cameras: :func:`warp_error`,
+:func:`tsed`. :func:`visibility` makes Nerfbusters' masks, and :func:`confidence_interval` says how far a mean can be
+believed.
 """
 
+from difix3d.metrics.colors import color_correct, color_fit
 from difix3d.metrics.consistency import WarpError, warp_error
 from difix3d.metrics.distribution import SetDistance, fid, kid
 from difix3d.metrics.epipolar import Tsed, epipolar_distance, tsed
@@ -19,6 +21,8 @@ __all__ = [
     "SetDistance",
     "Tsed",
     "WarpError",
+    "color_correct",
+    "color_fit",
     "confidence_interval",
     "epipolar_distance",
     "error_split",

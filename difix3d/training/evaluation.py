@@ -1,14 +1,17 @@
 """What training evaluates on its way: the same pictures and metrics as ``difix3d evaluate``, of the model as it is."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from difix3d.devices import choose_device
 from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION, Name, Pictures, RunEvaluation, Variant, draw, measure
+from difix3d.evaluate.results import CORRECTED, SINGLE
 from difix3d.scene import Views
 from difix3d.training.configfile import read_yaml
+from difix3d.training.refine import RefineConfig
 from difix3d.training.run import RunFolder
 from difix3d.types import RenderFn, Scene
 
@@ -20,17 +23,27 @@ def shown(scene: Scene) -> str:
     return "test" if len(scene.test) else "train"
 
 
+def with_corrected(metrics: Sequence[str], refine: RefineConfig) -> list[str]:
+    """The metrics, and those of pictures in their photos' colours where a run learnt exposures: held-out photos have
+    exposures as well, which nobody knows."""
+    corrected = [CORRECTED + metric for metric in metrics if metric in SINGLE] if refine.exposure else []
+    return list(dict.fromkeys([*metrics, *corrected]))
+
+
 def fixed(model: Name) -> Name:
     """The row that a model becomes with a fixer behind it."""
     return [name for name, method in ABLATION.items() if method.model == model][-1]
 
 
-def evaluate(run: RunFolder, views: Views, row: Name, render: RenderFn, step: int, gaussians: int) -> Variant:
+def evaluate(
+    run: RunFolder, views: Views, row: Name, render: RenderFn, step: int, gaussians: int, refine: RefineConfig
+) -> Variant:
     """Draws the evaluated photos' cameras into ``eval/`` and measures the pictures into ``metrics.json``.
 
     Args:
         row: of the ablation, that ``render`` makes.
         step, gaussians: of the model.
+        refine: the run's.
     """
     split = shown(run.scene)
     indices = getattr(run.scene, split).tolist()
@@ -38,7 +51,7 @@ def evaluate(run: RunFolder, views: Views, row: Name, render: RenderFn, step: in
     folder = run.path / _place(step, plus)
     pictures = Pictures(ABLATION[row].title, run.path, f"{_place(step, plus)}/renders", gaussians=gaussians)
     draw(render, (views[index] for index in indices), pictures, folder / "compare")
-    (variant,), _ = measure(METRICS, [pictures], (views[index] for index in indices))
+    (variant,), _ = measure(with_corrected(METRICS, refine), [pictures], (views[index] for index in indices))
     means = {metric: variant.mean(metric) for metric in variant.metrics}
     facts = {"step": step, "gaussians": gaussians, "plus": plus, "split": split}
     run.record("metrics.json", facts | means | {"images": list(variant.images)})
@@ -88,8 +101,9 @@ def last_evaluation(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
         for name, row in present.items()
     ]
     index = {photo.name: i for i, photo in enumerate(run.scene.photos)}
-    measured, _ = measure(METRICS, variants, Views(run.scene).stream(index[image["name"]] for image in images))
     config = read_yaml(run.path / "config.yaml")
+    metrics = with_corrected(METRICS, RefineConfig(**config.get("refine", {})))
+    measured, _ = measure(metrics, variants, Views(run.scene).stream(index[image["name"]] for image in images))
     seed = config["seed"]
     device = choose_device(config["device"]).type
     fixer = config["fixer"]

@@ -283,7 +283,7 @@ class Trainer:
                 options: dict[str, Any] = {"trust": trust, "confidence": self.config.distill.confidence}
                 photo = self.views.__getitem__
                 render = PostRender(render, self.fixer, self.scene, photo, device=self.device, **options)
-            result = evaluate(self.run, self.views, row, render, step, len(self.gaussians))
+            result = evaluate(self.run, self.views, row, render, step, len(self.gaussians), self.config.refine)
             self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
 
     def state(self) -> dict[str, Tensor]:

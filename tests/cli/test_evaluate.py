@@ -116,6 +116,22 @@ def test_a_plain_run(run, capsys):
     assert f"{plain.mean('psnr'):.2f}" in out
 
 
+def test_colours_are_fitted_where_the_run_refined_exposure(run):
+    call(run, *QUICK)
+    assert read_evaluation(run).variants[0].metrics == ["psnr", "ssim", "seconds"]
+    call(run, *QUICK[:1], "cc-psnr", *QUICK[3:])
+    assert read_evaluation(run).variants[0].metrics == ["psnr", "cc_psnr", "seconds"]
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["refine"]["exposure"] = True
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    call(run, *QUICK)
+    (row,) = read_evaluation(run).variants
+    assert row.metrics == ["psnr", "ssim", "cc_psnr", "cc_ssim", "seconds"]
+    assert row.mean("cc_psnr") > row.mean("psnr") + 1
+    assert "cc-PSNR" in (run / "report.html").read_text()
+    assert "cc-PSNR" in (run / "evaluation.md").read_text()
+
+
 def test_the_papers_ablation(distilled, fixer):
     call(distilled, "--metrics", "psnr", "--fixer", "some")
     found = read_evaluation(distilled)

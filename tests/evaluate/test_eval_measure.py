@@ -10,7 +10,7 @@ import torch
 from difix3d.errors import UserError
 from difix3d.evaluate import Pictures, adopt, consistency, draw, measure, psnrs
 from difix3d.images import read_image, to_uint8, write_image
-from difix3d.metrics import error_split, fid, kid, psnr, ssim, tsed, warp_error
+from difix3d.metrics import color_correct, error_split, fid, kid, psnr, ssim, tsed, warp_error
 from difix3d.scene import Views
 from difix3d.types import Render
 
@@ -71,6 +71,22 @@ def test_numbers_are_those_of_the_metrics(drawn, views):
         assert after.images[i]["wrong"] == split.wrong_after - split.wrong_before
     assert "right" not in before.images[0]
     assert after.against == "dark"
+
+
+def test_colour_corrected_metrics_stand_beside_the_raw_ones(drawn, views):
+    (dark, _), left_out = measure(("psnr", "cc_psnr", "cc_ssim"), drawn, views)
+    (raw, _), _ = measure(("psnr",), drawn, views)
+    assert left_out == {}
+    assert dark.metrics == ["psnr", "cc_psnr", "cc_ssim", "seconds"]
+    for image, before, view in zip(dark.images, raw.images, views, strict=True):
+        assert image["psnr"] == before["psnr"]
+        corrected = color_correct(picture(drawn[0], view), photo(view))
+        assert image["cc_psnr"] == psnr(corrected, photo(view))
+        assert image["cc_ssim"] == ssim(corrected, photo(view))
+        assert image["cc_psnr"] > image["psnr"] + 10
+    mask = torch.zeros(SIZE, dtype=torch.bool)
+    (empty, _), _ = measure(("cc_psnr",), drawn, [replace(views[0], mask=mask)])
+    assert math.isnan(empty.images[0]["cc_psnr"])
 
 
 def test_masked_pixels_do_not_count(drawn, views):

@@ -42,6 +42,8 @@ def test_exposures_do_not_take_light_from_the_scene(flickering, config):
     torch.testing.assert_close(exposure[flickering.train].mean(0), torch.eye(3, 4), atol=1e-5, rtol=0)
     assert exposure[flickering.train].sub(torch.eye(3, 4)).abs().max() > 0.05
     torch.testing.assert_close(exposure[flickering.test], torch.eye(3, 4).expand(3, 3, 4))
+    assert with_["cc_psnr"] > with_["psnr"]
+    assert "cc_psnr" not in without
     assert with_["psnr"] > without["psnr"] + 3  # and not half of it, as where the scene takes a part of the gains
 
 
