@@ -79,13 +79,11 @@ class DifixTrainer:
         self.interrupted = 0
 
     def train(self) -> DifixPipeline:
-        """Trains to the last step, or until it is interrupted (``interrupted`` is the signal's number then); validates,
-        saves, exports. Returns the trained pipeline."""
+        """Trains to the last step, or until a signal (``interrupted``) asks for an end; validates, saves, exports."""
         config, done = self.config, self.first
         if self.main:
             begin_folder(config)
         scores = recorded(self.folder, done)
-        unscored = done > 0 and not scores and self._scored(done)  # stopped while it was evaluated
         if config.tracker != "none":
             self.accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else "difix")
         with (
@@ -94,7 +92,7 @@ class DifixTrainer:
             closing(self.batches()) as batches,
         ):
             self._describe(bar)
-            if unscored:
+            if done > 0 and not scores and self._scored(done):  # it was stopped, or killed, before
                 scores = self._score(done, bar)
             stop, loss = False, RunningMean(0.95)
             while done < config.steps and not stop:

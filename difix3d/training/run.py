@@ -11,10 +11,11 @@ from torch import Tensor
 from difix3d.errors import UserError
 from difix3d.evaluate import Name
 from difix3d.files import append_row, read_json, read_rows, write_json
-from difix3d.gaussians import load_checkpoint, newest_checkpoint, save_checkpoint
+from difix3d.gaussians import load_checkpoint, newest_checkpoint, save_checkpoint, write_ply
+from difix3d.gaussians.transform import transform
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import write_yaml
-from difix3d.types import Scene
+from difix3d.types import Gaussians, Scene
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,13 @@ class RunFolder:
     def save(self, step: int, tensors: dict[str, Tensor], *, keep: int) -> Path:
         """Writes a checkpoint that knows which scene and photos it was trained on."""
         return save_checkpoint(self.checkpoints, step, tensors, {"scene": identity(self.scene)}, keep=keep)
+
+    def export(self, gaussians: Gaussians, *, compressed: bool) -> None:
+        """Writes a model for other viewers: a .ply in the user's world, also packed if ``compressed``."""
+        model = transform(gaussians.map(Tensor.detach), np.linalg.inv(self.scene.from_input))
+        write_ply(model, self.path / "point_cloud.ply")
+        if compressed:
+            write_ply(model, self.path / "point_cloud.compressed.ply", compressed=True)
 
     def load(self) -> tuple[int, dict[str, Tensor]] | None:
         """The step and the tensors of the newest checkpoint, by dotted names; ``None`` before the first.

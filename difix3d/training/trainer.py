@@ -18,9 +18,8 @@ from difix3d.difix.load import load_fixer
 from difix3d.distill.pseudo import PseudoViews
 from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION, psnrs
-from difix3d.gaussians import initial_gaussians, write_ply
+from difix3d.gaussians import initial_gaussians
 from difix3d.gaussians.checkpoint import flatten, nested
-from difix3d.gaussians.transform import transform
 from difix3d.interrupt import interruptible
 from difix3d.limits import check_limits
 from difix3d.losses import photometric, regularize, squared_error
@@ -310,11 +309,7 @@ class Trainer:
         tensors = self.state() | self.rounds.state() | {"drawn": torch.tensor(self.drawn)}
         path = self.run.save(step, tensors, keep=self.config.keep_checkpoints)
         if export:
-            to_input = np.linalg.inv(self.scene.from_input)
-            model = transform(self.gaussians.map(torch.Tensor.detach), to_input)
-            write_ply(model, self.run.path / "point_cloud.ply")
-            if self.config.compressed_ply:
-                write_ply(model, self.run.path / "point_cloud.compressed.ply", compressed=True)
+            self.run.export(self.gaussians, compressed=self.config.compressed_ply)
         self.emit(Saved(step, path))
 
     def _resume(self) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -109,6 +110,25 @@ def test_resumed_at_its_end_the_card_keeps_its_scores(config):
     (config.output_dir / "metrics.json").unlink()  # as if it was killed while it was evaluated
     DifixTrainer(replace(config, resume=True)).train()
     assert card.read_text() == text
+
+
+def test_sigterm_saves_and_the_evaluation_is_made_up_for(config):
+    config = replace(config, eval_every=3)
+    trainer, step = DifixTrainer(config), DifixTrainer.step
+
+    def terminated(batches, number):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(trainer, batches, number)
+
+    trainer.step = terminated
+    trainer.train()
+    assert trainer.interrupted == signal.SIGTERM
+    assert not (config.output_dir / "metrics.json").exists()
+    resumed = DifixTrainer(replace(config, resume=True))
+    assert resumed.first == 3
+    resumed.train()
+    assert [row["step"] for row in json.loads((config.output_dir / "metrics.json").read_text())] == [3, 4]
 
 
 def test_resumed_training_is_equal_to_the_bit(config, tmp_path):
