@@ -19,6 +19,7 @@ from difix3d.errors import UserError
 from difix3d.evaluate.results import FILE as EVALUATION
 from difix3d.files import write_text
 from difix3d.gaussians import newest_checkpoint
+from difix3d.interrupt import SIGNALS
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
 from difix3d.training.presets import PRESETS, from_preset
@@ -215,13 +216,15 @@ def _call(command: Sequence[str], log: TextIOWrapper, environment: dict[str, str
     )
     if result.returncode < 0:
         return f"{command[0]} was killed by {signal.Signals(-result.returncode).name}"
+    if result.returncode - 128 in SIGNALS:
+        return None  # it ended in order; how far it came says the rest
     if result.returncode:
         return last_line(Path(log.name)) or f"{command[0]} ended with status {result.returncode}"
     return None
 
 
 def _unfinished(job: Job, command: Sequence[str]) -> str | None:
-    """A training that was interrupted ends well, but is not finished."""
+    """A training that was interrupted is saved, but not finished."""
     if command[0] == "train" and not job.trained:
         return f"interrupted {job.state}"
     return None if command[0] == "train" or job.done else f"there is no {EVALUATION} after the evaluation"

@@ -1,4 +1,5 @@
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -76,6 +77,14 @@ def test_what_went_wrong(tmp_path, commands):
     assert len(commands) == 1
     commands.fail = {"train": None}  # a training that ends well without having got to its end
     assert run_job(other) == "interrupted new"
+
+
+def test_a_training_that_a_signal_ended_in_order(tmp_path, monkeypatch):
+    """Its exit status is 128 and the signal's number; what it said last is about itself, not about the benchmark."""
+    _, (job, *_) = toys(tmp_path)
+    ended = subprocess.CompletedProcess([], 128 + signal.SIGTERM)
+    monkeypatch.setattr(subprocess, "run", lambda *args, **options: ended)
+    assert run_job(job) == "interrupted new"
 
 
 def test_the_last_line_of_a_failed_process(tmp_path):
