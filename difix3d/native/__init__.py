@@ -148,4 +148,5 @@ def _last_words(error: Exception) -> str:
 
 
 def _fall_back(reason: str) -> None:
-    warnings.warn(f"rendering in pure torch, about 50 times slower: {reason}.", RuntimeWarning, stacklevel=3)
+    slow = "rendering, losses and synthetic scenes are computed in pure torch; rendering is about 50 times slower"
+    warnings.warn(f"{slow}: {reason}.", RuntimeWarning, stacklevel=3)

@@ -52,7 +52,9 @@ def test_compiled_once(fresh, monkeypatch):
 def test_without_a_working_compiler(fresh, monkeypatch, compiler):
     monkeypatch.setattr(native, "find_compiler", lambda: compiler)
     with pytest.warns(
-        RuntimeWarning, match="pure torch.*" + ("apt install" if compiler is None else "could not compile")
+        RuntimeWarning,
+        match="rendering, losses and synthetic scenes are computed in pure torch.*"
+        + ("apt install" if compiler is None else "could not compile"),
     ):
         assert native.load() is None
     with warnings.catch_warnings():
