@@ -4,10 +4,18 @@ The names below are loaded on first use, so that ``import difix3d`` is quick and
 model library.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# OpenMP reads these when torch is loaded. Without them its threads spin for milliseconds after each operator, and a
+# busy machine slows down by several times; now they sleep unless the next operator comes soon. Whoever has set one of
+# them has decided. Processes that are started from here inherit them.
+_WAITING = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "1"}
+if not os.environ.keys() & {"OMP_WAIT_POLICY", *_WAITING}:
+    os.environ.update(_WAITING)
 
 if TYPE_CHECKING:
     from difix3d.errors import UserError

@@ -85,7 +85,7 @@ class Views:
         image, mask = pixels
         return View(
             camera=self._cameras[index],
-            image=image.to(self.device, non_blocking=True).float().div_(255),
+            image=image.to(self.device, non_blocking=True) / 255,
             name=self.scene.photos[index].name,
             index=index,
             mask=None if mask is None else mask.to(self.device, non_blocking=True),

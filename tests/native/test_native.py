@@ -152,3 +152,20 @@ def test_several_callers_at_once():
         "assert all(torch.equal(ssim(*pair), map) for pair, map in zip(pairs, together, strict=True))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "2000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")])
+def test_how_openmp_waits_is_set_before_torch_and_the_user_decides(given, expected):
+    """In the process itself, and in those that it starts."""
+    code = "import os; import difix3d; os.system('echo $GOMP_SPINCOUNT'); print(os.environ.get('GOMP_SPINCOUNT'))"
+    environment = {key: x for key, x in os.environ.items() if not key.startswith(("OMP_", "GOMP_", "KMP_"))} | given
+    run = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
+    inherited, own = run.stdout.split("\n")[:2]
+    assert (inherited or "None", own) == (expected, expected)
+
+
+def test_torch_is_not_loaded_before_openmp_is_told():
+    """``import difix3d`` alone brings nothing that brings OpenMP."""
+    code = "import sys, difix3d; print('torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout == "False\n"
