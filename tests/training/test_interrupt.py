@@ -127,7 +127,7 @@ def start(tmp_path, toy_scene, monkeypatch):
     """Runs the command on a toy scene; a listener may be added to all of its trainings."""
     scene = write_scene(tmp_path / "scene", toy_scene)
     folder = tmp_path / "run"
-    monkeypatch.setattr(training, "load_fixer", lambda name, *_: None if name == "none" else keep)
+    monkeypatch.setattr(training, "load_fixer", lambda name, *_, **__: None if name == "none" else keep)
     words = [
         "--scene",
         str(scene),
