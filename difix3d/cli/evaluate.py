@@ -27,6 +27,8 @@ from difix3d.evaluate import (
     write_evaluation,
 )
 from difix3d.evaluate.ablation import TITLES
+from difix3d.evaluate.align import align, at_cameras, beside
+from difix3d.evaluate.results import CORRECTED, SINGLE
 from difix3d.evaluate.tables import to_csv
 from difix3d.files import write_text
 from difix3d.limits import Limits
@@ -38,7 +40,7 @@ from difix3d.training.evaluation import shown, with_corrected
 from difix3d.training.load import Run, as_exported
 from difix3d.training.run import RunFolder
 from difix3d.training.variants import choose_fixer, choose_rows, load_models
-from difix3d.types import Cameras, View
+from difix3d.types import Cameras, RenderFn, View
 
 Single = Literal["psnr", "ssim", "lpips-vgg", "lpips-alex"]
 Corrected = Literal["cc-psnr", "cc-ssim", "cc-lpips-vgg", "cc-lpips-alex"]
@@ -81,6 +83,9 @@ class EvaluateConfig(RunOptions):
     default is the model of the first row."""
     pictures: tuple[str, ...] = ()
     """Rows of other programs: NAME=FOLDER with a picture for each photo, called like it or in its order."""
+    align_poses: bool = False
+    """Also draw each photo from a pose that is aligned with the frozen model by the photo itself, and report these
+    pictures' figures beside the raw ones, as `aligned-...`; always done for runs that refined poses."""
     path: str = "auto"
     """`tsed`, `warp`: the camera path, as in difix3d render."""
     frames: Annotated[int, Limits(min=2)] = 30
@@ -159,10 +164,18 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
         variants.append(Pictures(title, path, f"evaluation/pictures {len(variants)}"))
         adopt(Path(folder), views.stream(indices.tolist()), variants[-1])
 
-    photos: Iterable[View] = views.stream(indices.tolist())
-    if config.masked == "visible":
-        photos = only_visible(photos, surface(config, run), scene.cameras[scene.train].to(device))
-    measured, reasons = measure(metrics, variants, track(photos, len(indices), "measure"), device)
+    def photos() -> Iterable[View]:
+        stream = track(views.stream(indices.tolist()), len(indices), "measure")
+        if config.masked == "visible":
+            return only_visible(stream, surface(config, run), scene.cameras[scene.train].to(device))
+        return stream
+
+    measured, reasons = measure(metrics, variants, photos(), device)
+    if config.align_poses or run.config.refine.poses:
+        single = [metric for metric in metrics if metric.removeprefix(CORRECTED) in SINGLE]
+        aligned = draw_aligned(models, rows, path, lambda: views.stream(indices.tolist()), len(indices))
+        others, _ = measure(single, aligned, photos(), device)
+        measured = tuple(map(beside, measured, others)) + measured[len(others) :]
     evaluation = RunEvaluation(
         scene=scene.name,
         split=split,
@@ -196,6 +209,22 @@ def draw_exported(
     place = f"{pictures.place}.ply"
     draw(exported.render, views, replace(pictures, place=place, seconds={}))
     return replace(pictures, exported=place)
+
+
+def draw_aligned(
+    models: dict[Name, Run], rows: dict[Name, RenderFn], path: Path, photos: Callable[[], Iterable[View]], count: int
+) -> list[Pictures]:
+    """Draws each row from poses that are aligned with its model."""
+    cameras = {
+        name: [align(model.render, view) for view in track(photos(), count, f"align poses with {ABLATION[name].title}")]
+        for name, model in models.items()
+        if any(ABLATION[row].model == name for row in rows)
+    }
+    drawn = []
+    for name, render in rows.items():
+        drawn.append(Pictures(ABLATION[name].title, path, f"evaluation/{name}.aligned"))
+        draw(render, at_cameras(photos(), cameras[ABLATION[name].model]), drawn[-1])
+    return drawn
 
 
 def frames(config: EvaluateConfig, run: Run) -> list[Cameras]:

@@ -37,9 +37,11 @@ class Run:
     step: int
     near: float
 
-    @torch.no_grad()
     def render(self, cameras: Cameras, **options: Any) -> Render:
-        """Renders cameras of one size as the run is configured; ``options`` go to :func:`difix3d.render.rasterize`."""
+        """Renders cameras of one size as the run is configured, differentiable in the cameras.
+
+        ``options`` go to :func:`difix3d.render.rasterize`.
+        """
         device = self.gaussians.device
         settings = self.config.render_settings(self.near, device)
         return rasterize(self.gaussians, cameras.to(device), **settings | options)

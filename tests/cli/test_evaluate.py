@@ -132,6 +132,23 @@ def test_colours_are_fitted_where_the_run_refined_exposure(run):
     assert "cc-PSNR" in (run / "evaluation.md").read_text()
 
 
+def test_poses_are_aligned_where_the_run_refined_them(run):
+    loaded = load_run(run)
+    call(run, *QUICK, "--align-poses")
+    asked = read_evaluation(run).variants[0]
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["refine"]["poses"] = True
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    call(run, *QUICK)
+    (row,) = read_evaluation(run).variants
+    assert row.images[0].keys() == asked.images[0].keys()
+    assert [key for key in row.metrics if "aligned" in key] == ["aligned_psnr", "aligned_ssim"]
+    name = loaded.scene.photos[loaded.scene.test[0]].name
+    assert read_image(run / "evaluation" / "3dgs.aligned" / name).shape == (40, 48, 3)
+    assert row.mean("aligned_psnr") > row.mean("psnr") - 0.5  # the poses were exact
+    assert "aligned-PSNR" in (run / "report.html").read_text()
+
+
 def test_the_papers_ablation(distilled, fixer):
     call(distilled, "--metrics", "psnr", "--fixer", "some")
     found = read_evaluation(distilled)
