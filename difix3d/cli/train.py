@@ -27,8 +27,8 @@ class ViewerOptions:
     host: str = "127.0.0.1"
     """Address that the viewer listens on. Any other than this machine's own lets everyone in who can reach it: there
     are no passwords."""
-    port: Annotated[int, Limits(min=1, max=65_535)] = 8080
-    """Port of the viewer; the next free one is taken if it is not."""
+    port: Annotated[int, Limits(min=0, max=65_535)] = 8080
+    """Port of the viewer; the next free one is taken if it is not, and any that is free for 0."""
 
 
 @dataclass(frozen=True)

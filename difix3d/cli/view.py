@@ -13,7 +13,7 @@ from difix3d.console import console
 from difix3d.devices import choose_device
 from difix3d.limits import Limits
 from difix3d.training.variants import choose_fixer
-from difix3d.viewer import Monitor, Viewer, stage_of_ply, stage_of_run
+from difix3d.viewer import Monitor, Viewer, model_of_ply, model_of_run
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class ViewConfig(RunOptions):
     host: str = "127.0.0.1"
     """Address to listen on. Any other than this machine's own lets everyone in who can reach it: there are no
     passwords, and a visitor can write files into the run's folder."""
-    port: Annotated[int, Limits(min=1, max=65_535)] = 8080
-    """Port to listen on; the next free one is taken if it is not."""
+    port: Annotated[int, Limits(min=0, max=65_535)] = 8080
+    """Port to listen on; the next free one is taken if it is not, and any that is free for 0."""
 
 
 def view(args: Sequence[str] | None = None) -> None:
@@ -48,7 +48,7 @@ def view(args: Sequence[str] | None = None) -> None:
 def open_viewer(config: ViewConfig) -> Viewer:
     """Loads what is to be shown, and serves it."""
     if config.model.suffix == ".ply":
-        return Viewer(stage_of_ply(config.model, choose_device(config.device)), host=config.host, port=config.port)
+        return Viewer(model_of_ply(config.model, choose_device(config.device)), host=config.host, port=config.port)
     run = config.load(config.model, config.step)
     fixer, why = choose_fixer(config.fixer, run)
     if fixer is None and not why:
@@ -57,5 +57,5 @@ def open_viewer(config: ViewConfig) -> Viewer:
             if config.fixer is None
             else "There is no fixer"
         )
-    stage = stage_of_run(run, config.model, fixer, why)
-    return Viewer(stage, Monitor.of_run(config.model, run.scene), host=config.host, port=config.port)
+    viewer_model = model_of_run(run, config.model, fixer, why)
+    return Viewer(viewer_model, Monitor.of_run(config.model, run.scene), host=config.host, port=config.port)

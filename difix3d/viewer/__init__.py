@@ -2,6 +2,6 @@
 
 from difix3d.viewer.monitor import Monitor
 from difix3d.viewer.server import Viewer, watch
-from difix3d.viewer.stage import Stage, stage_of_ply, stage_of_run
+from difix3d.viewer.viewer_model import ViewerModel, model_of_ply, model_of_run
 
-__all__ = ["Monitor", "Stage", "Viewer", "stage_of_ply", "stage_of_run", "watch"]
+__all__ = ["Monitor", "Viewer", "ViewerModel", "model_of_ply", "model_of_run", "watch"]

@@ -18,13 +18,13 @@ from difix3d.errors import UserError
 from difix3d.geometry.poses import pose_distance
 from difix3d.images import resize
 from difix3d.types import Cameras
+from difix3d.viewer.camera_views import CameraView
 from difix3d.viewer.monitor import Monitor
-from difix3d.viewer.notice import Notice
 from difix3d.viewer.pictures import COMPARISONS, Comparison
 from difix3d.viewer.pose import c2w_of, fly, fov_of, wxyz_of
-from difix3d.viewer.shots import Shot
-from difix3d.viewer.stage import Stage
+from difix3d.viewer.status_line import StatusLine
 from difix3d.viewer.targets import Targets
+from difix3d.viewer.viewer_model import ViewerModel
 
 COLORS = {"train": (70, 120, 220), "eval": (240, 150, 30), "round": (60, 180, 90)}
 LEFT = 0.02
@@ -35,15 +35,15 @@ NONE = "none"
 
 
 @dataclass(frozen=True)
-class Seat:
+class FollowedCamera:
     """A camera that the client looks through, exactly."""
 
-    shot: Shot
+    view: CameraView
     image: UInt8[np.ndarray, "H W 3"]
 
     def sized(self, long_side: int) -> Cameras:
         """The camera for a picture of at most that size."""
-        return self.shot.camera.limited(long_side)
+        return self.view.camera.limited(long_side)
 
     def photo(self, size: tuple[int, int]) -> Float[Tensor, "_ _ 3"]:
         """Its picture of a (width, height), 0..1."""
@@ -55,28 +55,28 @@ class CameraTab:
 
     Args:
         client: whose.
-        stage: its cameras.
+        viewer_model: its cameras.
         monitor: whose training takes target cameras.
         changed: is called when the picture changes.
-        notice: tells the client something.
-        things: node ``/things``, which all frustums hang below.
+        status_line: tells the client something.
+        overlays: node ``/overlays``, which all frustums hang below.
     """
 
     def __init__(
         self,
         client: viser.ClientHandle,
-        stage: Stage,
+        viewer_model: ViewerModel,
         monitor: Monitor,
         changed: Callable[[], None],
-        notice: Notice,
-        things: viser.FrameHandle,
+        status_line: StatusLine,
+        overlays: viser.FrameHandle,
     ):
         self._client = client
-        self._gallery = stage.gallery
+        self._camera_list = viewer_model.camera_list
         self._changed = changed
-        self._notice = notice
-        self._things = things
-        self.seat: Seat | None = None
+        self._status_line = status_line
+        self._overlays = overlays
+        self.followed: FollowedCamera | None = None
         self._flight = 0
         self._arrived = False
         self._latest = 0.0
@@ -84,11 +84,11 @@ class CameraTab:
         self._frustums: dict[str, viser.CameraFrustumHandle] = {}
         self._thumbnails = ThreadPoolExecutor(1, thread_name_prefix="viewer thumbnails")
         gui: Any = client.gui  # mypy takes viser's values for read-only
-        there = bool(self._gallery.captured)
+        there = bool(self._camera_list.captured)
         self.show = {
             group: gui.add_checkbox(f"Show {group} cameras", False, visible=there) for group in ("train", "eval")
         }
-        self.round = gui.add_dropdown("Novel views", (NONE, *self._gallery.rounds()), visible=there)
+        self.round = gui.add_dropdown("Novel views", (NONE, *self._camera_list.rounds()), visible=there)
         self.size = gui.add_slider("Frustum size", 0.02, 1.0, 0.01, 0.12, visible=there)
         steps = gui.add_button_group("Fly to", ("previous", "next"), visible=there)
         self.compare = gui.add_dropdown(
@@ -96,63 +96,63 @@ class CameraTab:
         )
         self._title = gui.add_markdown("" if there else "This model comes without photos.", visible=not there)
         self._photo = gui.add_image(np.zeros((2, 2, 3), np.uint8), visible=False)
-        self.targets = Targets(client, stage, monitor, notice, self.size)
+        self.targets = Targets(client, viewer_model, monitor, status_line, self.size)
         for handle in (*self.show.values(), self.round):
             handle.on_update(lambda _: self.refresh())
         self.size.on_update(lambda _: self._resize())
         self.compare.on_update(lambda _: changed())
-        steps.on_click(lambda event: notice.attempt(lambda: self.go(1 if event.target.value == "next" else -1)))
-        client.camera.on_update(lambda _: notice.attempt(self._moved))
+        steps.on_click(lambda event: status_line.attempt(lambda: self.go(1 if event.target.value == "next" else -1)))
+        client.camera.on_update(lambda _: status_line.attempt(self._moved))
         self.refresh()
 
     @property
     def visible(self) -> bool:
         """Whether there are frustums in the picture."""
-        return self.seat is None and (bool(self._frustums) or self.targets.any)
+        return self.followed is None and (bool(self._frustums) or self.targets.any)
 
     def comparison(self) -> Comparison:
         """How the picture is compared now."""
-        return self.compare.value if self.seat is not None else "off"
+        return self.compare.value if self.followed is not None else "off"
 
-    def shots(self) -> list[Shot]:
+    def camera_views(self) -> list[CameraView]:
         """Those that are shown."""
-        shown = [shot for shot in self._gallery.captured if self.show[shot.group].value]
-        return shown + self._gallery.rounds().get(self.round.value, [])
+        shown = [camera_view for camera_view in self._camera_list.captured if self.show[camera_view.group].value]
+        return shown + self._camera_list.rounds().get(self.round.value, [])
 
     def refresh(self) -> None:
         """Brings the frustums and the list of rounds up to date."""
-        options = (NONE, *self._gallery.rounds())
+        options = (NONE, *self._camera_list.rounds())
         if options != self.round.options:
             self.round.options = options  # which comes back here if it takes the chosen round away
         with self._lock:
-            shots = {shot.title: shot for shot in self.shots()}
-            for title in [title for title in self._frustums if title not in shots]:
+            camera_views = {camera_view.title: camera_view for camera_view in self.camera_views()}
+            for title in [title for title in self._frustums if title not in camera_views]:
                 self._frustums.pop(title).remove()
-            for title, shot in shots.items():
+            for title, camera_view in camera_views.items():
                 if title not in self._frustums:
-                    self._frustums[title] = self._add(shot)
+                    self._frustums[title] = self._add(camera_view)
         self._changed()
 
     def go(self, by: int) -> None:
         """Flies to the next or the previous camera of those that are shown; from nowhere, to the nearest."""
-        shots = self.shots()
-        if not shots:
+        camera_views = self.camera_views()
+        if not camera_views:
             raise UserError("There is no camera to fly to", "None is shown", "Tick one of the groups")
-        if self.seat is not None and self.seat.shot in shots:
-            number = (shots.index(self.seat.shot) + by) % len(shots)
+        if self.followed is not None and self.followed.view in camera_views:
+            number = (camera_views.index(self.followed.view) + by) % len(camera_views)
         else:
-            poses = torch.cat([shot.camera.c2w for shot in shots])
+            poses = torch.cat([camera_view.camera.c2w for camera_view in camera_views])
             number = int(pose_distance(c2w_of(self._client.camera), poses).argmin())
-        self.fly_to(shots[number])
+        self.fly_to(camera_views[number])
 
-    def fly_to(self, shot: Shot) -> None:
+    def fly_to(self, camera_view: CameraView) -> None:
         """Flies there; the last flight that was asked for wins."""
         self._flight += 1
         number = self._flight
-        self._sit(None)
-        fly(self._client, shot.camera.c2w[0], fov_of(shot.camera), lambda: self._flight == number)
+        self._follow(None)
+        fly(self._client, camera_view.camera.c2w[0], fov_of(camera_view.camera), lambda: self._flight == number)
         if self._flight == number:
-            self._sit(Seat(shot, shot.picture()))
+            self._follow(FollowedCamera(camera_view, camera_view.picture()))
             self._changed()
 
     def close(self) -> None:
@@ -160,51 +160,51 @@ class CameraTab:
         self._flight += 1
         self._thumbnails.shutdown(wait=False, cancel_futures=True)
 
-    def _sit(self, seat: Seat | None) -> None:
-        """The frustum that one sits in would hide the view, so that all are hidden meanwhile."""
-        self.seat = seat
+    def _follow(self, followed: FollowedCamera | None) -> None:
+        """The frustum of the camera that is looked through would hide the picture, so that all are hidden meanwhile."""
+        self.followed = followed
         self._arrived = False
         self._latest = time.monotonic() + ECHO
-        self._things.visible = seat is None
-        self._title.visible = self._photo.visible = seat is not None
-        if seat is not None:
-            stride = max(1, max(seat.image.shape[:2]) // 480)
-            self._photo.image = seat.image[::stride, ::stride]
-            self._title.content = f"**{seat.shot.title}**"
+        self._overlays.visible = followed is None
+        self._title.visible = self._photo.visible = followed is not None
+        if followed is not None:
+            stride = max(1, max(followed.image.shape[:2]) // 480)
+            self._photo.image = followed.image[::stride, ::stride]
+            self._title.content = f"**{followed.view.title}**"
 
     def _moved(self) -> None:
-        """Leaves the seat when the client moves away; what the browser says of the flight still may come later."""
-        seat = self.seat
-        if seat is None:
+        """Stops following when the client moves away; what the browser says of the flight still may come later."""
+        followed = self.followed
+        if followed is None:
             return
-        near = float(pose_distance(c2w_of(self._client.camera), seat.shot.camera.c2w[0].cpu())) <= LEFT
+        near = float(pose_distance(c2w_of(self._client.camera), followed.view.camera.c2w[0].cpu())) <= LEFT
         if near:
             self._arrived = True
         elif self._arrived or time.monotonic() > self._latest:
-            self._sit(None)
+            self._follow(None)
             self._changed()
 
-    def _add(self, shot: Shot) -> viser.CameraFrustumHandle:
-        width, height = shot.camera.size
+    def _add(self, camera_view: CameraView) -> viser.CameraFrustumHandle:
+        width, height = camera_view.camera.size
         frustum = self._client.scene.add_camera_frustum(
-            f"/things/{shot.title.replace('/', '_')}",
-            fov_of(shot.camera),
+            f"/overlays/{camera_view.title.replace('/', '_')}",
+            fov_of(camera_view.camera),
             width / height,
             scale=self.size.value,
             thickness=1.5,
             thickness_units="screen",
-            color=COLORS[shot.group.split()[0]],
-            wxyz=wxyz_of(shot.camera.c2w[0]),
-            position=shot.camera.centers[0].double().cpu().numpy(),
+            color=COLORS[camera_view.group.split()[0]],
+            wxyz=wxyz_of(camera_view.camera.c2w[0]),
+            position=camera_view.camera.centers[0].double().cpu().numpy(),
         )
-        frustum.on_click(lambda _: self._notice.attempt(partial(self.fly_to, shot)))
-        self._thumbnails.submit(self._decorate, frustum, shot)
+        frustum.on_click(lambda _: self._status_line.attempt(partial(self.fly_to, camera_view)))
+        self._thumbnails.submit(self._decorate, frustum, camera_view)
         return frustum
 
-    def _decorate(self, frustum: viser.CameraFrustumHandle, shot: Shot) -> None:
-        image = self._gallery.thumbnail(shot)
+    def _decorate(self, frustum: viser.CameraFrustumHandle, camera_view: CameraView) -> None:
+        image = self._camera_list.thumbnail(camera_view)
         with self._lock:
-            if image is not None and self._frustums.get(shot.title) is frustum:
+            if image is not None and self._frustums.get(camera_view.title) is frustum:
                 frustum.image = image
 
     def _resize(self) -> None:

@@ -9,8 +9,8 @@ import viser
 
 from difix3d.gaussians import transform, write_ply
 from difix3d.types import Gaussians
-from difix3d.viewer.notice import Notice
-from difix3d.viewer.stage import Snapshot, Stage, bounds, result_path
+from difix3d.viewer.status_line import StatusLine
+from difix3d.viewer.viewer_model import Snapshot, ViewerModel, bounds, result_path
 
 BODY = 0.02
 """Share of the Gaussians that the first box leaves out at each end of each axis: most models have far outliers."""
@@ -23,15 +23,21 @@ class Crop:
 
     Args:
         client: whose.
-        stage: what is cut.
+        viewer_model: what is cut.
         changed: is called when the picture changes.
-        say: tells the client something.
+        status_line: tells the client something.
     """
 
-    def __init__(self, client: viser.ClientHandle, stage: Stage, changed: Callable[[], None], say: Notice):
+    def __init__(
+        self,
+        client: viser.ClientHandle,
+        viewer_model: ViewerModel,
+        changed: Callable[[], None],
+        status_line: StatusLine,
+    ):
         self._client = client
-        self._stage = stage
-        self._say = say
+        self._model = viewer_model
+        self._status_line = status_line
         self._kept: tuple[tuple, Gaussians] | None = None
         low, high = self._body()
         gui: Any = client.gui  # mypy takes viser's values for read-only
@@ -46,7 +52,7 @@ class Crop:
             handle.on_update(lambda _: self._outline())
             handle.on_update(lambda _: changed())
         fit.on_click(lambda _: self._fit())
-        export.on_click(lambda _: say.attempt(self.export))
+        export.on_click(lambda _: status_line.attempt(self.export))
 
     @property
     def key(self) -> tuple | None:
@@ -65,15 +71,15 @@ class Crop:
 
     def export(self) -> None:
         """Writes what is shown, in the user's world."""
-        path = result_path(self._stage.folder / "exports", self.name.value, ".ply")
-        model = self.apply(self._stage.snapshot)
-        write_ply(transform(model, np.linalg.inv(self._stage.scene.from_input)), path)
-        self._say(f"{len(model):,} Gaussians written to {path}")
+        path = result_path(self._model.folder / "exports", self.name.value, ".ply")
+        model = self.apply(self._model.snapshot)
+        write_ply(transform(model, np.linalg.inv(self._model.scene.from_input)), path)
+        self._status_line(f"{len(model):,} Gaussians written to {path}")
         if path.stat().st_size <= LARGEST_DOWNLOAD:
             self._client.send_file_download(path.name, path.read_bytes())
 
     def _body(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        means = self._stage.snapshot.gaussians.means.detach().cpu()
+        means = self._model.snapshot.gaussians.means.detach().cpu()
         means = means[means.isfinite().all(1)][:: max(1, len(means) // 100_000)]
         if len(means) == 0:
             return (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)
@@ -81,7 +87,7 @@ class Crop:
         return (low[0], low[1], low[2]), (high[0], high[1], high[2])
 
     def _fit(self) -> None:
-        low, high = bounds(self._stage.snapshot.gaussians)
+        low, high = bounds(self._model.snapshot.gaussians)
         self.low.value, self.high.value = low.numpy(), high.numpy()
 
     def _outline(self) -> None:

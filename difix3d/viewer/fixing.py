@@ -12,7 +12,7 @@ from torch import Tensor
 
 from difix3d.postrender import PostRender
 from difix3d.types import Cameras, Degraded, Fixer, Gaussians, View
-from difix3d.viewer.stage import Stage
+from difix3d.viewer.viewer_model import ViewerModel
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Fixed:
     seconds: float
 
 
-class Watched:
+class RecordingFixer:
     """A fixer that remembers which photo it looked at last, and how long that picture took."""
 
     def __init__(self, fixer: Fixer):
@@ -53,18 +53,18 @@ class Watched:
             yield image
 
 
-class FixDesk:
-    """Fixes pictures of a stage, one after the other; those that wait can be cancelled.
+class FixQueue:
+    """Fixes pictures of a model, one after the other; those that wait can be cancelled.
 
     Args:
-        stage: has a fixer and photos.
+        viewer_model: has a fixer and photos.
     """
 
-    def __init__(self, stage: Stage):
-        assert stage.fixer is not None
-        self.stage = stage
-        self._fixer = Watched(stage.fixer)
-        self._line = ThreadPoolExecutor(1, thread_name_prefix="viewer fixer")
+    def __init__(self, viewer_model: ViewerModel):
+        assert viewer_model.fixer is not None
+        self._model = viewer_model
+        self._fixer = RecordingFixer(viewer_model.fixer)
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="viewer fixer")
         self._last: tuple[tuple[int, bool], PostRender] | None = None
 
     def submit(self, camera: Cameras, gaussians: Gaussians, trust: bool) -> "Future[Fixed]":
@@ -75,28 +75,28 @@ class FixDesk:
             gaussians: the model.
             trust: keep rendered pixels that photos agree with.
         """
-        return self._line.submit(self._fix, camera, gaussians, trust)
+        return self._executor.submit(self._fix, camera, gaussians, trust)
 
     def model(self, gaussians: Gaussians, trust: bool) -> PostRender:
         """The model with the fixer behind it; the last one is kept, with what it knows about the photos."""
         key = (id(gaussians.means), trust)
         if self._last is None or self._last[0] != key:
-            render = partial(self.stage.render, gaussians=gaussians)
+            render = partial(self._model.render, gaussians=gaussians)
             post = PostRender(
                 render,
                 self._fixer,
-                self.stage.scene,
-                self.stage.photo,
+                self._model.scene,
+                self._model.photo,
                 trust=trust,
-                confidence=self.stage.confidence,
-                device=self.stage.device,
+                confidence=self._model.confidence,
+                device=self._model.device,
             )
             self._last = key, post
         return self._last[1]
 
     def close(self) -> None:
         """Drops what waits; what is being fixed ends by itself."""
-        self._line.shutdown(wait=False, cancel_futures=True)
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     @torch.no_grad()
     def _fix(self, camera: Cameras, gaussians: Gaussians, trust: bool) -> Fixed:

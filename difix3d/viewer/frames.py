@@ -12,7 +12,7 @@ SMALLEST = 0.15
 """Least scale in motion."""
 
 
-class Pace:
+class AdaptiveScale:
     """Scale of the pictures in motion, 0.15 to 1, so that each takes about :data:`FRAME`."""
 
     def __init__(self) -> None:

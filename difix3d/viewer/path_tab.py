@@ -21,11 +21,11 @@ from difix3d.postrender import PostRender
 from difix3d.scene.paths import PATHS, CameraPath, fit, path_cameras, read_path, write_path
 from difix3d.types import Cameras, Gaussians
 from difix3d.video import video_writer
-from difix3d.viewer.fixing import FixDesk
-from difix3d.viewer.notice import Notice
+from difix3d.viewer.fixing import FixQueue
 from difix3d.viewer.pose import c2w_of, fov_of, pinhole, put, wxyz_of
-from difix3d.viewer.stage import Stage, result_path
+from difix3d.viewer.status_line import StatusLine
 from difix3d.viewer.view_tab import LARGEST, LEAST
+from difix3d.viewer.viewer_model import ViewerModel, result_path
 
 RECORDED, LOADED = "recorded views", "loaded file"
 FRAMES = 3000
@@ -39,33 +39,33 @@ class PathTab:
 
     Args:
         client: whose.
-        stage: what is rendered.
-        desk: has the fixer; ``None`` without one.
-        notice: tells the client something.
-        things: node ``/things``, which the path hangs below.
+        viewer_model: what is rendered.
+        fix_queue: has the fixer; ``None`` without one.
+        status_line: tells the client something.
+        overlays: node ``/overlays``, which the path hangs below.
         trust: whether fixed frames keep what photos agree with.
     """
 
     def __init__(
         self,
         client: viser.ClientHandle,
-        stage: Stage,
-        desk: FixDesk | None,
-        notice: Notice,
-        things: viser.FrameHandle,
+        viewer_model: ViewerModel,
+        fix_queue: FixQueue | None,
+        status_line: StatusLine,
+        overlays: viser.FrameHandle,
         *,
         trust: Callable[[], bool],
     ):
-        self._things, self._trust = things, trust
+        self._overlays, self._trust = overlays, trust
         self._client = client
-        self._stage = stage
-        self._desk = desk
-        self._notice = notice
+        self._model = viewer_model
+        self._fix_queue = fix_queue
+        self._status_line = status_line
         self._keys: list[tuple[Tensor, float]] = []
         self._loaded: CameraPath | None = None
         self._going = threading.Event()
         gui: Any = client.gui  # mypy takes viser's values for read-only
-        made = tuple(PATHS) if len(stage.scene.train) > 1 else ()
+        made = tuple(PATHS) if len(viewer_model.scene.train) > 1 else ()
         self.kind = gui.add_dropdown("Path", (RECORDED, *made, LOADED))
         add = gui.add_button("Add this view", icon=viser.Icon.CAMERA_PLUS)
         remove = gui.add_button_group("Remove", ("last", "all"))
@@ -74,17 +74,17 @@ class PathTab:
         self.fps = gui.add_number("Frames a second", 24.0, min=1.0, max=120.0)
         self.side = gui.add_number("Pixels", 640, min=LEAST, max=LARGEST, step=1, hint="Long side of the video")
         self.name = gui.add_text("File", "path")
-        self.fix = gui.add_checkbox("Fix each frame (+)", False, visible=desk is not None)
+        self.fix = gui.add_checkbox("Fix each frame (+)", False, visible=fix_queue is not None)
         preview = gui.add_button("Preview", icon=viser.Icon.PLAYER_PLAY)
         save = gui.add_button("Save", icon=viser.Icon.DEVICE_FLOPPY)
         render = gui.add_button("Render .mp4", icon=viser.Icon.MOVIE)
         self.bar = gui.add_progress_bar(0.0, visible=False)
         self.cancel = gui.add_button("Stop", icon=viser.Icon.PLAYER_STOP, visible=False)
-        add.on_click(lambda _: notice.attempt(self.add))
+        add.on_click(lambda _: status_line.attempt(self.add))
         remove.on_click(lambda event: self.remove(1 if event.target.value == "last" else len(self._keys)))
-        upload.on_upload(lambda event: notice.attempt(lambda: self.load(event.target.value)))
+        upload.on_upload(lambda event: status_line.attempt(lambda: self.load(event.target.value)))
         preview.on_click(lambda _: self._run(self.preview))
-        save.on_click(lambda _: notice.attempt(self.save))
+        save.on_click(lambda _: status_line.attempt(self.save))
         render.on_click(lambda _: self._run(self.render))
         self.cancel.on_click(lambda _: self._going.clear())
 
@@ -107,9 +107,9 @@ class PathTab:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "uploaded.json"
             path.write_bytes(file.content)
-            self._loaded = read_path(path, self._stage.scene)
+            self._loaded = read_path(path, self._model.scene)
         self.kind.value = LOADED
-        self._notice(f"{file.name}: {len(self._loaded.cameras)} cameras")
+        self._status_line(f"{file.name}: {len(self._loaded.cameras)} cameras")
 
     def path(self) -> CameraPath:
         """The path as the controls say, for the shape of this client's canvas; a loaded one keeps its own shape.
@@ -132,33 +132,33 @@ class PathTab:
         size = _size(self._client.camera.aspect, side)
         if self.kind.value == RECORDED:
             return CameraPath(self._recorded(frames, *size), fps)
-        return CameraPath(fit(path_cameras(self.kind.value, self._stage.scene, frames).cameras, *size), fps)
+        return CameraPath(fit(path_cameras(self.kind.value, self._model.scene, frames).cameras, *size), fps)
 
     def save(self) -> None:
         """Writes the path for ``difix3d render --path``, and sends it to the browser."""
-        file = result_path(self._stage.folder / "paths", self.name.value, ".json")
-        write_path(self.path(), file, self._stage.scene)
+        file = result_path(self._model.folder / "paths", self.name.value, ".json")
+        write_path(self.path(), file, self._model.scene)
         self._client.send_file_download(file.name, file.read_bytes())
-        self._notice(f"Written to {file}")
+        self._status_line(f"Written to {file}")
 
     def preview(self) -> None:
         """Moves the client's camera along the path."""
         path = self.path()
         start, count = time.monotonic(), len(path.cameras)
-        self._things.visible, number = False, 0
+        self._overlays.visible, number = False, 0
         while self._going.is_set() and number < count - 1:
             number = min(count - 1, int((time.monotonic() - start) * path.fps))
             camera = path.cameras[number]
             put(self._client, camera.c2w[0], fov_of(camera))
             self.bar.value = 100 * number / count
             time.sleep(1 / min(path.fps, 24))
-        self._things.visible = True
+        self._overlays.visible = True
 
     def render(self) -> None:
         """Writes the video, frame by frame, of the model as it is at the beginning; stopped early, there is none."""
-        path, gaussians = self.path(), self._stage.snapshot.gaussians
-        fixed = self.fix.value and self._desk is not None
-        file = result_path(self._stage.folder / "renders", f"{self.name.value}{'_plus' if fixed else ''}", ".mp4")
+        path, gaussians = self.path(), self._model.snapshot.gaussians
+        fixed = self.fix.value and self._fix_queue is not None
+        file = result_path(self._model.folder / "renders", f"{self.name.value}{'_plus' if fixed else ''}", ".mp4")
         count, start = len(path.cameras), time.perf_counter()
         cameras = (path.cameras[number] for number in range(count))
         frames = self._fixed(gaussians, cameras) if fixed else self._plain(gaussians, cameras)
@@ -170,10 +170,10 @@ class PathTab:
                     if not self._going.is_set():
                         raise Stopped
         except Stopped:
-            self._notice("Stopped: there is no video")
+            self._status_line("Stopped: there is no video")
             return
         each = (time.perf_counter() - start) / count
-        self._notice(f"{count} frames written to {file}, {each * 1e3:.0f} ms per frame")
+        self._status_line(f"{count} frames written to {file}, {each * 1e3:.0f} ms per frame")
 
     def close(self) -> None:
         """Ends what is running."""
@@ -182,25 +182,25 @@ class PathTab:
     def _run(self, work: Callable[[], None]) -> None:
         """Does long work in this thread, one at a time, with a bar and a button to stop it."""
         if self._going.is_set():
-            self._notice("Something is running: stop it first")
+            self._status_line("Something is running: stop it first")
             return
         self._going.set()
         self.bar.value = 0.0
         self.bar.visible = True
         self.cancel.visible = True
         try:
-            self._notice.attempt(work)
+            self._status_line.attempt(work)
         finally:
             self._going.clear()
             self.bar.visible = self.cancel.visible = False
 
     def _plain(self, gaussians: Gaussians, cameras: Iterator[Cameras]) -> Iterator[Float[Tensor, "H W 3"]]:
         for camera in cameras:
-            yield self._stage.render(camera, gaussians, depth=False).rgb[0]
+            yield self._model.render(camera, gaussians, depth=False).rgb[0]
 
     def _fixed(self, gaussians: Gaussians, cameras: Iterator[Cameras]) -> Iterator[Float[Tensor, "H W 3"]]:
-        assert self._desk is not None
-        post: PostRender = self._desk.model(gaussians, self._trust())
+        assert self._fix_queue is not None
+        post: PostRender = self._fix_queue.model(gaussians, self._trust())
         return post.stream(cameras)
 
     def _recorded(self, frames: int, width: int, height: int) -> Cameras:
@@ -217,10 +217,10 @@ class PathTab:
     def _draw(self) -> None:
         """The recorded views in the scene, and the line through them."""
         scene = self._client.scene
-        scene.add_frame("/things/path", show_axes=False)  # replaces what was there
+        scene.add_frame("/overlays/path", show_axes=False)  # replaces what was there
         for number, (c2w, fov) in enumerate(self._keys):
             scene.add_camera_frustum(
-                f"/things/path/{number}",
+                f"/overlays/path/{number}",
                 fov,
                 self._client.camera.aspect,
                 scale=0.06,
@@ -233,7 +233,9 @@ class PathTab:
         if len(self._keys) > 1:
             centers = interpolate_path(torch.stack([c2w for c2w, _ in self._keys]), 10 * len(self._keys))[:, :3, 3]
             lines = np.stack([centers[:-1].numpy(), centers[1:].numpy()], 1)
-            scene.add_line_segments("/things/path/line", lines, (230, 200, 40), thickness=2.0, thickness_units="screen")
+            scene.add_line_segments(
+                "/overlays/path/line", lines, (230, 200, 40), thickness=2.0, thickness_units="screen"
+            )
 
 
 class Stopped(Exception):

@@ -12,12 +12,12 @@ from torch import Tensor
 from difix3d.geometry.poses import focus_point
 from difix3d.training import Trainer
 from difix3d.training.events import Event, Finished, Painted, Paused, Stepped
-from difix3d.viewer.fixing import FixDesk
+from difix3d.viewer.fixing import FixQueue
 from difix3d.viewer.frames import FrameLoop
 from difix3d.viewer.monitor import Monitor
 from difix3d.viewer.pose import fov_of
 from difix3d.viewer.session import Session
-from difix3d.viewer.stage import Stage, bounds, copy, stage_of_trainer
+from difix3d.viewer.viewer_model import ViewerModel, bounds, copy, model_of_trainer
 
 SHARE = 0.03
 """Of the time, at most, that idle clients take from a training; their pictures are renewed as rarely as that needs."""
@@ -26,10 +26,10 @@ SOONEST = 1.0
 
 
 class Viewer:
-    """Serves a stage until it is closed; a listener of the trainer's events if there is one.
+    """Serves a model until it is closed; a listener of the trainer's events if there is one.
 
     Args:
-        stage: what is shown.
+        viewer_model: what is shown.
         monitor: what is known of the run.
         host: address to listen on; others than this machine's own let anyone in who can reach it.
         port: to listen on; the next free one is taken if it is not.
@@ -38,17 +38,17 @@ class Viewer:
 
     def __init__(
         self,
-        stage: Stage,
+        viewer_model: ViewerModel,
         monitor: Monitor | None = None,
         *,
         host: str = "127.0.0.1",
         port: int = 8080,
         trainer: Trainer | None = None,
     ):
-        self.stage = stage
+        self.model = viewer_model
         self.monitor = monitor or Monitor()
         self.trainer = trainer
-        self.desk = None if stage.fixer is None else FixDesk(stage)
+        self.fix_queue = None if viewer_model.fixer is None else FixQueue(viewer_model)
         self.sessions: dict[int, Session] = {}
         self._lock = threading.Lock()
         self._spent = 0.0
@@ -60,7 +60,7 @@ class Viewer:
         self.server.request_share_url = _refuse_to_share  # type: ignore[method-assign]
         self.server.gui.configure_theme(show_share_button=False, control_width="medium", dark_mode=True)
         self._aim_first_view()
-        stage.on_change.append(self._wake_all)
+        viewer_model.on_change.append(self._wake_all)
         self.server.on_client_disconnect(self._left)
         self.server.on_client_connect(self._joined)
         self.url = f"http://{host}:{self.server.get_port()}"
@@ -88,8 +88,8 @@ class Viewer:
             sessions, self.sessions = list(self.sessions.values()), {}
             for session in sessions:
                 session.close()
-        if self.desk is not None:
-            self.desk.close()
+        if self.fix_queue is not None:
+            self.fix_queue.close()
         join([*frame_loops(), self._panels])
         self.server.stop()
         join(self._servers)  # viser waits a second only, and Python aborts if one prints while it ends
@@ -98,7 +98,7 @@ class Viewer:
         with self._lock:  # so that close() does not miss the threads of this client
             if self._closed.is_set():
                 return
-            self.sessions[client.client_id] = Session(client, self.stage, self.desk, self.monitor, self._busy)
+            self.sessions[client.client_id] = Session(client, self.model, self.fix_queue, self.monitor, self._busy)
         if client.client_id not in self.server.get_clients():  # gone before it was listed
             self._left(client)
 
@@ -129,7 +129,7 @@ class Viewer:
         assert self.trainer is not None
         start = time.monotonic()
         self._spent = 0.0
-        self.stage.replace(copy(self.trainer.gaussians), step)
+        self.model.replace(copy(self.trainer.gaussians), step)
         self._renewed = time.monotonic()
         self._spent += self._renewed - start
 
@@ -144,7 +144,7 @@ class Viewer:
 
     def _aim_first_view(self) -> None:
         """New clients begin at the first photo's camera; without photos, in front of the model."""
-        first, scene = self.server.initial_camera, self.stage.scene
+        first, scene = self.server.initial_camera, self.model.scene
         if len(scene.train):
             camera = scene.cameras[int(scene.train[0])]
             position, forward = camera.centers[0], camera.c2w[0, :3, 2]
@@ -152,8 +152,8 @@ class Viewer:
             first.position, first.look_at = _numpy(position), _numpy(position + max(distance, 0.1) * forward)
             first.fov = fov_of(camera)
             return
-        low, high = bounds(self.stage.snapshot.gaussians)
-        means = self.stage.snapshot.gaussians.means.detach().cpu()
+        low, high = bounds(self.model.snapshot.gaussians)
+        means = self.model.snapshot.gaussians.means.detach().cpu()
         middle = means.median(0).values if len(means) else (low + high) / 2
         spread = float((means - middle).norm(dim=1).median()) if len(means) else 1.0
         first.look_at, first.position = (
@@ -164,8 +164,8 @@ class Viewer:
 
 def watch(trainer: Trainer, host: str = "127.0.0.1", port: int = 8080) -> Viewer:
     """A viewer of a training; it listens from now on."""
-    stage = stage_of_trainer(trainer)
-    viewer = Viewer(stage, Monitor.of_trainer(trainer), host=host, port=port, trainer=trainer)
+    viewer_model = model_of_trainer(trainer)
+    viewer = Viewer(viewer_model, Monitor.of_trainer(trainer), host=host, port=port, trainer=trainer)
     trainer.listeners = [*trainer.listeners, viewer]
     return viewer
 

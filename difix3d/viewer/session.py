@@ -16,17 +16,17 @@ from difix3d.images import to_uint8
 from difix3d.types import Cameras, Gaussians, Render
 from difix3d.viewer.camera_tab import CameraTab
 from difix3d.viewer.crop import Crop
-from difix3d.viewer.fixing import FixDesk, Fixed
-from difix3d.viewer.frames import FrameLoop, Pace
+from difix3d.viewer.fixing import Fixed, FixQueue
+from difix3d.viewer.frames import AdaptiveScale, FrameLoop
 from difix3d.viewer.monitor import Monitor
 from difix3d.viewer.nodes import Divider, Splats
-from difix3d.viewer.notice import Notice
 from difix3d.viewer.path_tab import PathTab
 from difix3d.viewer.pictures import Seen, compared, letterbox, picture, split
 from difix3d.viewer.pose import canvas_camera
-from difix3d.viewer.stage import Snapshot, Stage
+from difix3d.viewer.status_line import StatusLine
 from difix3d.viewer.training_tab import TrainingTab
 from difix3d.viewer.view_tab import ViewTab
+from difix3d.viewer.viewer_model import Snapshot, ViewerModel
 
 DEPTH_SIDE = 320
 """Long side, in pixels, of the depth that hides frustums behind the model."""
@@ -53,8 +53,8 @@ class Session:
 
     Args:
         client: the browser.
-        stage: what it looks at.
-        desk: fixes its pictures; ``None`` without a fixer.
+        viewer_model: what it looks at.
+        fix_queue: fixes its pictures; ``None`` without a fixer.
         monitor: of the training, or of the run.
         busy: is told how many seconds each picture took that nobody asked for by moving.
     """
@@ -62,40 +62,42 @@ class Session:
     def __init__(
         self,
         client: viser.ClientHandle,
-        stage: Stage,
-        desk: FixDesk | None,
+        viewer_model: ViewerModel,
+        fix_queue: FixQueue | None,
         monitor: Monitor,
         busy: Callable[[float], None],
     ):
         self.client = client
-        self.stage = stage
-        self.desk = desk
+        self.model = viewer_model
+        self.fix_queue = fix_queue
         self._busy = busy
         self.loop = FrameLoop(self._draw, self._failed)
-        self._pace, self._tick = Pace(), 0
-        self._snapshot, self._held_until = stage.snapshot, 0.0
+        self._adaptive_scale, self._tick = AdaptiveScale(), 0
+        self._snapshot, self._held_until = viewer_model.snapshot, 0.0
         self._frame: Frame | None = None
         self._seen: tuple[Gaussians, Seen] | None = None
         self._fix: tuple[tuple, Future[Fixed]] | None = None
-        self.notice = Notice(client)
-        things = client.scene.add_frame("/things", show_axes=False)
+        self.status_line = StatusLine(client)
+        overlays = client.scene.add_frame("/overlays", show_axes=False)
         tabs = client.gui.add_tab_group()
         live = monitor.control is not None
         with tabs.add_tab("View", viser.Icon.EYE):
             self.view = ViewTab(
                 client,
-                why_no_fixer=stage.why_no_fixer if desk is None else "",
+                why_no_fixer=viewer_model.why_no_fixer if fix_queue is None else "",
                 trust=not live,
-                side=1280 if stage.device.type == "cuda" else 640,
+                side=1280 if viewer_model.device.type == "cuda" else 640,
                 changed=self.loop.wake,
             )
-            self.crop = Crop(client, stage, self.loop.wake, self.notice)
+            self.crop = Crop(client, viewer_model, self.loop.wake, self.status_line)
         with tabs.add_tab("Cameras", viser.Icon.CAMERA):
-            self.cameras = CameraTab(client, stage, monitor, self.loop.wake, self.notice, things)
+            self.cameras = CameraTab(client, viewer_model, monitor, self.loop.wake, self.status_line, overlays)
         with tabs.add_tab("Path", viser.Icon.ROUTE):
-            self.path = PathTab(client, stage, desk, self.notice, things, trust=lambda: self.view.trust.value)
+            self.path = PathTab(
+                client, viewer_model, fix_queue, self.status_line, overlays, trust=lambda: self.view.trust.value
+            )
         with tabs.add_tab("Training" if live else "Run", viser.Icon.CHART_LINE):
-            self.training = TrainingTab(client, monitor, self.notice)
+            self.training = TrainingTab(client, monitor, self.status_line)
         self._splats = Splats(client)
         self._divider = Divider(client, self._drag_divider)
         self._add_commands()
@@ -104,9 +106,9 @@ class Session:
 
     def refresh(self, *, cameras: bool) -> None:
         """Brings the panels up to date; ``cameras``: also the rounds that were painted."""
-        self.notice.attempt(self.training.update)
+        self.status_line.attempt(self.training.update)
         if cameras:
-            self.notice.attempt(self.cameras.refresh)
+            self.status_line.attempt(self.cameras.refresh)
 
     def close(self) -> None:
         """Ends everything that works for this client."""
@@ -129,35 +131,35 @@ class Session:
             return None
         self._splats.hide()
         mode = self.cameras.comparison()
-        scale = self._pace.scale if moving else 1.0
+        scale = self._adaptive_scale.scale if moving else 1.0
         side = round(self.view.long_side() * scale)
-        seat = self.cameras.seat if mode != "off" else None
-        camera = canvas_camera(self.client.camera, side) if seat is None else seat.sized(side)
+        followed = self.cameras.followed if mode != "off" else None
+        camera = canvas_camera(self.client.camera, side) if followed is None else followed.sized(side)
         frame = self._render(snapshot, model, camera)
         image = picture(self.view.layer.value, frame.out, partial(self._count, model, frame))
         fixed, failure = (
-            (None, None) if moving and not self.stage.fixes_in_motion else self._fixed(frame, model, moving)
+            (None, None) if moving and not self.model.fixes_in_motion else self._fixed(frame, model, moving)
         )
         if fixed is not None:
             image = split(image, fixed.rgb, self.view.share.value) if self.view.fixing.value == "split" else fixed.rgb
-        if seat is not None:
-            photo = seat.photo(camera.size)
+        if followed is not None:
+            photo = followed.photo(camera.size)
             image = letterbox(compared(mode, image, photo.to(image), self._tick), self.client.camera.aspect)
-        self._send(image, None if seat is not None else frame.out, moving)
-        if fixed is not None and self.view.fixing.value == "split" and seat is None:
+        self._send(image, None if followed is not None else frame.out, moving)
+        if fixed is not None and self.view.fixing.value == "split" and followed is None:
             self._divider.show(camera, self.view.share.value)
         else:
             self._divider.hide()
         seconds = time.perf_counter() - start
         if moving:
-            self._pace.took(seconds)
+            self._adaptive_scale.took(seconds)
         else:
             self._busy(seconds)
-            self._tell(frame, fixed, snapshot, len(model))
+            self._show_status(frame, fixed, snapshot, len(model))
         if failure is not None:
-            self.notice.error(failure)  # the render is shown all the same
+            self.status_line.error(failure)  # the render is shown all the same
         else:
-            self.notice.clear_error()
+            self.status_line.clear_error()
         if mode == "blink":
             self._tick += 1
             return BLINK
@@ -167,7 +169,7 @@ class Session:
         """The latest model; while a picture of an older one is being fixed, or was just fixed, that one."""
         waiting = self.view.fixing.value != "off" and self._fix is not None
         if not waiting or (self._fix is not None and self._fix[1].done() and time.monotonic() > self._held_until):
-            self._snapshot = self.stage.snapshot
+            self._snapshot = self.model.snapshot
         return self._snapshot
 
     def _render(self, snapshot: Snapshot, model: Gaussians, camera: Cameras) -> Frame:
@@ -181,7 +183,7 @@ class Session:
         )
         if self._frame is None or self._frame.key != key:
             start = time.perf_counter()
-            out = self.stage.render(camera, model)
+            out = self.model.render(camera, model)
             if model.device.type == "cuda":
                 torch.cuda.synchronize()
             self._frame = Frame(key, camera.to(model.device), out, time.perf_counter() - start)
@@ -190,8 +192,8 @@ class Session:
     def _count(self, model: Gaussians, frame: Frame) -> Tensor:
         """How many photos see each pixel; what is known of their depths is kept with the model."""
         if self._seen is None or self._seen[0] is not model:
-            captured = self.stage.scene.cameras[self.stage.scene.train].to(model.device)
-            self._seen = model, Seen(captured, partial(self.stage.render, gaussians=model))
+            captured = self.model.scene.cameras[self.model.scene.train].to(model.device)
+            self._seen = model, Seen(captured, partial(self.model.render, gaussians=model))
         return self._seen[1](frame.camera, frame.out.depth_map)
 
     def _fixed(self, frame: Frame, model: Gaussians, moving: bool) -> tuple[Fixed | None, BaseException | None]:
@@ -199,14 +201,14 @@ class Session:
 
         If it is not there it is asked for, and what waited before is dropped.
         """
-        if self.desk is None or self.view.fixing.value == "off":
+        if self.fix_queue is None or self.view.fixing.value == "off":
             self.view.show_reference(None)
             return None, None
         key = (*frame.key, self.view.trust.value)
         if self._fix is None or self._fix[0] != key:
             if self._fix is not None:
                 self._fix[1].cancel()
-            future = self.desk.submit(frame.camera, model, self.view.trust.value)
+            future = self.fix_queue.submit(frame.camera, model, self.view.trust.value)
             self._fix = key, future
             future.add_done_callback(self._arrived)
         future = self._fix[1]
@@ -234,19 +236,19 @@ class Session:
             depth = torch.where(covered, out.depth_map[::stride, ::stride], FAR).cpu().numpy()
         self.client.scene.set_background_image(to_uint8(image), "jpeg", jpeg_quality=70 if moving else 92, depth=depth)
 
-    def _tell(self, frame: Frame, fixed: Fixed | None, snapshot: Snapshot, count: int) -> None:
+    def _show_status(self, frame: Frame, fixed: Fixed | None, snapshot: Snapshot, count: int) -> None:
         width, height = frame.camera.size
         parts = [f"{width} x {height}", f"render {frame.seconds * 1e3:.0f} ms"]
         if fixed is not None:
             parts.append(
                 f"fix {fixed.seconds * 1e3:.0f} ms" + (", on the right" if self.view.fixing.value == "split" else "")
             )
-        elif self.desk is not None and self.view.fixing.value != "off":
+        elif self.fix_queue is not None and self.view.fixing.value != "off":
             parts.append("fixing ...")
         self.view.status.content = " · ".join(parts) + f"\n\n{count:,} Gaussians{_at(snapshot)}"
 
     def _failed(self, error: Exception) -> None:
-        self.notice.error(error)
+        self.status_line.error(error)
 
     def _drag_divider(self, share: float) -> None:
         self.view.share.value = share
@@ -266,7 +268,7 @@ class Session:
             command.on_trigger(partial(self._obey, action))
 
     def _obey(self, action: Callable[[], None], _: viser.CommandEvent) -> None:
-        self.notice.attempt(action)
+        self.status_line.attempt(action)
 
 
 def _at(snapshot: Snapshot) -> str:

@@ -11,9 +11,9 @@ from difix3d.errors import UserError
 from difix3d.scene.paths import CameraPath, write_path
 from difix3d.types import Cameras
 from difix3d.viewer.monitor import Monitor
-from difix3d.viewer.notice import Notice
 from difix3d.viewer.pose import c2w_of, fov_of, wxyz_of
-from difix3d.viewer.stage import Stage, result_path
+from difix3d.viewer.status_line import StatusLine
+from difix3d.viewer.viewer_model import ViewerModel, result_path
 
 COLOR = (210, 60, 200)
 
@@ -23,38 +23,38 @@ class Targets:
 
     Args:
         client: whose.
-        stage: whose photos' lens they have.
+        viewer_model: whose photos' lens they have.
         monitor: whose training takes them.
-        notice: tells the client something.
+        status_line: tells the client something.
         size: of the frustums.
     """
 
     def __init__(
         self,
         client: viser.ClientHandle,
-        stage: Stage,
+        viewer_model: ViewerModel,
         monitor: Monitor,
-        notice: Notice,
+        status_line: StatusLine,
         size: viser.GuiSliderHandle,
     ):
         self._client = client
-        self._stage = stage
+        self._model = viewer_model
         self._monitor = monitor
-        self._notice = notice
+        self._status_line = status_line
         self._size = size
         self._placed: list[viser.TransformControlsHandle] = []
         gui: Any = client.gui  # mypy takes viser's values for read-only
-        with gui.add_folder("Target cameras", expand_by_default=False, visible=bool(stage.gallery.captured)):
+        with gui.add_folder("Target cameras", expand_by_default=False, visible=bool(viewer_model.camera_list.captured)):
             gui.add_markdown("Where novel cameras shall go; move them by their axes.")
             place = gui.add_button("Place one at this view")
             remove = gui.add_button_group("Remove", ("last", "all"))
             self.name = gui.add_text("File", "targets")
             save = gui.add_button("Save", hint="For --distill.targets FILE")
             hand = gui.add_button("Hand to the distiller", visible=monitor.can_paint)
-        place.on_click(lambda _: notice.attempt(self.place))
+        place.on_click(lambda _: status_line.attempt(self.place))
         remove.on_click(lambda event: self.remove(1 if event.target.value == "last" else len(self._placed)))
-        save.on_click(lambda _: notice.attempt(self.save))
-        hand.on_click(lambda _: notice.attempt(self.hand_over))
+        save.on_click(lambda _: status_line.attempt(self.save))
+        hand.on_click(lambda _: status_line.attempt(self.hand_over))
 
     @property
     def any(self) -> bool:
@@ -65,7 +65,7 @@ class Targets:
         c2w = c2w_of(self._client.camera)
         lens = self._lens()
         width, height = lens.size
-        name = f"/things/target {len(self._placed)}"
+        name = f"/overlays/target {len(self._placed)}"
         handle = self._client.scene.add_transform_controls(
             name, scale=0.15, wxyz=wxyz_of(c2w), position=c2w[:3, 3].numpy(), line_width=2.0
         )
@@ -102,17 +102,17 @@ class Targets:
 
     def save(self) -> None:
         """Writes them as a camera path, which ``--distill.targets`` takes."""
-        path = result_path(self._stage.folder / "paths", self.name.value, ".json")
-        write_path(CameraPath(self.cameras(), 24.0), path, self._stage.scene)
-        self._notice(f"{len(self._placed)} target camera(s) written to {path}")
+        path = result_path(self._model.folder / "paths", self.name.value, ".json")
+        write_path(CameraPath(self.cameras(), 24.0), path, self._model.scene)
+        self._status_line(f"{len(self._placed)} target camera(s) written to {path}")
 
     def hand_over(self) -> None:
         """Gives them to the training that runs; its next round goes there."""
         control = self._monitor.control
         assert control is not None
         control.aim(self.cameras())
-        self._notice(f"The next round goes to {len(self._placed)} target camera(s)")
+        self._status_line(f"The next round goes to {len(self._placed)} target camera(s)")
 
     def _lens(self) -> Cameras:
-        scene = self._stage.scene
+        scene = self._model.scene
         return scene.cameras[int(scene.train[0])].to("cpu")

@@ -11,7 +11,7 @@ import viser.uplot
 
 from difix3d.training.control import Control
 from difix3d.viewer.monitor import Monitor
-from difix3d.viewer.notice import Notice
+from difix3d.viewer.status_line import StatusLine
 
 POINTS = 300
 """Of a curve in the browser."""
@@ -23,10 +23,10 @@ class TrainingTab:
     Args:
         client: whose.
         monitor: what it shows.
-        notice: tells the client something.
+        status_line: tells the client something.
     """
 
-    def __init__(self, client: viser.ClientHandle, monitor: Monitor, notice: Notice):
+    def __init__(self, client: viser.ClientHandle, monitor: Monitor, status_line: StatusLine):
         self._monitor = monitor
         self._lock = threading.Lock()
         self._version = -1
@@ -35,7 +35,7 @@ class TrainingTab:
         self.bar = gui.add_progress_bar(0.0, visible=live)
         self.status = gui.add_markdown("")
         if monitor.control is not None:
-            self._add_buttons(client, monitor.control, notice)
+            self._add_buttons(client, monitor.control, status_line)
         self._plots = [
             gui.add_uplot(
                 (np.zeros(1), np.zeros(1)),
@@ -74,7 +74,7 @@ class TrainingTab:
                     plot.data, plot.visible = (curve[:, 0], curve[:, column]), True
             self.tables.content = _tables(monitor)
 
-    def _add_buttons(self, client: viser.ClientHandle, control: Control, notice: Notice) -> None:
+    def _add_buttons(self, client: viser.ClientHandle, control: Control, status_line: StatusLine) -> None:
         gui: Any = client.gui
         self.pause = gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
         self.save = gui.add_button("Save now", icon=viser.Icon.DEVICE_FLOPPY)
@@ -92,11 +92,11 @@ class TrainingTab:
             (self.paint, control.paint),
         ]
         for button, action in asks:
-            button.on_click(partial(_ask, notice, action))
+            button.on_click(partial(_ask, status_line, action))
 
 
-def _ask(notice: Notice, action: Callable[[], Any], _: viser.GuiEvent) -> None:
-    notice.attempt(action)
+def _ask(status_line: StatusLine, action: Callable[[], Any], _: viser.GuiEvent) -> None:
+    status_line.attempt(action)
 
 
 def smooth(curve: np.ndarray, points: int) -> np.ndarray:

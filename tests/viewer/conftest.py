@@ -15,18 +15,18 @@ def viewed_run(tmp_path_factory, toy_scene):
 
 @pytest.fixture
 def serve(viewed_run):
-    """Opens viewers of the run, or of another stage, and closes them."""
+    """Opens viewers of the run, or of another model, and closes them."""
     from difix3d.training.load import load_run
-    from difix3d.viewer import Monitor, Viewer, stage_of_run
+    from difix3d.viewer import Monitor, Viewer, model_of_run
 
     opened = []
 
-    def open_viewer(stage=None, fixer=None, **options):
-        if stage is None:
+    def open_viewer(viewer_model=None, fixer=None, **options):
+        if viewer_model is None:
             run = load_run(viewed_run, device="cpu")
-            stage = stage_of_run(run, viewed_run, fixer, "" if fixer else "There is no fixer")
+            viewer_model = model_of_run(run, viewed_run, fixer, "" if fixer else "There is no fixer")
             options.setdefault("monitor", Monitor.of_run(viewed_run, run.scene))
-        opened.append(Viewer(stage, port=0, **options))
+        opened.append(Viewer(viewer_model, port=0, **options))
         return opened[-1]
 
     yield open_viewer

@@ -39,9 +39,9 @@ def fixer():
 @pytest.fixture(scope="module")
 def viewer(viewed_run, fixer):
     from difix3d.training.load import load_run
-    from difix3d.viewer import Viewer, stage_of_run
+    from difix3d.viewer import Viewer, model_of_run
 
-    viewer = Viewer(stage_of_run(load_run(viewed_run, device="cpu"), viewed_run, fixer, ""), port=0)
+    viewer = Viewer(model_of_run(load_run(viewed_run, device="cpu"), viewed_run, fixer, ""), port=0)
     yield viewer
     viewer.close()
 
@@ -151,12 +151,12 @@ def test_a_click_on_a_frustum_flies_there(visited, viewer):
 
     page, session = visited
     before, pose, fov = session.client.camera.position.copy(), c2w_of(session.client.camera), session.client.camera.fov
-    shot = viewer.stage.gallery.captured[-1]
+    camera_view = viewer.model.camera_list.captured[-1]
     page.get_by_role("tab", name="Cameras").click()
     page.get_by_label("Show eval cameras").check()
-    until(lambda: shot.title in session.cameras._frustums)
+    until(lambda: camera_view.title in session.cameras._frustums)
     # look at that frustum from behind, so that it lies left of the panel
-    target = shot.camera.c2w[0]
+    target = camera_view.camera.c2w[0]
     picture = target[:3, 3] + 0.06 * target[:3, 2]
     behind = look_at(
         target[:3, 3] - 0.5 * target[:3, 2] + 0.05 * target[:3, 1], picture + 0.15 * target[:3, 0], -target[:3, 1]
@@ -171,8 +171,8 @@ def test_a_click_on_a_frustum_flies_there(visited, viewer):
         pixel, _ = project(picture, seen)
         assert float(pixel[0]) < PANEL
         page.mouse.click(float(pixel[0]) + 3, float(pixel[1]) + 3)
-    until(lambda: session.cameras.seat is not None)
-    arrived = session.cameras.seat.shot
+    until(lambda: session.cameras.followed is not None)
+    arrived = session.cameras.followed.view
     page.wait_for_timeout(500)
     assert arrived.group == "eval"
     np.testing.assert_allclose(session.client.camera.position, arrived.camera.centers[0].numpy(), atol=0.02)
@@ -183,7 +183,7 @@ def test_a_click_on_a_frustum_flies_there(visited, viewer):
     page.mouse.down()
     page.mouse.move(260, 340, steps=5)
     page.mouse.up()
-    until(lambda: session.cameras.seat is None)
+    until(lambda: session.cameras.followed is None)
     session.cameras.show["eval"].value = False
     put(session.client, pose, fov)
     settle(page, colourful)

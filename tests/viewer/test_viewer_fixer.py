@@ -40,16 +40,16 @@ def test_a_fixer_that_fails_leaves_the_render(serve, join):
 
     browser, session = join(serve(fixer=broken))
     browser.set(session.view.fixing, "on")
-    until(lambda: "The fixer is broken" in session.notice._line.content)
+    until(lambda: "The fixer is broken" in session.status_line._line.content)
     assert session.loop.is_alive()
     browser.set(session.view.fixing, "off")
-    until(lambda: not session.notice._line.visible)
+    until(lambda: not session.status_line._line.visible)
 
 
 def test_a_fixer_that_keeps_up_fixes_in_motion(serve, join, pictures, redden, monkeypatch):
-    from difix3d.viewer import Stage
+    from difix3d.viewer import ViewerModel
 
-    monkeypatch.setattr(Stage, "fixes_in_motion", True)
+    monkeypatch.setattr(ViewerModel, "fixes_in_motion", True)
     browser, session = join(serve(fixer=redden))
     session.view.trust.value = False
     browser.set(session.view.fixing, "on")

@@ -13,13 +13,13 @@ from difix3d.errors import UserError
 from difix3d.gaussians import from_points
 from difix3d.render import rasterize
 from difix3d.viewer.crop import within
-from difix3d.viewer.frames import FRAME, SMALLEST, FrameLoop, Pace
+from difix3d.viewer.frames import FRAME, SMALLEST, AdaptiveScale, FrameLoop
 from difix3d.viewer.nodes import splat_arrays
-from difix3d.viewer.notice import escape
 from difix3d.viewer.pictures import INVENTED, SEEN, Seen, compared, depth_colors, letterbox, picture, seen_colors, split
 from difix3d.viewer.pose import fov_of, pinhole
-from difix3d.viewer.stage import result_path
+from difix3d.viewer.status_line import escape
 from difix3d.viewer.training_tab import smooth
+from difix3d.viewer.viewer_model import result_path
 
 
 def test_what_photos_see_is_told_from_what_they_do_not(toy_scene, truth):
@@ -76,13 +76,13 @@ def test_pictures_of_two_pictures():
 
 
 def test_the_pace_settles_at_the_time_of_a_frame():
-    pace = Pace()
+    adaptive = AdaptiveScale()
     for _ in range(30):
-        pace.took(2.0 * pace.scale**2)  # two seconds at full size
-    assert 2.0 * pace.scale**2 == pytest.approx(FRAME, rel=0.01) or pace.scale == SMALLEST
+        adaptive.took(2.0 * adaptive.scale**2)  # two seconds at full size
+    assert 2.0 * adaptive.scale**2 == pytest.approx(FRAME, rel=0.01) or adaptive.scale == SMALLEST
     for _ in range(30):
-        pace.took(0.01)
-    assert pace.scale == 1.0
+        adaptive.took(0.01)
+    assert adaptive.scale == 1.0
 
 
 def test_the_loop_draws_the_last_of_many_changes_and_again_at_rest():

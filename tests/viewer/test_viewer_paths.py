@@ -24,13 +24,13 @@ def test_recorded_path_is_saved_and_rendered(serve, join, redden, viewed_run):
     path.add()
     path.frames.value, path.side.value, path.fps.value = 5, 160, 12.0
     path.save()
-    saved = read_path(viewed_run / "paths" / "path.json", viewer.stage.scene)
+    saved = read_path(viewed_run / "paths" / "path.json", viewer.model.scene)
     assert torch.allclose(saved.cameras.c2w, path.path().cameras.c2w, atol=1e-5)
     assert saved.cameras.size == (160, 106)
     for fix in (False, True):
         path.fix.value = fix
         path._run(path.render)
-        assert "5 frames written" in session.notice._line.content
+        assert "5 frames written" in session.status_line._line.content
     plain, fixed = (imageio.mimread(viewed_run / "renders" / name) for name in ("path.mp4", "path_plus.mp4"))
     assert len(plain) == len(fixed) == 5
     assert np.mean(fixed) != pytest.approx(np.mean(plain), abs=1)
@@ -39,7 +39,7 @@ def test_recorded_path_is_saved_and_rendered(serve, join, redden, viewed_run):
     assert session.client.camera.position[0] > 0.0
     path.name.value = "../../elsewhere"
     path._run(path.render)
-    assert "cannot be called" in session.notice._line.content
+    assert "cannot be called" in session.status_line._line.content
     assert not list(viewed_run.parent.glob("elsewhere*"))
     path.kind.value = "interp"
     assert len(path.path().cameras) == 2
@@ -64,7 +64,7 @@ def test_a_path_can_be_loaded_and_a_render_stopped(serve, join, viewed_run):
     until(lambda: path.bar.value > 1)
     path._going.clear()
     worker.join(10)
-    assert "there is no video" in session.notice._line.content
+    assert "there is no video" in session.status_line._line.content
     assert not list((viewed_run / "renders").glob("*long*"))
     with pytest.raises(UserError, match="Expecting|JSON|read"):
         path.load(viser.UploadedFile("bad.json", b"{"))
@@ -82,7 +82,7 @@ def test_targets_are_written_for_training(serve, join, viewed_run):
     targets.place()
     targets.remove(1)
     targets.save()
-    cameras = choose_targets(str(viewed_run / "paths" / "targets.json"), viewer.stage.scene)
+    cameras = choose_targets(str(viewed_run / "paths" / "targets.json"), viewer.model.scene)
     assert len(cameras) == 1
     np.testing.assert_allclose(cameras.centers[0].numpy(), session.client.camera.position, atol=1e-5)
     assert cameras.size == (48, 40)

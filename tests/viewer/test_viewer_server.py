@@ -14,7 +14,7 @@ from fake_browser import last, until
 from difix3d.cli.view import ViewConfig, open_viewer
 from difix3d.errors import UserError
 from difix3d.gaussians import read_ply, write_ply
-from difix3d.viewer import Viewer, stage_of_ply
+from difix3d.viewer import Viewer, model_of_ply
 
 
 def test_a_client_gets_the_exact_picture(serve, join, pictures):
@@ -24,7 +24,7 @@ def test_a_client_gets_the_exact_picture(serve, join, pictures):
     from difix3d.images import to_uint8
     from difix3d.viewer.pose import canvas_camera
 
-    exact = viewer.stage.render(canvas_camera(session.client.camera, 640)).rgb[0]
+    exact = viewer.model.render(canvas_camera(session.client.camera, 640)).rgb[0]
     np.testing.assert_array_equal(image, to_uint8(exact))
     assert image.shape == (64, 96, 3)
     assert image.std() > 10
@@ -51,7 +51,7 @@ def test_layers_and_crop_change_the_picture(serve, join, pictures):
 def test_in_motion_pictures_are_smaller_and_at_rest_they_are_whole(serve, join, pictures):
     viewer = serve()
     browser, session = join(viewer, size=(320, 200))
-    session._pace.scale = 0.3
+    session._adaptive_scale.scale = 0.3
     for x in np.linspace(0, 0.5, 12):
         browser.move((x, -2, 0.3))
         time.sleep(0.03)
@@ -63,20 +63,20 @@ def test_in_motion_pictures_are_smaller_and_at_rest_they_are_whole(serve, join, 
 
 def test_impossible_requests_are_refused_and_the_page_lives(serve, join):
     browser, session = join(serve())
-    notice = session.notice._line
+    status_line = session.status_line._line
     browser.set(session.view.side, 100_000)
-    until(lambda: "asks for pictures of 100000 pixels. They have 160 to 1920" in notice.content)
+    until(lambda: "asks for pictures of 100000 pixels. They have 160 to 1920" in status_line.content)
     until(lambda: session.view.side.value == 1920)
     browser.size = (100_000, 100_000)
     browser.move((0, -2, 0.3))
-    until(lambda: "asks for 100000 x 100000 pixels. Sides are 1 to 16384" in notice.content)
+    until(lambda: "asks for 100000 x 100000 pixels. Sides are 1 to 16384" in status_line.content)
     browser.size = (96, 64)
     browser.move((0, -2, 0.3), wxyz=[0, 0, 0, 0])
-    until(lambda: "a camera without a pose" in notice.content)
+    until(lambda: "a camera without a pose" in status_line.content)
     browser.move((0, -2, 0.3), fov=9.0)
-    until(lambda: "a field of view of 9" in notice.content)
+    until(lambda: "a field of view of 9" in status_line.content)
     browser.move((0, -2, 0.3))
-    until(lambda: not notice.visible)
+    until(lambda: not status_line.visible)
     browser.set(session.path.frames, 10_000_000)
     until(lambda: session.path.frames.value == 10_000_000)
     with pytest.raises(UserError, match="asks for 10000000 frames.*Up to 3000"):
@@ -86,19 +86,19 @@ def test_impossible_requests_are_refused_and_the_page_lives(serve, join):
 def test_an_error_in_a_render_is_shown_and_the_next_render_takes_it_away(serve, join, monkeypatch, caplog):
     viewer = serve()
     browser, session = join(viewer)
-    render = viewer.stage.render
+    render = viewer.model.render
 
     def broken(*args, **options):
         raise RuntimeError("out of <memory>")
 
-    monkeypatch.setattr(viewer.stage, "render", broken)
+    monkeypatch.setattr(viewer.model, "render", broken)
     browser.move((0.1, -2, 0.3))
-    until(lambda: "RuntimeError: out of \\<memory\\>" in session.notice._line.content)
+    until(lambda: "RuntimeError: out of \\<memory\\>" in session.status_line._line.content)
     assert session.loop.is_alive()
     assert "in the viewer" in caplog.text
-    monkeypatch.setattr(viewer.stage, "render", render)
+    monkeypatch.setattr(viewer.model, "render", render)
     browser.move((0.2, -2, 0.3))
-    until(lambda: not session.notice._line.visible)
+    until(lambda: not session.status_line._line.visible)
 
 
 def test_clients_look_at_different_things_and_one_that_leaves_mid_render_does_no_harm(serve, join, monkeypatch):
@@ -107,14 +107,14 @@ def test_clients_look_at_different_things_and_one_that_leaves_mid_render_does_no
     first.set(left.view.layer, "depth")
     until(lambda: left.view.layer.value == "depth")
     assert stays.view.layer.value == "colour"
-    rendering, go_on, render = threading.Event(), threading.Event(), viewer.stage.render
+    rendering, go_on, render = threading.Event(), threading.Event(), viewer.model.render
 
     def slow(*args, **options):
         rendering.set()
         go_on.wait(10)
         return render(*args, **options)
 
-    monkeypatch.setattr(viewer.stage, "render", slow)
+    monkeypatch.setattr(viewer.model, "render", slow)
     first.move((0.5, -2, 0.3))
     assert rendering.wait(10)
     first.drop()
@@ -147,7 +147,7 @@ def test_a_ply_needs_no_scene(serve, join, viewed_run, tmp_path):
 
     model = load_run(viewed_run, device="cpu").gaussians
     write_ply(model, tmp_path / "model.ply")
-    viewer = serve(stage_of_ply(tmp_path / "model.ply", torch.device("cpu")))
+    viewer = serve(model_of_ply(tmp_path / "model.ply", torch.device("cpu")))
     browser, session = join(viewer)
     assert "300 Gaussians" in session.view.status.content
     session.crop.low.value, session.crop.high.value = (0.0, -9.0, -9.0), (9.0, 9.0, 9.0)
@@ -166,27 +166,27 @@ def test_comparison_with_the_photo(serve, join, pictures):
     until(lambda: len(session.cameras._frustums) == 3)
     until(lambda: all(frustum.image is not None for frustum in session.cameras._frustums.values()))
     until(lambda: last(pictures, session)[1] is not None)  # the depth hides frustums behind things
-    shot = session.cameras.shots()[1]
-    session.cameras.fly_to(shot)
+    camera_view = session.cameras.camera_views()[1]
+    session.cameras.fly_to(camera_view)
     browser.move(
-        shot.camera.centers[0].tolist(), wxyz=session.client.camera.wxyz.tolist(), fov=session.client.camera.fov
+        camera_view.camera.centers[0].tolist(), wxyz=session.client.camera.wxyz.tolist(), fov=session.client.camera.fov
     )
-    assert session.cameras.seat.shot is shot
-    np.testing.assert_allclose(session.client.camera.position, shot.camera.centers[0].numpy(), atol=1e-5)
+    assert session.cameras.followed.view is camera_view
+    np.testing.assert_allclose(session.client.camera.position, camera_view.camera.centers[0].numpy(), atol=1e-5)
     shown = {}
     for mode, size in (("photo", (40, 60)), ("side by side", (64, 96)), ("difference", (40, 60))):
         browser.set(session.cameras.compare, mode)
         until(lambda size=size: last(pictures, session)[0].shape[:2] == size)
         shown[mode] = last(pictures, session)[0]
     middle = (shown["photo"].shape[1] - 48) // 2
-    assert np.abs(shown["photo"][:, middle : middle + 48].astype(int) - shot.picture()).max() <= 1
+    assert np.abs(shown["photo"][:, middle : middle + 48].astype(int) - camera_view.picture()).max() <= 1
     assert shown["side by side"].shape[1] / shown["side by side"].shape[0] == pytest.approx(1.5, abs=0.05)
     assert shown["difference"][:, middle : middle + 48].mean() < 5  # the model is as the photos show it
     browser.set(session.cameras.compare, "blink")
     count = len(pictures[session.client.client_id])
     until(lambda: len(pictures[session.client.client_id]) > count + 2)
     browser.move((0, -2, 0.3))
-    until(lambda: session.cameras.seat is None)
+    until(lambda: session.cameras.followed is None)
 
 
 def test_rounds_of_a_run_are_shown(serve, join, viewed_run):
@@ -195,7 +195,7 @@ def test_rounds_of_a_run_are_shown(serve, join, viewed_run):
     viewer = serve()
     fixed = viewed_run / "rounds" / "step_000007" / "fixed" / "00.png"
     write_image(fixed, np.full((40, 48, 3), 80, np.uint8))
-    c2w = viewer.stage.scene.cameras.c2w[0].tolist()
+    c2w = viewer.model.scene.cameras.c2w[0].tolist()
     row = {"step": 7, "decision": "keep", "gain": 0.5, "cameras": [c2w]}
     (viewed_run / "rounds.json").write_text(json.dumps([row]))
     try:
@@ -203,7 +203,7 @@ def test_rounds_of_a_run_are_shown(serve, join, viewed_run):
         assert session.cameras.round.options == ("none", "round 7")
         session.cameras.round.value = "round 7"
         until(lambda: list(session.cameras._frustums) == ["round 7, novel view 0"])
-        assert session.cameras.shots()[0].camera.size == (48, 40)
+        assert session.cameras.camera_views()[0].camera.size == (48, 40)
     finally:
         (viewed_run / "rounds.json").unlink()
 
@@ -222,8 +222,8 @@ def test_the_command_opens_runs_and_models(viewed_run, tmp_path):
     viewer = open_viewer(ViewConfig(viewed_run, port=0, fixer="none", device="cpu"))
     try:
         assert isinstance(viewer, Viewer)
-        assert viewer.desk is None
-        assert "no fixer" in viewer.stage.why_no_fixer
+        assert viewer.fix_queue is None
+        assert "no fixer" in viewer.model.why_no_fixer
     finally:
         viewer.close()
     with pytest.raises(UserError, match="There is no run in"):
@@ -237,7 +237,7 @@ def test_a_round_that_vanishes_while_it_is_shown(serve, join, viewed_run):
 
     viewer = serve()
     write_image(viewed_run / "rounds" / "step_000009" / "fixed" / "00.png", np.zeros((40, 48, 3), np.uint8))
-    row = {"step": 9, "decision": "keep", "gain": None, "cameras": [viewer.stage.scene.cameras.c2w[0].tolist()]}
+    row = {"step": 9, "decision": "keep", "gain": None, "cameras": [viewer.model.scene.cameras.c2w[0].tolist()]}
     (viewed_run / "rounds.json").write_text(json.dumps([row]))
     try:
         _, session = join(viewer)

@@ -49,7 +49,7 @@ def test_looking_changes_no_bit(toy_scene, config, training, join):
     worker.join(60)
     assert all(torch.equal(value, plain.as_dict()[name]) for name, value in trainer.gaussians.as_dict().items())
     until(lambda: "step 30" in session.view.status.content)  # and the last model is shown
-    assert torch.equal(viewer.stage.snapshot.gaussians.means, trainer.gaussians.means)
+    assert torch.equal(viewer.model.snapshot.gaussians.means, trainer.gaussians.means)
     until(lambda: "Step 30 of 30" in session.training.status.content)
     assert "finished" in session.training.status.content
     until(lambda: "| 30 |" in session.training.tables.content)
@@ -88,8 +88,8 @@ def test_fix_now_and_targets(training, join, redden, config):
     until(lambda: viewer.monitor.rounds)
     assert "| 1 | 0 | 1 | unchecked |" in viewer.monitor.rounds[0]
     until(lambda: session.cameras.round.options == ("none", "round 0"))
-    (shot,) = viewer.stage.gallery.rounds()["round 0"]
-    assert shot.picture()[..., 0].min() == 255
+    (camera_view,) = viewer.model.camera_list.rounds()["round 0"]
+    assert camera_view.picture()[..., 0].min() == 255
     browser.set(session.view.fixing, "on")  # the same fixer, by turns
     until(lambda: "fix " in session.view.status.content)
 

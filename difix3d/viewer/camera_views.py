@@ -19,7 +19,7 @@ THUMBNAIL = 96
 
 
 @dataclass(frozen=True)
-class Shot:
+class CameraView:
     """One camera to fly to.
 
     Attributes:
@@ -35,35 +35,35 @@ class Shot:
     picture: Callable[[], UInt8[np.ndarray, "H W 3"]]
 
 
-def captured(scene: Scene, photo: Callable[[int], View]) -> list[Shot]:
+def captured(scene: Scene, photo: Callable[[int], View]) -> list[CameraView]:
     """The photos of a scene, training ones first."""
-    shots = []
+    camera_views = []
     for group, indices in (("train", scene.train), ("eval", scene.test)):
         for index in indices.tolist():
             title = f"{group} {scene.photos[index].name}"
-            shots.append(Shot(group, title, scene.cameras[index], _photo(photo, index)))
-    return shots
+            camera_views.append(CameraView(group, title, scene.cameras[index], _photo(photo, index)))
+    return camera_views
 
 
-def rounds(folder: Path, scene: Scene) -> dict[str, list[Shot]]:
+def rounds(folder: Path, scene: Scene) -> dict[str, list[CameraView]]:
     """The novel views of each round that a run's folder tells of, by ``round STEP``; their pictures are the fixed ones.
 
     Those whose pictures are gone are left out.
     """
-    found: dict[str, list[Shot]] = {}
+    found: dict[str, list[CameraView]] = {}
     for row in RunFolder(folder, scene).rows("rounds.json"):
         name = f"round {row['step']}"
         fixed = folder / "rounds" / f"step_{row['step']:06d}" / "fixed"
         files = [(number, fixed / f"{number:02d}.png") for number in range(len(row["cameras"]))]
         found[name] = [
-            Shot(name, f"{name}, novel view {number}", _camera(row, number, file, scene), _file(file))
+            CameraView(name, f"{name}, novel view {number}", _camera(row, number, file, scene), _file(file))
             for number, file in files
             if file.is_file()
         ]
     return found
 
 
-class Gallery:
+class CameraList:
     """All cameras of a scene and of a run's rounds, with thumbnails that are made once for all clients."""
 
     def __init__(self, scene: Scene, photo: Callable[[int], View], folder: Path):
@@ -71,20 +71,20 @@ class Gallery:
         self._scene, self._folder = scene, folder
         self._thumbnails: dict[str, UInt8[np.ndarray, "_ _ 3"] | None] = {}
 
-    def rounds(self) -> dict[str, list[Shot]]:
+    def rounds(self) -> dict[str, list[CameraView]]:
         """As the run's folder has them now; none for a model without photos."""
         return rounds(self._folder, self._scene) if self.captured else {}
 
-    def thumbnail(self, shot: Shot) -> UInt8[np.ndarray, "_ _ 3"] | None:
+    def thumbnail(self, camera_view: CameraView) -> UInt8[np.ndarray, "_ _ 3"] | None:
         """A small copy of its picture; ``None`` if that cannot be read."""
-        if shot.title not in self._thumbnails:
-            self._thumbnails[shot.title] = _small(shot)
-        return self._thumbnails[shot.title]
+        if camera_view.title not in self._thumbnails:
+            self._thumbnails[camera_view.title] = _small(camera_view)
+        return self._thumbnails[camera_view.title]
 
 
-def _small(shot: Shot) -> UInt8[np.ndarray, "_ _ 3"] | None:
+def _small(camera_view: CameraView) -> UInt8[np.ndarray, "_ _ 3"] | None:
     try:
-        image = shot.picture()
+        image = camera_view.picture()
     except (UserError, OSError):
         return None
     scale = THUMBNAIL / max(image.shape[:2])

@@ -20,18 +20,18 @@ from difix3d.scene import Views
 from difix3d.training import Trainer
 from difix3d.training.load import Run
 from difix3d.types import Cameras, Degraded, Fixer, Gaussians, Render, Scene, View
-from difix3d.viewer.shots import Gallery
+from difix3d.viewer.camera_views import CameraList
 
 
-class Turns:
+class LockedFixer:
     """A fixer that several threads may use: a stream waits until the one before has ended."""
 
     def __init__(self, fixer: Fixer):
         self.fixer = fixer
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]:
-        with self._turn:
+        with self._lock:
             yield from self.fixer(degraded)
 
 
@@ -44,7 +44,7 @@ class Snapshot:
     step: int | None
 
 
-class Stage:
+class ViewerModel:
     """A scene and its latest model.
 
     Args:
@@ -76,13 +76,13 @@ class Stage:
         self.folder = folder
         self.settings = settings
         self.photo = photo or Views(scene, gaussians.device).__getitem__
-        self.fixer = None if fixer is None else Turns(fixer)
+        self.fixer = None if fixer is None else LockedFixer(fixer)
         self.why_no_fixer = why_no_fixer
         self.confidence = confidence
         self.snapshot = Snapshot(gaussians, 0, step)
-        self.gallery = Gallery(scene, self.photo, folder)
+        self.camera_list = CameraList(scene, self.photo, folder)
         self.on_change: list[Callable[[], None]] = []
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     @property
     def device(self) -> torch.device:
@@ -103,19 +103,19 @@ class Stage:
     def render(self, camera: Cameras, gaussians: Gaussians | None = None, **options: Any) -> Render:
         """One camera's picture of the latest model, or of another one; clients take turns."""
         model = self.snapshot.gaussians if gaussians is None else gaussians
-        with self._turn:
+        with self._lock:
             return rasterize(model, camera.to(model.device), **{**self.settings, **options})
 
 
-def stage_of_run(run: Run, folder: Path, fixer: Fixer | None, why_no_fixer: str) -> Stage:
+def model_of_run(run: Run, folder: Path, fixer: Fixer | None, why_no_fixer: str) -> ViewerModel:
     """A finished run, or one that was interrupted."""
     settings = run.config.render_settings(run.near, run.gaussians.device)
     options: dict[str, Any] = {"step": run.step, "fixer": fixer, "why_no_fixer": why_no_fixer}
     options["confidence"] = run.config.distill.confidence
-    return Stage(run.gaussians, run.scene, folder, settings, **options)
+    return ViewerModel(run.gaussians, run.scene, folder, settings, **options)
 
 
-def stage_of_ply(path: Path, device: torch.device) -> Stage:
+def model_of_ply(path: Path, device: torch.device) -> ViewerModel:
     """Any splat model, as it lies in its file; results go beside it.
 
     Raises:
@@ -127,12 +127,12 @@ def stage_of_ply(path: Path, device: torch.device) -> Stage:
     no_photos = np.zeros(0, np.int64), np.zeros(0, np.int64)
     scene = Scene(path.stem, nowhere, (), *no_points, *no_photos, np.eye(4), 1.0)
     why = "A `.ply` comes without photos, and the fixer looks at photos: open the run's folder instead"
-    return Stage(model, scene, path.parent, {"near": 0.01}, why_no_fixer=why)
+    return ViewerModel(model, scene, path.parent, {"near": 0.01}, why_no_fixer=why)
 
 
-def stage_of_trainer(trainer: Trainer) -> Stage:
-    """A training in progress; show it new models by :meth:`Stage.replace`. From now on both share the fixer."""
-    stage = Stage(
+def model_of_trainer(trainer: Trainer) -> ViewerModel:
+    """A training in progress; show it new models by :meth:`ViewerModel.replace`. From now on both share the fixer."""
+    viewer_model = ViewerModel(
         copy(trainer.gaussians),
         trainer.scene,
         trainer.run.path,
@@ -143,9 +143,9 @@ def stage_of_trainer(trainer: Trainer) -> Stage:
         why_no_fixer="" if trainer.fixer else "This training runs with `--fixer none`",
         confidence=trainer.config.distill.confidence,
     )
-    if stage.fixer is not None:
-        trainer.fixer = trainer.rounds.distiller.fixer = stage.fixer
-    return stage
+    if viewer_model.fixer is not None:
+        trainer.fixer = trainer.rounds.distiller.fixer = viewer_model.fixer
+    return viewer_model
 
 
 def copy(gaussians: Gaussians) -> Gaussians:

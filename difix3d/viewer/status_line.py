@@ -10,7 +10,7 @@ from difix3d.errors import UserError
 log = logging.getLogger(__name__)
 
 
-class Notice:
+class StatusLine:
     """A line at the top of a client's panel, for messages and errors.
 
     Args:
