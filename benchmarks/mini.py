@@ -83,7 +83,7 @@ def scores(render: RenderFn, scene: Scene, views: Views, lpips: LPIPS) -> dict[s
 
 def models(training: str, trainer: Trainer, fixer: Fixer, views: Views) -> dict[str, RenderFn]:
     """What a finished training is scored as: plainly, and with the fixer behind it where that is a row of its own."""
-    render = partial(trainer.render, trainer.gaussians, depth=True)
+    render = partial(trainer.model.render, depth=True)
     name = {"plain": "3DGS", "once": "Difix3D, at once", "progressive": "Difix3D"}.get(training, training)
     found: dict[str, RenderFn] = {name: render}
     behind: Callable[..., RenderFn] = partial(PostRender, render, fixer, trainer.scene, views.__getitem__)

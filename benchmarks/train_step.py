@@ -26,9 +26,11 @@ from machine import device_name
 from rich.console import Console
 from rich.table import Table
 
+from difix3d.devices import choose_device
 from difix3d.gaussians import from_points, random_points
 from difix3d.scene import load_scene
-from difix3d.training import TrainConfig, Trainer, trainer
+from difix3d.scene.batches import batches
+from difix3d.training import TrainConfig, Trainer, model
 from difix3d.training.optim import SplatOptimizer
 from difix3d.types import Scene
 
@@ -54,7 +56,7 @@ class Options:
 
 
 def main(options: Options) -> None:
-    device = trainer.choose_device("auto")
+    device = choose_device("auto")
     scene = load_scene(options.scene, data_dir=options.data_dir, resolution=options.resolution)
     fixed = measure(scene, options.gaussians, options.steps)
     rows = {"fast": fixed}
@@ -89,16 +91,16 @@ def measure(scene: Scene, count: int, steps: int) -> dict[str, float]:
         config = replace(config, densify=replace(config.densify, kind="none"))
         run = Trainer(config, scene)
         gaussians = from_points(*random_points(count, scene.extent, seed=0), scale=0.7).to(run.device)
-        run.splats = SplatOptimizer(gaussians, config.optim, extent=scene.extent, batch_size=1, max_steps=1000)
-        order = trainer.batches(scene, 1, 0, 0)
+        run.model.splats = SplatOptimizer(gaussians, config.optim, extent=scene.extent, batch_size=1, max_steps=1000)
+        order = batches(scene, 1, 0, 0)
         stream = run.views.stream(chain.from_iterable(order))
         for step in range(max(1, steps // 5)):
-            run.step([next(stream)], step)
+            run.model.step([next(stream)], step)
         views = [next(stream) for _ in range(steps)]
         with stopwatch(run) as spent:
             start = now()
             for step, view in enumerate(views, steps):
-                run.step([view], step)
+                run.model.step([view], step)
             total = now() - start
         stream.close()
     phases = {name: 1e3 * seconds / steps for name, seconds in spent.items()}
@@ -122,11 +124,11 @@ def stopwatch(run: Trainer) -> Iterator[dict[str, float]]:
         return wrapper
 
     with (
-        mock.patch.object(trainer, "rasterize", timed("render", trainer.rasterize)),
-        mock.patch.object(trainer, "photometric", timed("loss", trainer.photometric)),
+        mock.patch.object(model, "rasterize", timed("render", model.rasterize)),
+        mock.patch.object(model, "photometric", timed("loss", model.photometric)),
         mock.patch.object(torch.Tensor, "backward", timed("backward", torch.Tensor.backward)),
-        mock.patch.object(run.splats, "step", timed("optimise", run.splats.step)),
-        mock.patch.object(run.densifier, "after_backward", timed("densify", run.densifier.after_backward)),
+        mock.patch.object(run.model.splats, "step", timed("optimise", run.model.splats.step)),
+        mock.patch.object(run.model.densifier, "after_backward", timed("densify", run.model.densifier.after_backward)),
     ):
         yield spent
 

@@ -64,7 +64,7 @@ class Course:
         photos = self.trainer.photos(self.trainer.scene, self._done)
         try:
             for number in range(self._done, step):
-                self.trainer.step(next(photos), number)
+                self.trainer.model.step(next(photos), number)
                 self._tell("training", number + 1, step)
         finally:
             photos.close()
@@ -78,7 +78,7 @@ class Course:
 
 @torch.no_grad()
 def _render(trainer: Trainer, gaussians: Gaussians, camera: Cameras) -> Render:
-    return trainer.render(gaussians, camera.to(trainer.device))
+    return trainer.model.render(camera.to(trainer.device), gaussians)
 
 
 class Workshop:

@@ -76,7 +76,7 @@ def test_it_repairs_a_scene_that_it_never_saw(tmp_path):
     trainer = Trainer(TrainConfig(scene="demo", output_dir=tmp_path / "run", device="cpu", **options), scene)
     trainer.train()
     views = Views(scene)
-    render = partial(trainer.render, trainer.gaussians, depth=True)
+    render = partial(trainer.model.render, depth=True)
     fixed = PostRender(render, load_fixer("mini", torch.device("cpu")), scene, views.__getitem__)
 
     def score(model, view):

@@ -38,7 +38,7 @@ def train(scene, config, name, **refine):
 def test_exposures_do_not_take_light_from_the_scene(flickering, config):
     _, without = train(flickering, config, "without")
     trainer, with_ = train(flickering, config, "with", exposure=True, exposure_rate=1e-2)
-    exposure = trainer.corrections.exposure.detach()
+    exposure = trainer.model.corrections.exposure.detach()
     torch.testing.assert_close(exposure[flickering.train].mean(0), torch.eye(3, 4), atol=1e-5, rtol=0)
     assert exposure[flickering.train].sub(torch.eye(3, 4)).abs().max() > 0.05
     torch.testing.assert_close(exposure[flickering.test], torch.eye(3, 4).expand(3, 3, 4))
@@ -49,7 +49,7 @@ def test_exposures_do_not_take_light_from_the_scene(flickering, config):
 
 def test_poses_do_not_move_the_scene(toy_scene, config):
     trainer, _ = train(toy_scene, config, "with", poses=True, pose_rate=1e-3)
-    motion = trainer.corrections.motion.detach()[toy_scene.train]
+    motion = trainer.model.corrections.motion.detach()[toy_scene.train]
     common = common_motions(toy_scene.cameras.c2w[toy_scene.train])
     assert motion.abs().max() > 1e-3
     assert torch.einsum("nik,ni->k", common, motion).abs().max() < 1e-4

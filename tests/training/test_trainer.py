@@ -16,7 +16,7 @@ from difix3d.gaussians import load_checkpoint, newest_checkpoint, read_ply
 from difix3d.gaussians.checkpoint import nested
 from difix3d.images import read_image
 from difix3d.logs import ProgressLog, TensorBoardLog
-from difix3d.training import Trainer, trainer
+from difix3d.training import Trainer, model
 from difix3d.training.configfile import merge
 from difix3d.training.events import Evaluated, Finished, Saved, Started, Stepped
 from difix3d.types import Gaussians
@@ -103,10 +103,10 @@ def test_each_option_changes_the_run_and_resumes_to_the_bit(toy_scene, config, c
 def test_corrections_are_learnt(toy_scene, config):
     run = Trainer(merge(config, {"refine": {"poses": True, "exposure": True}}, source="test"), toy_scene)
     run.train()
-    moved = run.corrections.motion.detach().abs().sum(1) > 0
+    moved = run.model.corrections.motion.detach().abs().sum(1) > 0
     assert moved[toy_scene.train].all()
     assert not moved[toy_scene.test].any()
-    assert not torch.equal(run.corrections.exposure[0], torch.eye(3, 4))
+    assert not torch.equal(run.model.corrections.exposure[0], torch.eye(3, 4))
 
 
 def test_a_cap_ends_growth(toy_scene, config):
@@ -137,14 +137,14 @@ def test_ctrl_c_saves_and_says_how_to_go_on(toy_scene, config, capsys):
 
 @pytest.mark.parametrize("bad", [float("nan"), 1e6])
 def test_a_loss_that_is_none_stops_the_run(toy_scene, config, monkeypatch, bad):
-    real, calls = trainer.photometric, []
+    real, calls = model.photometric, []
 
     def poisoned(rgb, views, loss):
         calls.append(views[0].name)
         terms = real(rgb, views, loss)
         return terms | {"l1": terms["l1"] * 0 + bad} if len(calls) == 21 else terms
 
-    monkeypatch.setattr(trainer, "photometric", poisoned)
+    monkeypatch.setattr(model, "photometric", poisoned)
     with pytest.raises(UserError, match="at step 21, on .*The last good checkpoint.*was kept") as error:
         Trainer(replace(config, save_steps=(20, 25)), toy_scene).train()
     assert calls[20] in str(error.value)
@@ -155,7 +155,7 @@ def test_out_of_memory_says_what_to_lower(toy_scene, config, monkeypatch):
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(trainer, "rasterize", full)
+    monkeypatch.setattr(model, "rasterize", full)
     with pytest.raises(UserError, match="ran out of memory at step 0 with 300 Gaussians.*--densify.cap, --resolution"):
         Trainer(config, toy_scene).train()
 

@@ -1,0 +1,119 @@
+"""What a step of training moves: the Gaussians with their optimisers, densification, and corrections of the photos."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from difix3d.gaussians import initial_gaussians
+from difix3d.gaussians.checkpoint import flatten, nested
+from difix3d.losses import photometric, regularize, squared_error
+from difix3d.render import rasterize
+from difix3d.scene import visible_points
+from difix3d.training.config import TrainConfig
+from difix3d.training.densify import Densifier
+from difix3d.training.depth import SparseDepth
+from difix3d.training.optim import SplatOptimizer
+from difix3d.training.refine import Corrections
+from difix3d.types import Cameras, Gaussians, Render, Scene, View
+
+
+class SplatModel:
+    """The model of a training, and the step that moves it.
+
+    Args:
+        config: what to do.
+        scene: its sparse points are the first Gaussians.
+        near: depth nearer than which nothing is drawn, in scene units.
+        device: where it is trained.
+    """
+
+    def __init__(self, config: TrainConfig, scene: Scene, near: float, device: torch.device):
+        self.config = config
+        self.near = near
+        self.device = device
+        seen = visible_points(scene, at_least=config.init.seen_by)
+        first = initial_gaussians(scene, seen, config.init, sh_degree=config.sh_degree, seed=config.seed)
+        self.splats = SplatOptimizer(
+            first.to(device),
+            config.optim,
+            extent=scene.extent,
+            batch_size=config.batch_size,
+            max_steps=config.max_steps,
+        )
+        self.densifier = Densifier(config.densify, max_steps=config.max_steps, extent=scene.extent)
+        self.corrections = Corrections(scene, config.refine).to(device)
+        self.sparse_depth = SparseDepth(scene, device) if config.loss.depth > 0 else None
+
+    @property
+    def gaussians(self) -> Gaussians:
+        """As they are now."""
+        return self.splats.gaussians
+
+    def step(self, views: list[View], step: int, *, densify: bool = True) -> tuple[dict[str, Tensor], Tensor]:
+        """One step on a batch of views of one size: render, compare, move, densify.
+
+        Args:
+            views: all photos, or all novel (index -1), for which there are no corrections and no sparse depth.
+            step: its number.
+            densify: whether Gaussians may be added and removed.
+
+        Returns:
+            The terms of the loss, detached, and the mean squared error of the render.
+        """
+        config = self.config
+        # all randomness follows from the seed and the step: a checkpoint has none to store
+        torch.manual_seed((config.seed << 32) + step)
+        captured = views[0].index >= 0
+        cameras = Cameras.cat(view.camera for view in views)
+        if captured:
+            cameras = self.corrections.cameras(cameras, [view.index for view in views])
+        out = self.render(
+            cameras,
+            sh_degree=config.sh_degree_at(step),
+            background=self._background(),
+            depth=self.sparse_depth is not None,
+            absgrad=self.densifier.absgrad,
+        )
+        if densify:
+            self.densifier.before_backward(self.splats, out, step)
+        rgb = self.corrections.colors(out.rgb, views) if captured else out.rgb
+        losses = photometric(rgb, views, config.loss) | regularize(self.gaussians, config.loss)
+        if self.sparse_depth is not None and captured:
+            losses["depth"] = config.loss.depth * self.sparse_depth(out, views)
+        sum(losses.values(), torch.zeros((), device=self.device)).backward()
+        self.splats.step(step)
+        self.corrections.step()
+        if densify:
+            self.densifier.after_backward(self.splats, out, step, packed=config.packed, weight=views[0].weight)
+        return {name: value.detach() for name, value in losses.items()}, squared_error(rgb, views)
+
+    def render(self, cameras: Cameras, gaussians: Gaussians | None = None, **options: Any) -> Render:
+        """Renders these or other Gaussians as configured; ``options`` go to :func:`difix3d.render.rasterize`."""
+        shown = self.gaussians if gaussians is None else gaussians
+        return rasterize(shown, cameras, **self.config.render_settings(self.near, self.device) | options)
+
+    def _background(self) -> Tensor | None:
+        if self.config.background == "black":
+            return None
+        fill = torch.rand(3) if self.config.background == "random" else torch.ones(3)
+        return fill.to(self.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that training goes on from, by dotted names; the tensors themselves, not copies."""
+        return flatten(
+            {
+                "gaussians": self.gaussians.as_dict(),
+                "moments": self.splats.moments(),
+                "densify": self.densifier.state,
+                "corrections": dict(self.corrections.state_dict()),
+                "correction_moments": self.corrections.moments(),
+            }
+        )
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Puts back copies of what :meth:`state` gave, to the bit."""
+        tree = nested({name: value.clone() for name, value in state.items()})
+        self.splats.load(Gaussians(**tree["gaussians"]), tree["moments"])
+        self.densifier.load(tree["densify"], self.device)
+        self.corrections.load(tree["corrections"], tree["correction_moments"])
