@@ -8,7 +8,7 @@ photos=$1 pairs=${2:-data/pairs/mini} out=${3:-outputs/difix_mini}
 
 curate() {
     python scripts/curate.py "$@" --output-dir "$pairs" --resolution 240 --max-steps 1000 --every 5 --warps 2 \
-        --psnr-min 11 --strategies underfit perturb sparse apart
+        --psnr-min 11 --strategies underfit perturb sparse cluster
 }
 train() { # FOLDER OPTIONS...
     local folder=$1 && shift
@@ -20,4 +20,5 @@ curate synthetic:{1000..1028} --max-pairs 30 --perturbations 6
 curate "$photos" --max-pairs 60 --perturbations 12 --test-scenes synthetic-1013
 train "$out/1"
 # so that it leaves alone what is right and does not blur its own work again
-train "$out/2" --fixer "$out/1/difix" --steps 1000 --optim.lr 3e-4 --loss.l2 1 --zoom 1.4 --jitter 0.3 --right 0.05 --again 0.25
+train "$out/2" --fixer "$out/1/difix" --steps 1000 --optim.lr 3e-4 --loss.l2 1 --max-scale 1.4 \
+    --color-jitter 0.3 --identity-prob 0.05 --refix-prob 0.25

@@ -95,7 +95,8 @@ def peek(args: Sequence[str] | None) -> dict[str, Any]:
 
 def renamed(options: type, args: Sequence[str]) -> list[str]:
     """The arguments with options called as they are now; says which were called as before."""
-    now = {flag(old): flag(new) for old, new in former_names(options).items()}
+    names = former_names(options).items()
+    now = {flag(old): flag(new) for old, new in names} | {flag(f"no-{old}"): flag(f"no-{new}") for old, new in names}
     result = []
     for argument in args:
         name, equals, value = argument.partition("=")

@@ -38,16 +38,16 @@ class CurateConfig:
     """Scenes: folders (COLMAP, transforms.json, photos), demo, synthetic:SEED, or names, as in `difix3d train`."""
     output_dir: Path = Path("data/pairs")
     """Folder of the data set."""
-    strategies: tuple[Literal["underfit", "cycle", "perturb", "sparse", "apart", "cross"], ...] = (
+    strategies: tuple[Literal["underfit", "cycle", "perturb", "sparse", "cluster", "cross", "apart"], ...] = (
         "underfit",
         "cycle",
         "perturb",
         "sparse",
-        "apart",
+        "cluster",
         "cross",
     )
     """How models are made bad: trained too briefly, on renders of a shifted trajectory, damaged, on every n-th photo,
-    on neighbouring photos, on one camera of a rig."""
+    on neighbouring photos, on one camera of a rig. `apart` is what `cluster` was called before."""
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
     """What all pairs of a folder have in common."""
     test_share: Annotated[float, Limits(min=0, below=1)] = 0.1
@@ -114,11 +114,11 @@ def run(config: CurateConfig) -> Curated | None:
 
 def show(curated: Curated) -> None:
     """A table of strategies."""
-    table = Table("strategy", "pairs", "hopeless", "perfect", "median PSNR")
+    table = Table("strategy", "pairs", "too bad", "too good", "median PSNR")
     for name, count in curated.counts.items():
         values = [pair["psnr"] for pair in curated.card.values() if pair["strategy"] == name]
         middle = f"{median(values):.1f} dB" if values else "-"
-        table.add_row(name, *(str(count[key]) for key in ("pairs", "hopeless", "perfect")), middle)
+        table.add_row(name, *(str(count[key]) for key in ("pairs", "too_bad", "too_good")), middle)
     print_table(table)
     for name, why in curated.left_out.items():
         results.print(f"- nothing of {name}: {why}")

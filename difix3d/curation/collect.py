@@ -47,6 +47,8 @@ COLUMNS = (
     "alpha_image",
     "warp_image",
 )
+FORMERLY = {"cluster": "apart", "too_bad": "hopeless", "too_good": "perfect"}
+"""What strategies and counts were called before; folders from then have the old names, and seeds keep them."""
 LISTS = ("ref_image", "warp_image")
 """Columns that hold several files."""
 
@@ -58,7 +60,7 @@ class Curated:
     Attributes:
         folder: its own.
         card: the data card's pairs: ids, and all that :data:`COLUMNS` name.
-        counts: for each strategy its ``pairs``, and how many were ``hopeless`` or ``perfect``.
+        counts: for each strategy its ``pairs``, and how many were ``too_bad`` or ``too_good`` to be pairs.
         left_out: why there is nothing of a scene, or of a strategy in it.
     """
 
@@ -74,7 +76,7 @@ def finished(folder: Path, recipe: Recipe, scene: str, source: str, strategy: st
     Raises:
         UserError: it is, but was made of something else, or by another recipe.
     """
-    path = folder / scene / strategy / PART
+    path = part_folder(folder, scene, strategy) / PART
     if not path.is_file():
         return False
     part, asked = read_json(path), json.loads(json.dumps(asdict(recipe)))
@@ -93,6 +95,17 @@ def finished(folder: Path, recipe: Recipe, scene: str, source: str, strategy: st
             "Give the same options again, delete the folder, or choose another --output-dir",
         )
     return True
+
+
+def part_folder(folder: Path, scene: str, strategy: str) -> Path:
+    """Where a part lies or shall lie; a finished one may have its strategy's former name."""
+    former = folder / scene / FORMERLY.get(strategy, strategy)
+    return former if (former / PART).is_file() else folder / scene / strategy
+
+
+def name_today(name: str) -> str:
+    """What a strategy or a count of an older folder is called now."""
+    return next((now for now, former in FORMERLY.items() if former == name), name)
 
 
 def write_part(partial: Path, target: Path, part: dict[str, Any]) -> None:
@@ -120,16 +133,18 @@ def assemble(folder: Path, *, test_share: float = 0.1, test_scenes: Sequence[str
     counts: dict[str, dict[str, int]] = {}
     left_out = {path.parent.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob(f"*/{BAD}"))}
     for (scene, strategy), part in parts.items():
-        count = counts.setdefault(strategy, {"pairs": 0, "hopeless": 0, "perfect": 0})
+        strategy = name_today(strategy)
+        count = counts.setdefault(strategy, {"pairs": 0, "too_bad": 0, "too_good": 0})
+        found = {name_today(key): number for key, number in part["filtered"].items()} | {"pairs": len(part["pairs"])}
         for key in count:
-            count[key] += len(part["pairs"]) if key == "pairs" else part["filtered"].get(key, 0)
+            count[key] += found.get(key, 0)
         if part["left_out"]:
             left_out[f"{scene}/{strategy}"] = part["left_out"]
     scenes = sorted({scene for (scene, _), part in parts.items() if part["pairs"]})
     if not scenes:
-        hopeless, perfect = (sum(count[key] for count in counts.values()) for key in ("hopeless", "perfect"))
+        too_bad, too_good = (sum(count[key] for count in counts.values()) for key in ("too_bad", "too_good"))
         raise UserError(
-            f"There is no pair in {folder}: {hopeless} renders were hopeless, {perfect} perfect",
+            f"There is no pair in {folder}: {too_bad} renders were too bad, {too_good} too good",
             "; ".join(f"{name}: {why}" for name, why in left_out.items()),
             "Change --psnr-min and --psnr-max, the strategies, or the scenes; and choose another --output-dir",
         )
@@ -167,7 +182,13 @@ def read_curated(folder: Path) -> Curated:
     lost = sorted({"pairs", "strategies", "left_out"} - facts.keys())
     if lost:
         raise UserError(f"{folder / 'card.json'} has no {', '.join(lost)}", "", "Curate again, which writes it anew")
-    return Curated(folder, facts["pairs"], facts["strategies"], facts["left_out"])
+    for row in facts["pairs"].values():
+        row["strategy"] = name_today(row["strategy"])
+    counts = {
+        name_today(strategy): {name_today(key): value for key, value in count.items()}
+        for strategy, count in facts["strategies"].items()
+    }
+    return Curated(folder, facts["pairs"], counts, facts["left_out"])
 
 
 def choose_test(
@@ -199,7 +220,7 @@ def _card(parts: dict[Any, Any], held_out: tuple[str, set[str]]) -> dict[str, di
     card = {}
     for (scene, strategy), part in parts.items():
         for pair in part["pairs"]:
-            row = {"scene": scene, "strategy": strategy, **pair}
+            row = {"scene": scene, "strategy": name_today(strategy), **pair}
             row["split"] = "test" if row[by] in names else "train"
             for key in ("image", "target_image", "alpha_image"):
                 row[key] = f"{scene}/{row[key]}" if row.get(key) else ""

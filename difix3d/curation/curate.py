@@ -10,11 +10,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from difix3d.console import Bar, console
-from difix3d.curation.collect import BAD, PART, WORK, clear, finished, write_part
+from difix3d.curation.collect import BAD, FORMERLY, PART, WORK, clear, finished, part_folder, write_part
 from difix3d.curation.pairs import make_pairs
 from difix3d.curation.recipe import Recipe
-from difix3d.curation.strategies import FEWEST, STRATEGIES, NotForThisScene
-from difix3d.curation.workshop import Workshop
+from difix3d.curation.strategies import FEWEST, STRATEGIES, NotForThisScene, chosen_strategies
+from difix3d.curation.trainings import SceneTrainings
 from difix3d.devices import Device
 from difix3d.errors import UserError
 from difix3d.files import write_text
@@ -51,7 +51,7 @@ def curate(
     """
     check_limits(recipe)
     names = name_scenes(scenes)
-    chosen = [strategy for strategy in STRATEGIES if strategy in strategies]
+    chosen = chosen_strategies(strategies)
     with Bar("curate", shown=rank == 0) as bar:
         for name, source in list(names.items())[rank::ranks]:
             todo = [strategy for strategy in chosen if not finished(folder, recipe, name, source, strategy)]
@@ -99,18 +99,19 @@ def _curate_scene(
     home.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=WORK, dir=home) as work:
 
-        def tell(what: str, done: int, total: int) -> None:
+        def on_progress(what: str, done: int, total: int) -> None:
             bar.update(done, title=f"{name} {strategy}: {what}", total=total)
 
-        shop = Workshop(scene, recipe, device, Path(work), tell)
+        trainings = SceneTrainings(scene, recipe, device, Path(work), on_progress)
         for strategy in todo:
             partial, filtered = Path(work) / strategy, Counter[str]()
             partial.mkdir()
-            rng = np.random.default_rng([recipe.seed, zlib.crc32(f"{name}/{strategy}".encode())])
+            key = f"{name}/{FORMERLY.get(strategy, strategy)}"
+            rng = np.random.default_rng([recipe.seed, zlib.crc32(key.encode())])
             pairs, why = [], ""
             try:
-                models = STRATEGIES[strategy](shop, rng)
-                pairs = list(make_pairs(shop, models, home, partial, strategy, filtered))
+                models = STRATEGIES[strategy](trainings, rng)
+                pairs = list(make_pairs(trainings, models, home, partial, strategy, filtered))
             except NotForThisScene as error:
                 why = str(error)
             facts = {"source": source, "recipe": asdict(recipe), "filtered": filtered, "left_out": why}
@@ -119,8 +120,9 @@ def _curate_scene(
 
 
 def summary(pairs: int, filtered: Counter[str]) -> str:
-    """``12 pairs, 3 perfect``."""
-    return ", ".join([f"{pairs} pairs", *(f"{count} {kind} left out" for kind, count in sorted(filtered.items()))])
+    """``12 pairs, 3 too good left out``."""
+    left_out = [f"{count} {kind.replace('_', ' ')} left out" for kind, count in sorted(filtered.items())]
+    return ", ".join([f"{pairs} pairs", *left_out])
 
 
 def name_scenes(sources: Sequence[str]) -> dict[str, str]:
@@ -147,6 +149,6 @@ def missing_parts(scenes: Sequence[str], folder: Path, strategies: Sequence[str]
     return [
         f"{name}/{strategy}"
         for name in name_scenes(scenes)
-        for strategy in strategies
-        if not (folder / name / BAD).is_file() and not (folder / name / strategy / PART).is_file()
+        for strategy in chosen_strategies(strategies)
+        if not (folder / name / BAD).is_file() and not (part_folder(folder, name, strategy) / PART).is_file()
     ]

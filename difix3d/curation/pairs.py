@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from difix3d.curation.workshop import Model, Workshop
+from difix3d.curation.trainings import Model, SceneTrainings
 from difix3d.distill.references import References
 from difix3d.geometry.poses import pose_distance
 from difix3d.geometry.warp import warped_references
@@ -49,34 +49,39 @@ class Pair:
 
 
 def make_pairs(
-    shop: Workshop, models: Iterator[Model], scene_folder: Path, renders: Path, name: str, filtered: Counter[str]
+    trainings: SceneTrainings,
+    models: Iterator[Model],
+    scene_folder: Path,
+    renders: Path,
+    name: str,
+    filtered: Counter[str],
 ) -> Iterator[Pair]:
-    """Renders what the models are to show, and writes what is worth it.
+    """Renders what of the models is to be rendered, and writes what is worth it.
 
     Args:
-        shop: of the scene.
+        trainings: of the scene.
         models: bad ones.
         scene_folder: gets ``photos/``.
         renders: folder that gets the renders; it is to be called ``name``, beside ``photos``, in the end.
         name: of the strategy.
-        filtered: counts the ``hopeless`` and ``perfect`` renders, which are left out.
+        filtered: counts the ``too_bad`` and ``too_good`` renders, which are left out.
     """
-    recipe, number = shop.recipe, 0
-    lpips = LPIPS("vgg").to(shop.views.device).score if recipe.lpips else None
+    recipe, number = trainings.recipe, 0
+    lpips = LPIPS("vgg").to(trainings.views.device).score if recipe.lpips else None
     for model in models:
-        references = References(shop.scene.cameras.to(shop.views.device), model.captured, model.render)
-        for done, view in enumerate(shop.views.stream(model.show), 1):
+        references = References(trainings.scene.cameras.to(trainings.views.device), model.captured, model.render)
+        for done, view in enumerate(trainings.views.stream(model.render_views), 1):
             out = model.render(view.camera)
             render, photo = _bytes(out.rgb[0]), _bytes(view.image)
             if view.mask is not None:  # what does not count is right already
                 mask = view.mask.cpu()
                 render = torch.where(mask[..., None], render, photo)
             quality = psnr(render, photo, None if view.mask is None else mask)
-            shop.tell("rendering", done, len(model.show))
+            trainings.on_progress("rendering", done, len(model.render_views))
             if not recipe.psnr_min <= quality <= recipe.psnr_max:
-                filtered["perfect" if quality > recipe.psnr_max else "hopeless"] += 1
+                filtered["too_good" if quality > recipe.psnr_max else "too_bad"] += 1
                 continue
-            degraded = references.degraded(view.camera, out, shop.views.__getitem__, own=view.index)
+            degraded = references.degraded(view.camera, out, trainings.views.__getitem__, own=view.index)
             write_image(renders / f"{number:05d}.png", render.numpy())
             alpha, warps = "", [f"{name}/{number:05d}_{layer}.png" for layer in range(recipe.warps)]
             if recipe.warps:

@@ -16,8 +16,8 @@ from difix3d.types import Cameras, Gaussians
 SIDE = 160
 """Long side, in pixels, of the pictures by which it is told which Gaussians a camera sees."""
 
-WITNESSES = 24
-"""Cameras that are asked, at the most."""
+MAX_CAMERAS = 24
+"""Cameras whose pictures are looked at, at the most."""
 
 SEEN = 0.05
 """Pixels of such a picture that a Gaussian has to colour to count as seen."""
@@ -104,8 +104,8 @@ def seen(gaussians: Gaussians, cameras: Cameras, near: float) -> Bool[Tensor, "N
     sh0 = torch.zeros_like(gaussians.sh0, requires_grad=True)
     grey = replace(gaussians, sh0=sh0, shN=gaussians.shN[:, :0])
     found = torch.zeros(len(gaussians), dtype=torch.bool, device=gaussians.device)
-    witnesses = torch.linspace(0, len(cameras) - 1, min(WITNESSES, len(cameras))).round().long().tolist()
-    for index in witnesses:
+    chosen = torch.linspace(0, len(cameras) - 1, min(MAX_CAMERAS, len(cameras))).round().long().tolist()
+    for index in chosen:
         picture = rasterize(grey, cameras[index].limited(SIDE).to(gaussians.device), near=near, depth=False).rgb
         (gradient,) = torch.autograd.grad(picture[..., 0].sum(), sh0)
         found |= gradient[:, 0, 0] > SEEN * SH_C0

@@ -27,7 +27,7 @@ class Recipe:
     seed: Annotated[int, SEEDS] = 0
     """Of everything random. On a CPU, equal seeds give equal bits."""
     every: Annotated[int, Limits(min=2)] = 3
-    """sparse: train on every n-th photo, render the others; apart: on one n-th of them, neighbours."""
+    """sparse: train on every n-th photo, render the others; cluster: on one n-th of them, neighbours."""
     underfit: Annotated[tuple[float, ...], Limits(above=0, below=1)] = (0.25, 0.5, 0.75)
     """underfit: shares of the schedule after which the model is rendered."""
     shift: Annotated[float, Limits(above=0)] = 0.3
@@ -42,9 +42,9 @@ class Recipe:
     """Layers of reference photos carried into the render by its depth, written beside each pair with the render's
     coverage: what difix-mini looks at. 0 for none, as in the published data."""
     psnr_min: Annotated[float, Limits(min=0, max=100)] = 10.0
-    """Pairs below this PSNR in dB are hopeless: nothing in the render says what to make of it."""
+    """Pairs below this PSNR in dB are too bad: nothing in the render says what to make of it."""
     psnr_max: Annotated[float, Limits(min=0, max=100)] = 36.0
-    """Pairs above this PSNR in dB are perfect: there is nothing to learn."""
+    """Pairs above this PSNR in dB are too good: there is nothing to learn."""
     prompt: str = "remove degradation"
     """What the text encoder reads."""
     lpips: bool = False

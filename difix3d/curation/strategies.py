@@ -1,22 +1,23 @@
 """The ways to bad models: each yields them, for the photos that they are to be compared with.
 
-Four are the paper's (Difix3D+, section 4.1 and the supplement). ``perturb`` needs no further training; ``apart`` leaves
-whole sides of a scene unseen, as captures do whose far views are to be repaired.
+Four are the paper's (Difix3D+, section 4.1 and the supplement). ``perturb`` needs no further training; ``cluster``
+leaves whole sides of a scene unseen, as captures do whose far views are to be repaired.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
 
+from difix3d.curation.collect import FORMERLY
 from difix3d.curation.perturb import damage, neighbours
-from difix3d.curation.workshop import Model, Workshop
+from difix3d.curation.trainings import Model, SceneTrainings
 from difix3d.geometry.poses import pose_distance
 from difix3d.images import write_image
 from difix3d.types import Cameras, Photo, Scene
 
-Strategy = Callable[[Workshop, np.random.Generator], Iterator[Model]]
+Strategy = Callable[[SceneTrainings, np.random.Generator], Iterator[Model]]
 
 FEWEST = 3
 """Photos that a model is trained on, at the least."""
@@ -26,85 +27,91 @@ class NotForThisScene(Exception):
     """A scene has not what a strategy needs, and why."""
 
 
-def underfit(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
+def underfit(trainings: SceneTrainings, rng: np.random.Generator) -> Iterator[Model]:
     """Trains on all photos and stops early; renders the same cameras."""
-    course, shares = shop.course(shop.photos), sorted(shop.recipe.underfit)
+    training, shares = trainings.training_on(trainings.photos), sorted(trainings.recipe.underfit)
     for share in shares:
-        step = max(1, round(share * shop.steps))
-        show = shop.some(shop.photos, rng, len(shares))
-        render = course.render(course.at(step))
-        yield Model(render, course.cameras, shop.photos, show, step, f"{share:.0%} of the schedule")
+        step = max(1, round(share * trainings.steps))
+        render_views = trainings.sample(trainings.photos, rng, len(shares))
+        render = training.render(training.advance_to(step))
+        yield Model(render, training.cameras, trainings.photos, render_views, step, f"{share:.0%} of the schedule")
 
 
-def cycle(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
+def cycle(trainings: SceneTrainings, rng: np.random.Generator) -> Iterator[Model]:
     """Trains on all photos, then again on renders of the trajectory moved sideways; renders the original cameras."""
-    good = shop.course(shop.photos)
-    offset = shop.recipe.shift * float(rng.choice([-1, 1]))
-    cameras = sideways(shop.scene.cameras, offset)
-    render = good.render(good.at(shop.steps))
-    photos = list(shop.scene.photos)
-    for index in shop.photos:
-        path = shop.work / "shifted" / f"{index:05d}.png"
+    good = trainings.training_on(trainings.photos)
+    offset = trainings.recipe.shift * float(rng.choice([-1, 1]))
+    cameras = sideways(trainings.scene.cameras, offset)
+    render = good.render(good.advance_to(trainings.steps))
+    photos = list(trainings.scene.photos)
+    for index in trainings.photos:
+        path = trainings.work / "shifted" / f"{index:05d}.png"
         write_image(path, render(cameras[index]).rgb[0].clamp(0, 1))
         photos[index] = Photo(photos[index].name, path)
-    moved = replace(shop.scene, cameras=cameras, photos=tuple(photos), test=np.zeros(0, np.int64))
-    again = shop.begin(moved)
+    moved = replace(trainings.scene, cameras=cameras, photos=tuple(photos), test=np.zeros(0, np.int64))
+    again = trainings.begin(moved)
     detail = f"trained on renders {abs(offset):g} to the {'right' if offset > 0 else 'left'}"
-    model = again.render(again.at(shop.steps))
-    yield Model(model, again.cameras, shop.photos, shop.some(shop.photos, rng), shop.steps, detail)
+    model = again.render(again.advance_to(trainings.steps))
+    render_views = trainings.sample(trainings.photos, rng)
+    yield Model(model, again.cameras, trainings.photos, render_views, trainings.steps, detail)
 
 
-def perturb(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
+def perturb(trainings: SceneTrainings, rng: np.random.Generator) -> Iterator[Model]:
     """Trains on all photos, and damages copies of the model."""
-    course, count = shop.course(shop.photos), shop.recipe.perturbations
-    good = course.at(shop.steps)
+    training, count = trainings.training_on(trainings.photos), trainings.recipe.perturbations
+    good = training.advance_to(trainings.steps)
     for _ in range(count):
-        gaussians, kept, detail = damage(good, course.cameras, course.near, rng)
-        trained = course.cameras[kept]
-        away = pose_distance(course.cameras.c2w[:, None], trained.c2w).min(1).values
-        near = [shop.photos[i] for i in away.argsort()[: 2 * len(kept)].tolist()]  # further off nothing is left to see
-        captured, show = [shop.photos[i] for i in kept], shop.some(sorted(near), rng, count)
-        yield Model(course.render(gaussians), trained, captured, show, shop.steps, detail)
+        gaussians, kept, detail = damage(good, training.cameras, training.near, rng)
+        trained = training.cameras[kept]
+        away = pose_distance(training.cameras.c2w[:, None], trained.c2w).min(1).values
+        # further off nothing is left to see
+        near = [trainings.photos[i] for i in away.argsort()[: 2 * len(kept)].tolist()]
+        captured, render_views = [trainings.photos[i] for i in kept], trainings.sample(sorted(near), rng, count)
+        yield Model(training.render(gaussians), trained, captured, render_views, trainings.steps, detail)
 
 
-def sparse(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
+def sparse(trainings: SceneTrainings, rng: np.random.Generator) -> Iterator[Model]:
     """Trains on every n-th photo; renders the others."""
-    every = shop.recipe.every
-    kept = shop.photos[int(rng.integers(every)) :: every]
+    every = trainings.recipe.every
+    kept = trainings.photos[int(rng.integers(every)) :: every]
     if len(kept) < FEWEST:
-        raise NotForThisScene(f"every {every}th of {len(shop.photos)} photos are {len(kept)}, and {FEWEST} are needed")
-    course = shop.course(kept)
-    show = shop.some(sorted(set(shop.photos) - set(kept)), rng)
-    render = course.render(course.at(shop.steps))
-    yield Model(render, course.cameras, kept, show, shop.steps, f"{len(kept)} photos")
+        raise NotForThisScene(
+            f"every {every}th of {len(trainings.photos)} photos are {len(kept)}, and {FEWEST} are needed"
+        )
+    training = trainings.training_on(kept)
+    render_views = trainings.sample(sorted(set(trainings.photos) - set(kept)), rng)
+    render = training.render(training.advance_to(trainings.steps))
+    yield Model(render, training.cameras, kept, render_views, trainings.steps, f"{len(kept)} photos")
 
 
-def apart(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
+def cluster(trainings: SceneTrainings, rng: np.random.Generator) -> Iterator[Model]:
     """Trains on neighbouring photos, one in ``every``; renders the others, far and near."""
-    count = max(FEWEST, len(shop.photos) // shop.recipe.every)
-    if count >= len(shop.photos):
-        raise NotForThisScene(f"{count} photos are needed to train on, and others to render, of {len(shop.photos)}")
-    near = neighbours(shop.scene.cameras[shop.photos], int(rng.integers(len(shop.photos))), count)
-    kept = [shop.photos[i] for i in near]
-    course = shop.course(kept)
-    show = shop.some(sorted(set(shop.photos) - set(kept)), rng)
-    render = course.render(course.at(shop.steps))
-    yield Model(render, course.cameras, kept, show, shop.steps, f"{count} neighbours")
+    count = max(FEWEST, len(trainings.photos) // trainings.recipe.every)
+    if count >= len(trainings.photos):
+        raise NotForThisScene(
+            f"{count} photos are needed to train on, and others to render, of {len(trainings.photos)}"
+        )
+    near = neighbours(trainings.scene.cameras[trainings.photos], int(rng.integers(len(trainings.photos))), count)
+    kept = [trainings.photos[i] for i in near]
+    training = trainings.training_on(kept)
+    render_views = trainings.sample(sorted(set(trainings.photos) - set(kept)), rng)
+    render = training.render(training.advance_to(trainings.steps))
+    yield Model(render, training.cameras, kept, render_views, trainings.steps, f"{count} neighbours")
 
 
-def cross(shop: Workshop, rng: np.random.Generator) -> Iterator[Model]:
+def cross(trainings: SceneTrainings, rng: np.random.Generator) -> Iterator[Model]:
     """Trains on one camera of a rig; renders the others."""
-    cameras = rig(shop.scene)
+    cameras = rig(trainings.scene)
     able = [name for name in sorted(cameras) if len(cameras[name]) >= FEWEST]
     if len(cameras) < 2 or not able:
         raise NotForThisScene(
             f"no rig: its cameras would differ by sub-folder or intrinsics, and one have {FEWEST} photos or more"
         )
     chosen = able[int(rng.integers(len(able)))]
-    course = shop.course(cameras[chosen])
-    show = shop.some(sorted(set(shop.photos) - set(cameras[chosen])), rng)
-    render = course.render(course.at(shop.steps))
-    yield Model(render, course.cameras, cameras[chosen], show, shop.steps, f"camera {chosen}")
+    training = trainings.training_on(cameras[chosen])
+    render_views = trainings.sample(sorted(set(trainings.photos) - set(cameras[chosen])), rng)
+    render = training.render(training.advance_to(trainings.steps))
+    yield Model(render, training.cameras, cameras[chosen], render_views, trainings.steps, f"camera {chosen}")
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -112,10 +119,15 @@ STRATEGIES: dict[str, Strategy] = {
     "cycle": cycle,
     "perturb": perturb,
     "sparse": sparse,
-    "apart": apart,
+    "cluster": cluster,
     "cross": cross,
 }
 """In the order in which they are done: the first three go on with one training."""
+
+
+def chosen_strategies(asked: Sequence[str]) -> list[str]:
+    """Those that are asked for, by their names of today or by those they had, in the order of :data:`STRATEGIES`."""
+    return [name for name in STRATEGIES if name in asked or FORMERLY.get(name) in asked]
 
 
 def sideways(cameras: Cameras, offset: float) -> Cameras:

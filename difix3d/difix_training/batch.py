@@ -25,17 +25,17 @@ class Batch:
 class Augmentation:
     """Changes a batch at random, each time anew; see ``TrainDifixConfig`` for its parts."""
 
-    permute: bool = False
-    jitter: float = 0.0
-    right: float = 0.0
+    shuffle_channels: bool = False
+    color_jitter: float = 0.0
+    identity_prob: float = 0.0
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """The changed batch."""
-        if self.permute:
+        if self.shuffle_channels:
             batch = permuted(batch, rng.permutation(3).tolist())
-        if self.jitter:
-            batch = jittered(batch, self.jitter, rng)
-        return righted(batch) if rng.random() < self.right else batch
+        if self.color_jitter:
+            batch = jittered(batch, self.color_jitter, rng)
+        return identical(batch) if rng.random() < self.identity_prob else batch
 
 
 def permuted(batch: Batch, order: list[int]) -> Batch:
@@ -64,7 +64,7 @@ def jittered(batch: Batch, amount: float, rng: np.random.Generator) -> Batch:
     return replace(batch, images=images, photos=lit(batch.photos), references=lit(batch.references))
 
 
-def righted(batch: Batch) -> Batch:
+def identical(batch: Batch) -> Batch:
     """The same batch with the photo as its render, all opaque: there is nothing to fix."""
     images = batch.images.clone()
     images[:, :3], images[:, 3:4] = batch.photos, 1

@@ -113,17 +113,17 @@ class TrainDifixConfig:
 
     resolution: Annotated[tuple[int, int], Limits(min=2 * CELL, multiple=CELL)] = (576, 1024)
     """Height and width of the crops in pixels."""
-    zoom: Annotated[float, Limits(min=1, max=100)] = 1.25
+    max_scale: Annotated[float, Formerly("zoom"), Limits(min=1, max=100)] = 1.25
     """Images are scaled to between 1 and this times what covers the crop, at random."""
     flip: bool = True
     """Mirror half of the pairs."""
-    permute: bool = False
+    shuffle_channels: Annotated[bool, Formerly("permute")] = False
     """Exchange colour channels at random: more variety for a network from scratch."""
-    jitter: Annotated[float, Limits(min=0, max=10)] = 0.0
+    color_jitter: Annotated[float, Formerly("jitter"), Limits(min=0, max=10)] = 0.0
     """Gamma and colour gains of each pair change at random, by up to exp(this); 0.4 is much, 0 is off."""
-    right: Annotated[float, Limits(min=0, max=1)] = 0.0
+    identity_prob: Annotated[float, Formerly("right"), Limits(min=0, max=1)] = 0.0
     """Share of the pairs that get their photo as the render: Difix learns to leave alone what is right."""
-    again: Annotated[float, Limits(min=0, max=1)] = 0.0
+    refix_prob: Annotated[float, Formerly("again"), Limits(min=0, max=1)] = 0.0
     """Share of the steps whose renders are fixed once before: in the loop, Difix meets its own work again."""
     references: Annotated[int, Limits(min=0)] = 1
     """Reference photos of each pair; 0 trains without."""

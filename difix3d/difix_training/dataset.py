@@ -147,7 +147,7 @@ class Crops:
         resolution: tuple[int, int],
         *,
         references: int = 1,
-        zoom: float = 1.0,
+        max_scale: float = 1.0,
         flip: bool = True,
         augment: Augmentation | None = None,
         layers: int = 0,
@@ -157,7 +157,7 @@ class Crops:
         self.resolution = resolution
         self.references = references
         self.layers = layers
-        self.zoom = zoom
+        self.max_scale = max_scale
         self.flip = flip
         self.seed = seed
         self.augment = augment or Augmentation()
@@ -167,7 +167,7 @@ class Crops:
         turn, place = divmod(number, len(self.pairs))
         pair = self.pairs[_order(len(self.pairs), self.seed, turn)[place]]
         rng = np.random.default_rng((self.seed, number))
-        scale = rng.uniform(1, self.zoom)
+        scale = rng.uniform(1, self.max_scale)
         top = rng.random()
         left = rng.random()
         mirror = rng.random() < 0.5

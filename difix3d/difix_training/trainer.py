@@ -129,9 +129,9 @@ class DifixTrainer:
             self.pairs["train"],
             config.resolution,
             references=config.references,
-            zoom=config.zoom,
+            max_scale=config.max_scale,
             flip=config.flip,
-            augment=Augmentation(config.permute, config.jitter, config.right),
+            augment=Augmentation(config.shuffle_channels, config.color_jitter, config.identity_prob),
             layers=self.layers,
             seed=config.seed,
         )
@@ -148,7 +148,7 @@ class DifixTrainer:
         config, device = self.config, self.accelerator.device
         generator = torch.Generator().manual_seed((config.seed << 32) + step)  # the same in all processes
         totals: dict[str, Tensor] = {}
-        if float(torch.rand((), generator=generator)) < config.again:
+        if float(torch.rand((), generator=generator)) < config.refix_prob:
             batches = [self.fixed_once(batch) for batch in batches]
         for number, batch in enumerate(batches, 1):
             context = torch.stack([self.prompts[prompt] for prompt in batch.prompts])

@@ -59,7 +59,7 @@ def test_pairs_in_the_published_format(curated):
     data = json.loads((curated.folder / "dataset.json").read_text())
     pairs = data["train"] | data["test"]
     assert pairs.keys() == curated.card.keys()
-    assert {name.split("_")[1] for name in pairs} == {"underfit", "cycle", "perturb", "sparse", "apart"}
+    assert {name.split("_")[1] for name in pairs} == {"underfit", "cycle", "perturb", "sparse", "cluster"}
     for pair in pairs.values():
         assert pair.keys() == {"image", "target_image", "ref_image", "prompt"}
         assert pair["ref_image"] != pair["target_image"]
@@ -135,8 +135,8 @@ def test_broken_off_and_started_again_it_ends_with_the_same_bytes(capture, recip
     module.curate([capture], whole, recipe, strategies=strategies, device="cpu")
     assemble(whole)
 
-    def breaks(shop, rng):
-        yield next(original(shop, rng))
+    def breaks(trainings, rng):
+        yield next(original(trainings, rng))
         raise KeyboardInterrupt
 
     original = module.STRATEGIES["sparse"]
@@ -244,8 +244,31 @@ def test_hopeless_and_perfect_renders_are_counted(capture, recipe, tmp_path):
     from difix3d.curation.curate import curate
 
     curate([capture], tmp_path, replace(recipe, psnr_min=98.0), strategies=["sparse"], device="cpu")
-    with pytest.raises(UserError, match=r"no pair in .*: 6 renders were hopeless, 0 perfect"):
+    with pytest.raises(UserError, match=r"no pair in .*: 6 renders were too bad, 0 too good"):
         assemble(tmp_path)
+
+
+def test_folders_with_the_names_of_before_are_gone_on_with(capture, recipe, tmp_path):
+    """``cluster`` was called apart, and too_bad hopeless."""
+    from difix3d.curation import assemble, read_curated
+    from difix3d.curation.curate import curate, missing_parts
+
+    strict = replace(recipe, psnr_min=15.2)
+    curate([capture], tmp_path, strict, strategies=["apart"], device="cpu")
+    now = assemble(tmp_path)
+    (tmp_path / "toy" / "cluster").rename(tmp_path / "toy" / "apart")
+    part = tmp_path / "toy" / "apart" / "part.json"
+    part.write_text(part.read_text().replace("cluster/", "apart/").replace("too_bad", "hopeless"))
+    before = part.stat().st_mtime_ns
+    curate([capture], tmp_path, strict, strategies=["cluster"], device="cpu")
+    assert missing_parts([capture], tmp_path, ["cluster"]) == []
+    assert part.stat().st_mtime_ns == before
+    old = assemble(tmp_path)
+    assert old.counts == now.counts
+    assert old.counts["cluster"]["too_bad"] > 0
+    assert {pair["strategy"] for pair in old.card.values()} == {"cluster"}
+    (tmp_path / "card.json").write_text((tmp_path / "card.json").read_text().replace("cluster", "apart"))
+    assert read_curated(tmp_path).counts == now.counts
 
 
 @pytest.mark.parametrize("change", [{"every": 1}, {"underfit": (1.0,)}, {"psnr_min": 50.0}, {"max_steps": 0}])
@@ -270,7 +293,7 @@ def test_held_out_scenes_stay_held_out_when_scenes_are_added(tmp_path):
 def test_pixels_that_do_not_count_are_right_already(toy_scene, truth, tmp_path):
     from difix3d.curation import Recipe
     from difix3d.curation.pairs import make_pairs
-    from difix3d.curation.workshop import Model, Workshop
+    from difix3d.curation.trainings import Model, SceneTrainings
     from difix3d.images import read_image, write_image
     from difix3d.types import Photo, Render
 
@@ -283,9 +306,9 @@ def test_pixels_that_do_not_count_are_right_already(toy_scene, truth, tmp_path):
         out = truth(camera)
         return Render(out.rgb * 0.5, out.alpha, out.depth)
 
-    shop = Workshop(replace(toy_scene, photos=photos), Recipe(), "cpu", tmp_path, lambda *_: None)
+    trainings = SceneTrainings(replace(toy_scene, photos=photos), Recipe(), "cpu", tmp_path, lambda *_: None)
     models = iter([Model(dark, toy_scene.cameras, [0, 1, 3], [2], 1, "dark")])
-    (pair,) = make_pairs(shop, models, tmp_path, tmp_path / "x", "x", Counter())
+    (pair,) = make_pairs(trainings, models, tmp_path, tmp_path / "x", "x", Counter())
     render, photo = read_image(tmp_path / pair.image), read_image(tmp_path / pair.target_image)
     assert (render[:, 24:] == photo[:, 24:]).all()
     assert (render[:, :24] != photo[:, :24]).any()

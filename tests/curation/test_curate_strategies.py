@@ -100,47 +100,47 @@ def test_rigs(toy_scene):
 def test_cross_trains_on_one_camera_and_renders_the_others(toy_scene, tmp_path):
     from difix3d.curation import Recipe
     from difix3d.curation.strategies import cross
-    from difix3d.curation.workshop import Workshop
+    from difix3d.curation.trainings import SceneTrainings
 
     photos = tuple(replace(photo, name=f"{'ab'[i % 2]}/{photo.name}") for i, photo in enumerate(toy_scene.photos))
     scene = replace(toy_scene, photos=photos)
-    shop = Workshop(scene, Recipe(max_steps=4), "cpu", tmp_path, lambda *_: None)
-    (model,) = cross(shop, np.random.default_rng(0))
+    trainings = SceneTrainings(scene, Recipe(max_steps=4), "cpu", tmp_path, lambda *_: None)
+    (model,) = cross(trainings, np.random.default_rng(0))
     chosen = model.detail.removeprefix("camera ")
-    assert all(not scene.photos[i].name.startswith(chosen) for i in model.show)
+    assert all(not scene.photos[i].name.startswith(chosen) for i in model.render_views)
     assert all(scene.photos[i].name.startswith(chosen) for i in model.captured)
-    assert len(model.show) + len(model.cameras) == len(scene.train)
+    assert len(model.render_views) + len(model.cameras) == len(scene.train)
     assert model.render(scene.cameras[0]).rgb.shape == (1, 40, 48, 3)
 
 
 def test_a_damaged_model_is_shown_where_something_is_left_of_it(toy_scene, tmp_path):
     from difix3d.curation import Recipe
     from difix3d.curation.strategies import perturb
-    from difix3d.curation.workshop import Workshop
+    from difix3d.curation.trainings import SceneTrainings
 
     recipe = Recipe(max_steps=4, perturbations=6, max_pairs=0)
-    shop = Workshop(toy_scene, recipe, "cpu", tmp_path, lambda *_: None)
-    models = list(perturb(shop, np.random.default_rng(0)))
+    trainings = SceneTrainings(toy_scene, recipe, "cpu", tmp_path, lambda *_: None)
+    models = list(perturb(trainings, np.random.default_rng(0)))
     fewer = [model for model in models if "views" in model.detail]
     assert 0 < len(fewer) < len(models)
     for model in models:
-        assert len(model.show) == min(9, 2 * len(model.captured))
-        assert set(model.captured) <= set(model.show)
+        assert len(model.render_views) == min(9, 2 * len(model.captured))
+        assert set(model.captured) <= set(model.render_views)
     assert all(len(model.captured) < 9 for model in fewer)
 
 
 def test_a_training_goes_on_where_it_was(toy_scene, tmp_path):
     from difix3d.curation import Recipe
-    from difix3d.curation.workshop import Workshop
+    from difix3d.curation.trainings import SceneTrainings
 
-    def shop(name):
+    def trainings(name):
         (tmp_path / name).mkdir()
-        return Workshop(toy_scene, Recipe(max_steps=6), "cpu", tmp_path / name, lambda *_: None)
+        return SceneTrainings(toy_scene, Recipe(max_steps=6), "cpu", tmp_path / name, lambda *_: None)
 
-    pausing = shop("a").course([0, 1, 3, 4])
-    early, late = pausing.at(3), pausing.at(6)
-    once = shop("b").course([4, 3, 1, 0]).at(6)
+    pausing = trainings("a").training_on([0, 1, 3, 4])
+    early, late = pausing.advance_to(3), pausing.advance_to(6)
+    once = trainings("b").training_on([4, 3, 1, 0]).advance_to(6)
     assert torch.equal(late.means, once.means)
     assert not torch.equal(early.means, late.means)
     with pytest.raises(ValueError, match="is over"):
-        pausing.at(3)
+        pausing.advance_to(3)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.difix_training.batch import Augmentation, jittered, permuted, righted
+from difix3d.difix_training.batch import Augmentation, identical, jittered, permuted
 from difix3d.difix_training.dataset import Crops, centre, join, numbers, read_pairs, stream, usable
 from difix3d.errors import UserError
 from difix3d.images import write_image
@@ -108,7 +108,7 @@ def test_a_pair_without_its_reference(folder):
 
 
 def test_crops_keep_render_photo_and_reference_in_register(folder):
-    crops = Crops(read_pairs(folder / "pairs.json")["train"], (16, 24), zoom=1.5, seed=3)
+    crops = Crops(read_pairs(folder / "pairs.json")["train"], (16, 24), max_scale=1.5, seed=3)
     mirrored, offsets = set(), set()
     for number in range(24):
         sample = crops[number]
@@ -180,7 +180,7 @@ def layered(tmp_path):
 
 
 def test_layers_stay_in_register_with_the_render(layered):
-    crops = Crops(layered, (24, 32), references=0, layers=2, zoom=1.5, seed=1)
+    crops = Crops(layered, (24, 32), references=0, layers=2, max_scale=1.5, seed=1)
     for number in range(6):
         batch = crops[number]
         assert batch.images.shape == (1, 12, 24, 32)
@@ -199,7 +199,7 @@ def test_colours_are_permuted_alike_in_all_pictures(layered):
     assert torch.equal(other.images[:, :3], batch.images[:, [2, 0, 1]])
     assert torch.equal(other.images[:, 3:], batch.images[:, [3, 6, 4, 5, 7, 10, 8, 9, 11]])
     assert torch.equal(other.photos, batch.photos[:, [2, 0, 1]])
-    crops = Crops(layered, (24, 32), references=0, layers=2, augment=Augmentation(permute=True))
+    crops = Crops(layered, (24, 32), references=0, layers=2, augment=Augmentation(shuffle_channels=True))
     orders = {tuple(crops[n].photos[0].flatten(1).std(1).argsort().tolist()) for n in range(20)}
     assert len(orders) > 2
 
@@ -225,13 +225,13 @@ def test_light_changes_alike_in_all_pictures(layered):
     assert min(changes) < 0.8 * batch.photos.mean() < 1.1 * batch.photos.mean() < max(changes)
 
 
-def test_a_righted_pair_has_its_photo_as_the_render(layered):
+def test_a_identical_pair_has_its_photo_as_the_render(layered):
     batch = centre(layered[0], (24, 32), references=0, layers=2)
-    right = righted(batch)
+    right = identical(batch)
     assert torch.equal(right.images[:, :3], batch.photos)
     assert (right.images[:, 3] == 1).all()
     assert torch.equal(right.images[:, 4:], batch.images[:, 4:])
-    crops = Crops(layered, (24, 32), references=0, layers=2, augment=Augmentation(right=0.25))
+    crops = Crops(layered, (24, 32), references=0, layers=2, augment=Augmentation(identity_prob=0.25))
     share = np.mean([torch.equal(crops[n].images[:, :3], crops[n].photos) for n in range(80)])
     assert 0.1 < share < 0.4
 

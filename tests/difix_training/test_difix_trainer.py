@@ -81,7 +81,7 @@ def test_a_network_that_blends_starts_from_the_render_and_learns_from_warped_ref
     data = pairs.parent / "layered.json"
     data.write_text(json.dumps(content))
     mini = replace(SMALL, layers=1, latent=8)
-    trainer = DifixTrainer(replace(config, data=data, mini=mini, references=0, permute=True, steps=60))
+    trainer = DifixTrainer(replace(config, data=data, mini=mini, references=0, shuffle_channels=True, steps=60))
     batch = trainer.batches().__next__()
     before = trainer.fix(batch)
     assert (before - batch.images[:, :3]).abs().mean() < 0.15
@@ -132,7 +132,7 @@ def test_sigterm_saves_and_the_evaluation_is_made_up_for(config):
 
 
 def test_resumed_training_is_equal_to_the_bit(config, tmp_path):
-    config = replace(config, optim=replace(config.optim, ema=0.9), jitter=0.2, right=0.2, again=0.5)
+    config = replace(config, optim=replace(config.optim, ema=0.9), color_jitter=0.2, identity_prob=0.2, refix_prob=0.5)
     whole = DifixTrainer(config)
     whole.train()
     broken = replace(config, output_dir=tmp_path / "broken", steps=2)
@@ -177,7 +177,7 @@ def test_accumulated_batches_equal_one_large_batch(config, tmp_path):
 
 def test_some_steps_start_from_what_was_fixed_before(config, tmp_path):
     again, plain = (
-        DifixTrainer(replace(config, again=share, output_dir=tmp_path / f"{share}")) for share in (1.0, 0.0)
+        DifixTrainer(replace(config, refix_prob=share, output_dir=tmp_path / f"{share}")) for share in (1.0, 0.0)
     )
     batch = next(plain.batches())
     assert equal(again.state(), plain.state())

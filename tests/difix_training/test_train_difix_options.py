@@ -42,6 +42,18 @@ def test_the_name_that_the_start_had(tmp_path, capsys):
     assert parse(["--resume", "--output-dir", str(tmp_path)]).fixer == "some/weights"
 
 
+def test_the_names_that_augmentations_had(tmp_path, capsys):
+    options = ["--zoom", "1.5", "--permute", "--jitter", "0.3", "--right", "0.1", "--again=0.2"]
+    config = parse(options)
+    assert (config.max_scale, config.shuffle_channels, config.color_jitter) == (1.5, True, 0.3)
+    assert (config.identity_prob, config.refix_prob) == (0.1, 0.2)
+    assert "--right is called --identity-prob now" in capsys.readouterr().err
+    (tmp_path / "config.yaml").write_text("permute: true\nzoom: 1.5\n")
+    config = parse(["--resume", "--output-dir", str(tmp_path)])
+    assert (config.max_scale, config.shuffle_channels) == (1.5, True)
+    assert not parse(["--resume", "--output-dir", str(tmp_path), "--no-permute"]).shuffle_channels
+
+
 def test_cuda_without_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="no CUDA device"):
@@ -52,9 +64,9 @@ def test_cuda_without_a_gpu(monkeypatch):
     ("options", "message"),
     [
         ({"resolution": (60, 64)}, r"--resolution is 60 64.*multiples of 8 each"),
-        ({"zoom": 0.5}, r"--zoom is 0.5"),
-        ({"right": 1.5}, r"--right is 1.5.*0 to 1"),
-        ({"jitter": -0.1}, r"--jitter is -0.1"),
+        ({"max_scale": 0.5}, r"--max-scale is 0.5"),
+        ({"identity_prob": 1.5}, r"--identity-prob is 1.5.*0 to 1"),
+        ({"color_jitter": -0.1}, r"--color-jitter is -0.1"),
         ({"steps": 0}, r"steps is 0"),
         ({"loss": DifixLossConfig(perceptual_every=2)}, r"perceptual-every is 2.*in a batch, 1"),
         (

@@ -14,7 +14,7 @@ from difix3d.scene import Views
 from difix3d.training import TrainConfig, Trainer
 from difix3d.types import Cameras, Gaussians, Render, RenderFn, Scene
 
-Tell = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 """Is told what is being done, and how much of how much."""
 
 
@@ -26,7 +26,7 @@ class Model:
         render: one camera in, a render out.
         cameras: those that it was trained on.
         captured: photos (indices into the scene) of what is in the model; the references are of them.
-        show: photos (indices into the scene) whose cameras are to be rendered.
+        render_views: photos (indices into the scene) whose cameras are to be rendered.
         step: of its training.
         detail: what was done to it, in a few words.
     """
@@ -34,12 +34,12 @@ class Model:
     render: RenderFn
     cameras: Cameras
     captured: list[int]
-    show: list[int]
+    render_views: list[int]
     step: int
     detail: str
 
 
-class Course:
+class PartialTraining:
     """A training that goes on as far as it is asked to, and no further; snapshots have to be asked for in order.
 
     It saves and evaluates nothing: the trainer's own loop would, and nobody looks at it.
@@ -47,17 +47,17 @@ class Course:
     Args:
         config: of the training; its ``output_dir`` gets a few small files.
         scene: its ``train`` are trained on.
-        tell: hears of the progress.
+        on_progress: hears of the progress.
     """
 
-    def __init__(self, config: TrainConfig, scene: Scene, tell: Tell):
+    def __init__(self, config: TrainConfig, scene: Scene, on_progress: OnProgress):
         self.trainer = Trainer(config, scene)
         self.cameras = scene.cameras[scene.train]
         self.near = self.trainer.near
-        self._tell = tell
+        self._on_progress = on_progress
         self._done = 0
 
-    def at(self, step: int) -> Gaussians:
+    def advance_to(self, step: int) -> Gaussians:
         """The model after a step."""
         if step < self._done:
             raise ValueError(f"step {step} is over: the training is at {self._done}")
@@ -65,7 +65,7 @@ class Course:
         try:
             for number in range(self._done, step):
                 self.trainer.model.step(next(photos), number)
-                self._tell("training", number + 1, step)
+                self._on_progress("training", number + 1, step)
         finally:
             photos.close()
         self._done = step
@@ -81,7 +81,7 @@ def _render(trainer: Trainer, gaussians: Gaussians, camera: Cameras) -> Render:
     return trainer.model.render(camera.to(trainer.device), gaussians)
 
 
-class Workshop:
+class SceneTrainings:
     """A scene and its trainings; two strategies that ask for the same photos share one.
 
     Args:
@@ -89,34 +89,34 @@ class Workshop:
         recipe: settings.
         device: ``auto``, ``cuda`` or ``cpu``.
         work: folder for what is thrown away afterwards.
-        tell: hears of the progress.
+        on_progress: hears of the progress.
     """
 
-    def __init__(self, scene: Scene, recipe: Recipe, device: Device, work: Path, tell: Tell):
+    def __init__(self, scene: Scene, recipe: Recipe, device: Device, work: Path, on_progress: OnProgress):
         self.scene = scene
         self.recipe = recipe
         self.work = work
-        self.tell = tell
+        self.on_progress = on_progress
         self.config = recipe.training(device)
         self.steps = self.config.max_steps
         self.views = Views(scene, choose_device(device), memory_limit_bytes=1 << 30)
         self.photos: list[int] = scene.train.tolist()
-        self._courses: dict[tuple[int, ...], Course] = {}
+        self._trainings: dict[tuple[int, ...], PartialTraining] = {}
 
-    def course(self, photos: Sequence[int]) -> Course:
+    def training_on(self, photos: Sequence[int]) -> PartialTraining:
         """The training on some of the scene's photos."""
         key = tuple(sorted(photos))
-        if key not in self._courses:
+        if key not in self._trainings:
             chosen = replace(self.scene, train=np.array(key, np.int64), test=np.zeros(0, np.int64))
-            self._courses[key] = self.begin(chosen)
-        return self._courses[key]
+            self._trainings[key] = self.begin(chosen)
+        return self._trainings[key]
 
-    def begin(self, scene: Scene) -> Course:
+    def begin(self, scene: Scene) -> PartialTraining:
         """A training of its own, on any scene."""
         folder = self.work / f"run_{len(list(self.work.glob('run_*')))}"
-        return Course(replace(self.config, output_dir=folder), scene, self.tell)
+        return PartialTraining(replace(self.config, output_dir=folder), scene, self.on_progress)
 
-    def some(self, photos: Sequence[int], rng: np.random.Generator, models: int = 1) -> list[int]:
+    def sample(self, photos: Sequence[int], rng: np.random.Generator, models: int = 1) -> list[int]:
         """Photos to show by one of so many models: all, or as many as the recipe allows, drawn at random."""
         limit = max(1, self.recipe.max_pairs // models) if self.recipe.max_pairs else len(photos)
         return sorted(rng.choice(np.array(photos), min(limit, len(photos)), replace=False).tolist())
