@@ -3,17 +3,18 @@
 python docs/images/demo.py outputs/demo/RUN --data-dir data
 """
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
-from difix3d.evaluate import evaluate
-from difix3d.images import resize, to_uint8
+from difix3d.evaluate import ABLATION, Pictures, draw, measure
+from difix3d.images import read_image, resize, to_uint8
 from difix3d.scene import Views, load_scene
 from difix3d.training.load import load_run
-from difix3d.training.variants import choose_fixer, plus
+from difix3d.training.variants import choose_fixer, choose_rows
 
 SHOWN = {"interpolation": ("between the cameras", 2), "extrapolation": ("far off the cameras", 5)}
 """The held-out sets of the scene, which share their training photos, and the view of each that is shown."""
@@ -29,25 +30,23 @@ def main(run: tyro.conf.Positional[Path], data_dir: Path = Path("data")) -> None
     """
     before, after = load_run(run / "plain", data_dir=data_dir), load_run(run, data_dir=data_dir)
     fixer, why = choose_fixer(None, after)
-    assert fixer is not None, why
+    renders, _ = choose_rows({"3dgs": before, "difix3d": after}, fixer, ("3dgs", "difix3d", "difix3d+"), why)
     rows = []
     for split, (where, number) in SHOWN.items():
         scene = load_scene("demo", data_dir=data_dir, split=split)
-        views = Views(scene)
-        models = {
-            "plain 3DGS": before.render,
-            "Difix3D": after.render,
-            "Difix3D+": plus(after, fixer, Views(after.scene).__getitem__, trust=True),
-        }
-        view = views[int(scene.test[number])]
-        names, pictures = [f"{where}: photo"], [to_uint8(view.image)]
-        for name, render in models.items():
-            result = evaluate(render, (views[int(i)] for i in scene.test), split=split)
-            scores = f"{result.mean('psnr'):.2f} dB, SSIM {result.mean('ssim'):.3f}"
-            print(f"{split}, {name}: {scores}, {len(result.images)} views")
-            names.append(f"{name}, {result.images[number].psnr:.1f} dB")
-            pictures.append(to_uint8(render(view.camera).rgb[0]))
-        rows += [titles(names), beside(pictures)]
+        views = [Views(scene)[int(i)] for i in scene.test]
+        names, shown = [f"{where}: photo"], [to_uint8(views[number].image)]
+        for key, render in renders.items():
+            title = ABLATION[key].title
+            with tempfile.TemporaryDirectory() as folder:
+                pictures = Pictures(title, Path(folder), "")
+                draw(render, views, pictures)
+                (result,), _ = measure(("psnr", "ssim"), [pictures], views)
+                shown.append(read_image(pictures.path(views[number])))
+            print(f"{split}, {title}: {result.mean('psnr'):.2f} dB, SSIM {result.mean('ssim'):.3f}, {len(views)} views")
+            one = result.values("psnr")[views[number].name]
+            names.append(f"{title}: here {one:.1f} dB, all {len(views)} views {result.mean('psnr'):.1f}")
+        rows += [titles(names), beside(shown)]
     Image.fromarray(np.concatenate(rows)).save(Path(__file__).with_suffix(".png"), optimize=True)
 
 
