@@ -1,6 +1,6 @@
 """``difix3d evaluate``: from trained runs to the table that papers print, and a report to look at."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,21 +18,20 @@ from difix3d.evaluate import (
     Name,
     Pictures,
     RunEvaluation,
-    Table,
     adopt,
     consistency,
     draw,
+    fix_photos,
     measure,
+    only_visible,
     table,
     write_evaluation,
 )
 from difix3d.evaluate.ablation import TITLES
 from difix3d.evaluate.align import align, at_cameras, beside
 from difix3d.evaluate.results import CORRECTED, SINGLE
-from difix3d.evaluate.tables import to_csv
-from difix3d.files import write_text
+from difix3d.evaluate.written import write_images, write_table
 from difix3d.limits import Limits
-from difix3d.metrics import visibility
 from difix3d.report import write_report
 from difix3d.scene import Views
 from difix3d.scene.paths import natural_path, path_cameras
@@ -45,8 +44,8 @@ from difix3d.types import Cameras, RenderFn, View
 Single = Literal["psnr", "ssim", "lpips-vgg", "lpips-alex"]
 Corrected = Literal["cc-psnr", "cc-ssim", "cc-lpips-vgg", "cc-lpips-alex"]
 Metrics = Single | Corrected | Literal["fid", "kid", "tsed", "warp"]
-SURFACE = 320
-"""Long side, in pixels, of the depth maps of training cameras that tell what they see."""
+PHOTOS = 8
+"""Photos, at most, that the fixer is given to see whether it leaves them alone."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,8 @@ class EvaluateConfig(RunOptions):
     Each run gets evaluation.json, .csv (and evaluation_images.csv), .md, .tex, report.html and, in evaluation/,
     the pictures. Rows are those of the paper's ablation, as far as the run has them: plain 3DGS (a run without a fixer,
     or the one that --compare trained beside it), Difix on its renders, Difix3D, and Difix3D+ (Difix once more on every
-    frame; keeping what photos agree with, or, as in the paper, not).
+    frame; keeping what photos agree with, or, as in the paper, not). Under the table stands what the fixer does to
+    photos that need nothing.
 
     Examples:
       difix3d evaluate outputs/garden/2025-01-31_120000
@@ -148,34 +148,33 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
     metrics = ["psnr", *(metric.replace("-", "_") for metric in config.metrics)]  # the report is sorted by it
     metrics = with_corrected(metrics, run.config.refine)
 
-    variants = []
-    for name, render in rows.items():
-        title, gaussians = ABLATION[name].title, len(models[ABLATION[name].model].gaussians)
-        against = ABLATION[name].compared_with(rows)
-        pictures = Pictures(title, path, f"evaluation/{name}", gaussians=gaussians, against=against)
-        if ABLATION[name].trust is None:
-            own = path / "plain" if models[name] is not run else path
-            pictures = draw_exported(models[name], own, views.stream(indices.tolist()), pictures, left_out)
-        draw(render, track(views.stream(indices.tolist()), len(indices), f"render {title}"), pictures)
-        pictures.sets.update(consistency(metrics, render, run.render, cameras, title))
-        variants.append(pictures)
+    def stream() -> Iterable[View]:
+        return views.stream(indices.tolist())
+
+    variants = draw_rows(models, rows, path, lambda title: track(stream(), len(indices), f"render {title}"), left_out)
+    for pictures, render in zip(variants, rows.values(), strict=True):
+        pictures.sets.update(consistency(metrics, render, run.render, cameras, pictures.name))
     for item in config.pictures:
         title, _, folder = item.partition("=")
         variants.append(Pictures(title, path, f"evaluation/pictures {len(variants)}"))
-        adopt(Path(folder), views.stream(indices.tolist()), variants[-1])
+        adopt(Path(folder), stream(), variants[-1])
 
     def photos() -> Iterable[View]:
-        stream = track(views.stream(indices.tolist()), len(indices), "measure")
+        shots = track(stream(), len(indices), "measure")
         if config.masked == "visible":
-            return only_visible(stream, surface(config, run), scene.cameras[scene.train].to(device))
-        return stream
+            return only_visible(shots, surface(config, run).render, scene.cameras[scene.train].to(device))
+        return shots
 
     measured, reasons = measure(metrics, variants, photos(), device)
     if config.align_poses or run.config.refine.poses:
         single = [metric for metric in metrics if metric.removeprefix(CORRECTED) in SINGLE]
-        aligned = draw_aligned(models, rows, path, lambda: views.stream(indices.tolist()), len(indices))
+        aligned = draw_aligned(models, rows, path, stream, len(indices))
         others, _ = measure(single, aligned, photos(), device)
         measured = tuple(map(beside, measured, others)) + measured[len(others) :]
+    kept: dict[str, float] = {}
+    if fixer is not None and any(ABLATION[name].trust is not None for name in rows):
+        some = indices[:: -(-len(indices) // PHOTOS)].tolist()
+        kept = fix_photos(fixer, track(views.stream(some), len(some), "fix photos"), metrics, device)
     evaluation = RunEvaluation(
         scene=scene.name,
         split=split,
@@ -186,6 +185,7 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
         mask=config.masked,
         variants=measured,
         left_out=left_out | reasons,
+        fixed_photos=kept,
     )
     write_evaluation(path, evaluation)
     write_table(table([evaluation]), path)
@@ -193,6 +193,27 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
     plain = path / "plain"
     write_report(RunFolder(path, scene), RunFolder(plain, scene) if plain.is_dir() else None, evaluation)
     return evaluation
+
+
+def draw_rows(
+    models: dict[Name, Run],
+    rows: dict[Name, RenderFn],
+    path: Path,
+    photos: Callable[[str], Iterable[View]],
+    left_out: dict[str, str],
+) -> list[Pictures]:
+    """Draws each row's pictures of the photos (by the row's title), those of plain renders also as exported."""
+    drawn = []
+    for name, render in rows.items():
+        title, gaussians = ABLATION[name].title, len(models[ABLATION[name].model].gaussians)
+        against = ABLATION[name].compared_with(rows)
+        pictures = Pictures(title, path, f"evaluation/{name}", gaussians=gaussians, against=against)
+        if ABLATION[name].trust is None:
+            own = path / "plain" if name == "3dgs" and len(models) > 1 else path
+            pictures = draw_exported(models[name], own, photos(f"{title} as exported"), pictures, left_out)
+        draw(render, photos(title), pictures)
+        drawn.append(pictures)
+    return drawn
 
 
 def draw_exported(
@@ -246,26 +267,3 @@ def surface(config: EvaluateConfig, run: Run) -> Run:
             "Train it on the same scene with --split none",
         )
     return other
-
-
-def only_visible(views: Iterable[View], run: Run, train: Cameras) -> Iterator[View]:
-    """The views, masked down to what training cameras see."""
-    small = [train[i].limited(SURFACE) for i in range(len(train))]
-    depths = [run.render(camera).depth_map for camera in small]
-    for view in views:
-        seen = visibility(run.render(view.camera).depth_map, view.camera, Cameras.cat(small), depths)
-        yield replace(view, mask=seen if view.mask is None else seen & view.mask)
-
-
-def write_table(total: Table, folder: Path) -> None:
-    """Writes ``evaluation.csv``, ``.md`` and ``.tex``."""
-    texts: dict[str, Callable[[], str]] = {"csv": total.csv, "md": total.markdown, "tex": total.latex}
-    for suffix, text in texts.items():
-        write_text(folder / f"evaluation.{suffix}", text())
-
-
-def write_images(evaluation: RunEvaluation, path: Path) -> None:
-    """One line for each variant and picture."""
-    keys = list(dict.fromkeys(key for variant in evaluation.variants for image in variant.images for key in image))
-    lines = [(v.name, *(image.get(key, "") for key in keys)) for v in evaluation.variants for image in v.images]
-    write_text(path, to_csv([("variant", *keys), *lines]))

@@ -6,7 +6,7 @@ Training and ``difix3d evaluate`` go one way: :func:`draw` the pictures of each 
 """
 
 from difix3d.evaluate.ablation import ABLATION, Method, Name
-from difix3d.evaluate.measures import consistency, measure, psnrs
+from difix3d.evaluate.measures import consistency, fix_photos, measure, only_visible, psnrs
 from difix3d.evaluate.pictures import Pictures, adopt, draw
 from difix3d.evaluate.results import (
     METRICS,
@@ -35,7 +35,9 @@ __all__ = [
     "adopt",
     "consistency",
     "draw",
+    "fix_photos",
     "measure",
+    "only_visible",
     "psnrs",
     "read_evaluation",
     "table",

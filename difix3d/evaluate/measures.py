@@ -1,6 +1,6 @@
 """From folders of pictures to numbers: each picture against its photo, each set against the set of photos."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -13,16 +13,30 @@ from difix3d.errors import UserError
 from difix3d.evaluate.pictures import Pictures, shoot, target
 from difix3d.evaluate.results import CORRECTED, SetScore, Variant
 from difix3d.features import Inception, inception_features
-from difix3d.images import read_image
-from difix3d.metrics import LPIPS, color_correct, error_split, fid, kid, psnr, ssim, tsed, warp_error
+from difix3d.images import read_image, to_uint8
+from difix3d.metrics import (
+    LPIPS,
+    color_correct,
+    contrast,
+    error_split,
+    fid,
+    kid,
+    psnr,
+    ssim,
+    tsed,
+    visibility,
+    warp_error,
+)
 from difix3d.metrics.perceptual import Net
-from difix3d.types import Cameras, RenderFn, View
+from difix3d.types import Cameras, Degraded, Fixer, RenderFn, View
 
 Compare = Callable[[UInt8[Tensor, "H W 3"], UInt8[Tensor, "H W 3"], Bool[Tensor, "H W"] | None], float]
 Network = TypeVar("Network")
 
 SET_METRICS = ("fid", "kid")
 PATH_METRICS = ("tsed", "warp")
+SURFACE = 320
+"""Long side, in pixels, of the depth maps of training cameras that tell what they see."""
 
 
 def measure(
@@ -90,6 +104,47 @@ def measure(
 def psnrs(render: RenderFn, views: Iterable[View]) -> list[float]:
     """PSNR of each view's render, at 8 bits, with nothing written."""
     return [psnr(shoot(render, view)[0], *target(view)) for view in views]
+
+
+@torch.no_grad()
+def fix_photos(
+    fixer: Fixer, views: Iterable[View], metrics: Sequence[str], device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """What a fixer does to photos that need nothing: it should leave them alone.
+
+    They are given to it as if they were renders, wholly covered, with nothing to look at.
+
+    Args:
+        metrics: as for :func:`measure`; those of single pictures count.
+        device: of the feature networks.
+
+    Returns:
+        Means over the photos of these metrics and of :func:`~difix3d.metrics.contrast` (1: kept), and their ``count``.
+    """
+    compare: dict[str, Compare] = comparisons(metrics, device)[0] | {"contrast": contrast}
+    given: list[View] = []
+
+    def photos() -> Iterator[Degraded]:
+        for view in views:
+            given.append(view)
+            blank = torch.zeros_like(view.image[..., 0])
+            yield Degraded(view.camera, view.image, torch.ones_like(blank), blank)
+
+    scores = []
+    for number, fixed in enumerate(fixer(photos())):
+        image = torch.from_numpy(to_uint8(fixed))
+        scores.append({name: function(image, *target(given[number])) for name, function in compare.items()})
+    means = {name: sum(score[name] for score in scores) / len(scores) for name in compare}
+    return means | {"count": len(scores)}
+
+
+def only_visible(views: Iterable[View], render: RenderFn, train: Cameras) -> Iterator[View]:
+    """The views, masked down to what training cameras see, by the depth of a model."""
+    small = [train[i].limited(SURFACE) for i in range(len(train))]
+    depths = [render(camera).depth_map for camera in small]
+    for view in views:
+        seen = visibility(render(view.camera).depth_map, view.camera, Cameras.cat(small), depths)
+        yield replace(view, mask=seen if view.mask is None else seen & view.mask)
 
 
 def comparisons(metrics: Sequence[str], device: torch.device | str) -> tuple[dict[str, Compare], dict[str, str]]:

@@ -7,14 +7,15 @@
                    "images": [{"name", "psnr", "ssim", "lpips_vgg", ..., "cc_psnr", ..., "seconds"}],
                    "sets": {"fid": {"value", "count", "std", "warning"}, ...},
                    "means": {"psnr", ...}}],
-     "left_out": {"fid": "why it is not there, and how to provide it", ...}}
+     "left_out": {"fid": "why it is not there, and how to provide it", ...},
+     "fixed_photos": {"psnr", "ssim", "lpips_vgg", ..., "contrast", "count"}}
 
 A number that is not defined (no pixel counts; the PSNR of equal pictures) is ``null``. ``means`` is for readers of the
 file: it follows from the rest.
 """
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,7 @@ class RunEvaluation:
         fixer: what the fixer was called; "none" without.
         mask: "photo" (the photos' own masks) or "visible" (only what training cameras see).
         left_out: rows and metrics that were asked for and could not be had, and why.
+        fixed_photos: what the fixer does to photos that need nothing (:func:`~difix3d.evaluate.fix_photos`).
     """
 
     scene: str
@@ -156,6 +158,19 @@ class RunEvaluation:
     mask: str
     variants: tuple[Variant, ...]
     left_out: dict[str, str]
+    fixed_photos: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def harm(self) -> str:
+        """A sentence on what the fixer does to photos; empty if it was not measured, or there is no fixer."""
+        if not self.fixed_photos:
+            return ""
+        shown = {
+            key: METRICS[key] for key, value in self.fixed_photos.items() if key in METRICS and math.isfinite(value)
+        }
+        scores = [f"{metric.title} {self.fixed_photos[key]:.{metric.digits}f}" for key, metric in shown.items()]
+        scores.append(f"contrast x {self.fixed_photos['contrast']:.3f}")
+        return f"the fixer, given {self.fixed_photos['count']:.0f} photos that need nothing: {', '.join(scores)}"
 
 
 def write_evaluation(run: Path, evaluation: RunEvaluation) -> Path:
@@ -184,6 +199,7 @@ def read_evaluation(run: Path) -> RunEvaluation:
             f"{path} is not of this version", f"{FORMAT!r}, version {VERSION}", f"Run: difix3d evaluate {run}"
         )
     try:
+        content["fixed_photos"] = {key: or_nan(value) for key, value in content.get("fixed_photos", {}).items()}
         return RunEvaluation(**content | {"variants": tuple(_variant(**variant) for variant in content["variants"])})
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error})", "", f"Run: difix3d evaluate {run}") from error

@@ -211,6 +211,7 @@ def _notes(evaluations: Sequence[RunEvaluation], rows: list[Row]) -> Iterable[st
     for scene in dict.fromkeys(evaluation.scene for evaluation in evaluations):
         own = [evaluation for evaluation in evaluations if evaluation.scene == scene]
         yield from _protocol(scene, own)
+    yield from dict.fromkeys(f"{item.scene}: {item.harm}" for item in evaluations if item.harm)
     yield from _left_out(evaluations)
     variants = (variant for evaluation in evaluations for variant in evaluation.variants)
     warnings = [score.warning for variant in variants for score in variant.sets.values() if score.warning]

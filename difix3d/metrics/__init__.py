@@ -1,9 +1,9 @@
 """How good pictures are: on 8-bit images, as papers compute it from saved PNGs.
 
-One by one: :func:`psnr`, :func:`ssim`, :class:`LPIPS`, :func:`error_split`; :func:`color_correct` brings a picture into
-its photo's colours before. Sets of pictures: :func:`fid`, :func:`kid`. Paths of cameras: :func:`warp_error`,
-:func:`tsed`. :func:`visibility` makes Nerfbusters' masks, and :func:`confidence_interval` says how far a mean can be
-believed.
+One by one: :func:`psnr`, :func:`ssim`, :class:`LPIPS`, :func:`contrast`, :func:`error_split`; :func:`color_correct`
+brings a picture into its photo's colours before. Sets of pictures: :func:`fid`, :func:`kid`. Paths of cameras:
+:func:`warp_error`, :func:`tsed`. :func:`visibility` makes Nerfbusters' masks, and :func:`confidence_interval` says how
+far a mean can be believed.
 """
 
 from difix3d.metrics.colors import color_correct, color_fit
@@ -11,7 +11,7 @@ from difix3d.metrics.consistency import WarpError, warp_error
 from difix3d.metrics.distribution import SetDistance, fid, kid
 from difix3d.metrics.epipolar import Tsed, epipolar_distance, tsed
 from difix3d.metrics.perceptual import LPIPS
-from difix3d.metrics.pixels import ErrorSplit, error_split, psnr, ssim
+from difix3d.metrics.pixels import ErrorSplit, contrast, error_split, psnr, ssim
 from difix3d.metrics.statistics import confidence_interval
 from difix3d.metrics.visible import visibility
 
@@ -24,6 +24,7 @@ __all__ = [
     "color_correct",
     "color_fit",
     "confidence_interval",
+    "contrast",
     "epipolar_distance",
     "error_split",
     "fid",

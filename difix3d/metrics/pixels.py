@@ -34,6 +34,16 @@ def ssim(
     return float(similarity.mean() if mask is None else similarity[mask].mean())
 
 
+def contrast(
+    image: UInt8[Tensor, "H W 3"], target: UInt8[Tensor, "H W 3"], mask: Bool[Tensor, "H W"] | None = None
+) -> float:
+    """The factor that the target's contrast was multiplied by: slope of the least-squares line from the target's values
+    to the image's, mean of the channels; NaN if a channel of the target has one value only, or the mask is empty."""
+    pixels = [(x if mask is None else x[mask]).float().reshape(-1, 3) for x in (image, target)]
+    y, x = (values - values.mean(0) for values in pixels)
+    return float(((x * y).sum(0) / x.square().sum(0)).mean())
+
+
 @dataclass(frozen=True)
 class ErrorSplit:
     """PSNR in dB before and after fixing, apart for pixels that were right and pixels that were wrong before.

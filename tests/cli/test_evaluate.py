@@ -176,6 +176,26 @@ def test_the_papers_ablation(distilled, fixer):
     assert all(row.name in table for row in found.variants)
 
 
+def test_what_the_fixer_does_to_photos_that_need_nothing(distilled, fixer, monkeypatch, capsys):
+    call(distilled, "--metrics", "psnr", "--fixer", "some")
+    found = read_evaluation(distilled).fixed_photos
+    scene = load_run(distilled).scene
+    photos = [Views(scene)[index].image for index in scene.test.tolist()]
+    expected = [-20 * math.log10(np.square((x + 0.1).clip(0, 1) - x).mean() ** 0.5) for x in map(np.asarray, photos)]
+    assert found["psnr"] == pytest.approx(np.mean(expected), abs=0.2)  # 0.1 is 25.5 of 255
+    assert found["count"] == len(photos)
+    assert found["contrast"] == pytest.approx(1, abs=0.3)
+    note = f"the fixer, given {len(photos)} photos that need nothing: PSNR {found['psnr']:.2f}"
+    assert note in capsys.readouterr().out
+    monkeypatch.setattr(fixer.__class__, "__call__", lambda _, degraded: (item.rgb for item in degraded))
+    call(distilled, "--metrics", "psnr", "--fixer", "some")
+    idle = read_evaluation(distilled).fixed_photos
+    assert math.isnan(idle["psnr"])  # nothing is changed: infinite
+    assert idle["contrast"] == pytest.approx(1, abs=1e-5)
+    call(distilled, "--metrics", "psnr", "--fixer", "none")
+    assert read_evaluation(distilled).fixed_photos == {}
+
+
 def test_the_runs_own_fixer_is_the_default(distilled, fixer):
     """Not that of the plain run beside it, which was trained without."""
     for folder, name in ((distilled, "some"), (distilled / "plain", "none")):

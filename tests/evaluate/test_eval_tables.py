@@ -37,6 +37,10 @@ def cells(result, metric):
 def test_written_and_read_again(one, tmp_path):
     path = write_evaluation(tmp_path, one)
     assert read_evaluation(tmp_path) == one
+    other = replace(one, fixed_photos={"psnr": 30.0, "contrast": 0.93, "count": 4})
+    assert read_evaluation(write_evaluation(tmp_path, other).parent) == other
+    assert "fox: the fixer, given 4 photos that need nothing: PSNR 30.00, contrast x 0.930" in table([other]).notes
+    write_evaluation(tmp_path, one)
     content = json.loads(path.read_text())
     assert content["variants"][1]["means"] == {"psnr": 23.0, "ssim": 23.0 / 40, "fid": 100.0}
     assert [file.name for file in tmp_path.iterdir()] == ["evaluation.json"]

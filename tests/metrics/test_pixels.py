@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.metrics import error_split, psnr, ssim
+from difix3d.metrics import contrast, error_split, psnr, ssim
 
 
 def test_psnr_of_a_known_difference():
@@ -17,6 +17,18 @@ def test_psnr_of_a_known_difference():
     other = image.clone()
     other[0, 0] += 10
     assert psnr(image, other, mask) == pytest.approx(20 * math.log10(25.5), abs=1e-4)
+
+
+def test_contrast_is_a_factor():
+    photo = torch.randint(0, 256, (20, 30, 3), dtype=torch.uint8)
+    faded = (photo.float() * 0.5 + 60).round().to(torch.uint8)
+    assert contrast(photo, photo) == 1
+    assert contrast(faded, photo) == pytest.approx(0.5, abs=0.01)
+    mask = torch.zeros(20, 30, dtype=torch.bool)
+    assert math.isnan(contrast(faded, photo, mask))
+    mask[:10] = True
+    faded[10:] = 0
+    assert contrast(faded, photo, mask) == pytest.approx(0.5, abs=0.01)
 
 
 def test_ssim_ignores_what_the_mask_leaves_out():
