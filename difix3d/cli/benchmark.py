@@ -62,8 +62,8 @@ class Options:
     seeds: Annotated[tuple[int, ...], SEEDS] = ()
     """Other seeds than the benchmark's."""
     set: tuple[str, ...] = ()
-    """Other settings for all runs, as KEY=VALUE with the options of `difix3d train`, such as densify.cap=500000. What
-    makes a method goes before them."""
+    """Other settings for all runs, as KEY=VALUE with the options of `difix3d train`, such as densify.cap_max=500000.
+    What makes a method goes before them."""
     engine: Literal["local", "ray"] = "local"
     """`local`: processes of this machine. `ray`: a Ray cluster (RAY_ADDRESS), or Ray on this machine."""
     workers: Annotated[int | None, Limits(min=1)] = None
@@ -100,7 +100,7 @@ def benchmark(args: Sequence[str] | None = None) -> None:
 
 
 def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
-    """``["densify.cap=5", "split=none"]`` as a nested mapping; values as YAML reads them."""
+    """``["densify.cap_max=5", "split=none"]`` as a nested mapping; values as YAML reads them."""
     result: dict[str, Any] = {}
     for change in changes:
         key, equals, text = change.partition("=")

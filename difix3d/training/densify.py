@@ -9,7 +9,7 @@ from torch import Tensor
 
 from difix3d import native
 from difix3d.errors import UserError
-from difix3d.limits import Limits
+from difix3d.limits import Formerly, Limits
 from difix3d.render.strategies import strategies_on, strategy_info
 from difix3d.training.optim import SplatOptimizer
 from difix3d.types import Render
@@ -20,8 +20,8 @@ class DensifyConfig:
     """Where Gaussians are added and removed."""
 
     kind: Literal["default", "mcmc", "none"] = "default"
-    """`default`: clone and split by gradient (3DGS). `mcmc`: relocate and sample up to `cap` (3DGS as MCMC)."""
-    cap: Annotated[int, Limits(min=1)] = 1_000_000
+    """`default`: clone and split by gradient (3DGS). `mcmc`: relocate and sample up to `cap_max` (3DGS as MCMC)."""
+    cap_max: Annotated[int, Formerly("cap"), Limits(min=1)] = 1_000_000
     """The most Gaussians: `mcmc` grows up to it, `default` stops growing once it is passed."""
     start: Annotated[int, Limits(min=0)] = 500
     """First step of densification, at the latest a tenth of the run."""
@@ -29,7 +29,7 @@ class DensifyConfig:
     """Last step of densification, as a share of the run."""
     every: Annotated[int, Limits(min=1)] = 100
     """Steps between densifications."""
-    grad: Annotated[float, Limits(min=0)] = 0.0002
+    grow_grad2d: Annotated[float, Formerly("grad"), Limits(min=0)] = 0.0002
     """`default`: gradient of the projected means, in normalised screen units, above which a Gaussian is cloned or
     split. With `absgrad`, 0.0008 is the usual value."""
     absgrad: bool = False
@@ -40,7 +40,7 @@ class DensifyConfig:
     """Gaussians below this opacity are removed or relocated."""
     reset_every: Annotated[int, Limits(min=0)] = 3000
     """`default`: steps between resets of all opacities to near transparent, which kills floaters; 0 never resets."""
-    noise: Annotated[float, Limits(min=0)] = 5e5
+    noise_lr: Annotated[float, Formerly("noise"), Limits(min=0)] = 5e5
     """`mcmc`: size of the exploring noise, as a multiple of the learning rate."""
 
 
@@ -62,7 +62,7 @@ class Densifier:
         if config.kind == "default":
             self.strategy = DefaultStrategy(
                 prune_opa=config.prune_opacity,
-                grow_grad2d=config.grad,
+                grow_grad2d=config.grow_grad2d,
                 reset_every=config.reset_every or max_steps + 1,
                 absgrad=config.absgrad,
                 revised_opacity=config.revised_opacity,
@@ -71,7 +71,7 @@ class Densifier:
             self.state = self.strategy.initialize_state(scene_scale=extent)
         elif config.kind == "mcmc":
             self.strategy = MCMCStrategy(
-                cap_max=config.cap, noise_lr=config.noise, min_opacity=config.prune_opacity, **schedule
+                cap_max=config.cap_max, noise_lr=config.noise_lr, min_opacity=config.prune_opacity, **schedule
             )
             self.state = self.strategy.initialize_state()
 
@@ -106,8 +106,8 @@ class Densifier:
                     means2d.grad /= weight
                     if self.absgrad:
                         means2d.absgrad /= weight
-                full = len(splats.params["means"]) >= self.config.cap
-                self.strategy.grow_grad2d = math.inf if full else self.config.grad
+                full = len(splats.params["means"]) >= self.config.cap_max
+                self.strategy.grow_grad2d = math.inf if full else self.config.grow_grad2d
                 self._apply(splats, render, step, packed=packed)
             self._reset_opacities(splats, step)
 

@@ -13,7 +13,7 @@ from difix3d.training.configfile import merge
 
 PRESETS: dict[str, dict[str, Any]] = {
     "standard": {},
-    "quick": {"max_steps": 7_000, "eval_steps": [2_000], "resolution": 640, "densify": {"cap": 100_000}},
+    "quick": {"max_steps": 7_000, "eval_steps": [2_000], "resolution": 640, "densify": {"cap_max": 100_000}},
     "mcmc": {
         "densify": {"kind": "mcmc", "stop": 0.83},
         "init": {"opacity": 0.5, "scale": 0.1},

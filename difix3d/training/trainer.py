@@ -132,7 +132,7 @@ class Trainer:
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"The GPU ran out of memory at step {done} with {len(self.gaussians):,} Gaussians",
-                cure="Lower --densify.cap, --resolution or --batch-size, or add --packed; then go on with --resume",
+                cure="Lower --densify.cap-max, --resolution or --batch-size, or add --packed; then go on with --resume",
             ) from error
         finally:
             photos.close()

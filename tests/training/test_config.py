@@ -73,7 +73,7 @@ def test_command_line_wins_over_file_over_preset(tmp_path):
     config = parse(
         ["--config", str(tmp_path / "my.yaml"), "--seed", "6", "--densify.cap", "77", "--eval-steps", "3", "4"]
     )
-    assert (config.densify.kind, config.max_steps, config.seed, config.densify.cap) == ("mcmc", 11, 6, 77)
+    assert (config.densify.kind, config.max_steps, config.seed, config.densify.cap_max) == ("mcmc", 11, 6, 77)
     assert config.eval_steps == (3, 4)
 
 

@@ -66,8 +66,8 @@ def test_a_compressed_file_on_request(toy_scene, config):
 @pytest.mark.parametrize(
     "change",
     [
-        {"densify": {"kind": "mcmc", "cap": 330}},
-        {"densify": {"absgrad": True, "grad": 0.0004}},
+        {"densify": {"kind": "mcmc", "cap_max": 330}},
+        {"densify": {"absgrad": True, "grow_grad2d": 0.0004}},
         {"densify": {"kind": "none"}},
         {"batch_size": 3},
         {"background": "random"},
@@ -111,7 +111,9 @@ def test_corrections_are_learnt(toy_scene, config):
 
 def test_a_cap_ends_growth(toy_scene, config):
     grown = len(Trainer(config, toy_scene).train())
-    config = merge(config, {"densify": {"cap": 301}, "output_dir": str(config.output_dir) + "-capped"}, source="test")
+    config = merge(
+        config, {"densify": {"cap_max": 301}, "output_dir": str(config.output_dir) + "-capped"}, source="test"
+    )
     assert 300 < len(Trainer(config, toy_scene).train()) < grown
 
 
@@ -156,7 +158,7 @@ def test_out_of_memory_says_what_to_lower(toy_scene, config, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(model, "rasterize", full)
-    with pytest.raises(UserError, match="ran out of memory at step 0 with 300 Gaussians.*--densify.cap, --resolution"):
+    with pytest.raises(UserError, match="memory at step 0 with 300 Gaussians.*--densify.cap-max, --resolution"):
         Trainer(config, toy_scene).train()
 
 
@@ -234,7 +236,9 @@ def test_killed_at_any_moment_and_resumed_is_bit_equal(toy_scene, config, tmp_pa
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("change", [{}, {"densify": {"kind": "mcmc", "cap": 400}}, {"packed": True}, {"batch_size": 2}])
+@pytest.mark.parametrize(
+    "change", [{}, {"densify": {"kind": "mcmc", "cap_max": 400}}, {"packed": True}, {"batch_size": 2}]
+)
 def test_cuda_learns_as_the_cpu_does(toy_scene, config, change):
     config = merge(config, {"max_steps": 150, "densify": {"reset_every": 0}} | change, source="test")
     scores = {}
