@@ -27,7 +27,7 @@ from difix3d.evaluate import Variant
 from difix3d.scene import Views, load_scene
 from difix3d.training import Trainer
 from difix3d.training.configfile import merge
-from difix3d.training.events import Evaluated, Finished, Painted
+from difix3d.training.events import Evaluated, Finished, RoundDone
 from difix3d.training.presets import from_preset
 from difix3d.types import Cameras, Degraded, Fixer, Scene
 
@@ -126,13 +126,13 @@ def measure(options: Options, source: str, fixer_name: str) -> dict[str, Any]:
         truth, targets = oracle(scene, source)
         fixer = truth if fixer_name == "oracle" else harmful(fixer_name, scene)
         if targets is not None:  # there are photos at the targets only, not on the way
-            config = replace(config, distill=replace(config.distill, step=1e3))
+            config = replace(config, distill=replace(config.distill, step_size=1e3))
     seconds: dict[str, float] = {}
     decisions: list[str] = []
     results: list[Variant] = []
 
     def listen(event: Any) -> None:
-        if isinstance(event, Painted):
+        if isinstance(event, RoundDone):
             gain = event.verdict.gain
             decisions.append(event.verdict.decision + ("" if gain is None else f" {gain:+.2f}"))
             for phase, value in event.seconds.items():

@@ -36,8 +36,8 @@ from difix3d.postrender import PostRender
 from difix3d.scene import Views, load_scene
 from difix3d.training import Trainer
 from difix3d.training.configfile import merge
-from difix3d.training.events import Painted
-from difix3d.training.presets import SHARES, from_preset
+from difix3d.training.events import RoundDone
+from difix3d.training.presets import NOVEL_PROBS, from_preset
 from difix3d.types import Fixer, RenderFn, Scene
 
 METRICS = {"psnr": 2, "ssim": 3, "lpips": 3}
@@ -67,7 +67,7 @@ class Options:
     """Results are added to this file."""
     table: bool = False
     """Only show the table of the file."""
-    distill: DistillConfig = field(default_factory=lambda: DistillConfig(share=SHARES["mini"]))
+    distill: DistillConfig = field(default_factory=lambda: DistillConfig(novel_prob=NOVEL_PROBS["mini"]))
     """Of the trainings with the fixer: by default what suits `mini`. The oracle has the program's defaults."""
 
 
@@ -105,7 +105,7 @@ def measure(options: Options, source: str, training: str, seed: int) -> list[dic
         truth, targets = oracle(scene, source)
         teacher = truth if training == "oracle" else fixer
         if targets is not None:  # there are photos at the targets only, not on the way
-            distill = replace(distill, step=1e3)
+            distill = replace(distill, step_size=1e3)
     elif training == "once":
         distill = replace(distill, mode="once")
     elif training == "plain":
@@ -118,7 +118,7 @@ def measure(options: Options, source: str, training: str, seed: int) -> list[dic
     decisions: list[str] = []
 
     def listen(event: Any) -> None:
-        if isinstance(event, Painted):
+        if isinstance(event, RoundDone):
             decisions.append(event.verdict.decision)
 
     start = time.perf_counter()
@@ -129,7 +129,7 @@ def measure(options: Options, source: str, training: str, seed: int) -> list[dic
     return [
         {"scene": scene.name, "training": training, "seed": seed, "row": name}
         | scores(render, scene, views, lpips)
-        | {"share": trainer.config.distill.share, "rounds": decisions, "seconds": round(seconds, 1)}
+        | {"share": trainer.config.distill.novel_prob, "rounds": decisions, "seconds": round(seconds, 1)}
         for name, render in models(training, trainer, fixer, views).items()
     ]
 

@@ -7,7 +7,17 @@ from pathlib import Path
 from rich.console import Console
 
 from difix3d.console import Bar, RunningMean, console
-from difix3d.training.events import Evaluated, Event, Finished, Painted, Painting, Paused, Saved, Started, Stepped
+from difix3d.training.events import (
+    Evaluated,
+    Event,
+    Finished,
+    Paused,
+    RoundDone,
+    RoundProgress,
+    Saved,
+    Started,
+    Stepped,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +47,10 @@ class ProgressLog:
                 self._bar = Bar("train", event.last, first=event.first, to=self.console).__enter__()
             case Stepped():
                 self._stepped(event)
-            case Painting(step, done, total):
-                self._bar.status(f"painting novel view {done} of {total}")
-            case Painted():
-                self.print(painted(event))
+            case RoundProgress(step, done, total):
+                self._bar.status(f"fixing novel view {done} of {total}")
+            case RoundDone():
+                self.print(round_line(event))
             case Evaluated(step, result, plus, split):
                 corrected = f" ({result.mean('cc_psnr'):.2f} colour-corrected)" if "cc_psnr" in result.metrics else ""
                 self.print(
@@ -78,7 +88,7 @@ class ProgressLog:
         return f"done in {event.seconds / 60:.1f} min: {self._run}"
 
 
-def painted(event: Painted) -> str:
+def round_line(event: RoundDone) -> str:
     """A round in one line: how many views, what the gate found, and how long it took."""
     verdict = event.verdict
     found = f" ({verdict.gain:+.2f} dB on {len(verdict.without)} photo(s) left out)" if verdict.gain is not None else ""
@@ -115,7 +125,7 @@ class TensorBoardLog:
                     self._writer.add_scalar(f"loss/{name}", float(value), event.step)
                 self._writer.add_scalar("train/psnr", -10 * math.log10(max(float(event.mse), 1e-12)), event.step)
                 self._writer.add_scalar("train/gaussians", event.gaussians, event.step)
-            case Painted() if event.verdict.gain is not None:
+            case RoundDone() if event.verdict.gain is not None:
                 self._writer.add_scalar("gate/gain", event.verdict.gain, event.step)
             case Evaluated(step, result, plus, split):
                 for metric in ("psnr", "ssim", "seconds"):

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix3d.distill.confidence import ConfidenceConfig, credit, gather, share_of_fix
+from difix3d.distill.confidence import ConfidenceConfig, compare_with_photos, mean_agreement, share_of_fix
 from difix3d.distill.references import References
 from difix3d.types import Cameras, Degraded, Fixer, Render, RenderFn, Scene, View
 
 CALIBRATION = 3
-"""Captured cameras at which the fixer earns its credit."""
+"""Captured cameras at which it is measured how far fixes agree with photos."""
 AHEAD = 2
 """Frames that are rendered while one is fixed."""
 
@@ -56,12 +56,13 @@ class PostRender:
         self._nearest = References(scene.cameras.to(device), self._train, render)
 
     @cached_property
-    def credit(self) -> float:
-        """What the fixer earns where photos can judge it: at three captured cameras, without their own photos."""
+    def mean_agreement(self) -> float:
+        """Mean agreement of fixes with photos: at three captured cameras, without their own photos."""
         chosen = [self._train[i * (len(self._train) - 1) // CALIBRATION] for i in range(CALIBRATION)]
         prepared = [self._prepare(self._nearest.cameras[i], i) for i in dict.fromkeys(chosen)]
         pairs = zip(prepared, self.fixer(prepared), strict=True)
-        return credit([gather(item, fixed, self.confidence) for item, fixed in pairs], self.confidence)
+        evidence = [compare_with_photos(item, fixed, self.confidence) for item, fixed in pairs]
+        return mean_agreement(evidence, self.confidence)
 
     @torch.no_grad()
     def __call__(self, camera: Cameras) -> Render:
@@ -73,7 +74,7 @@ class PostRender:
     def stream(self, cameras: Iterable[Cameras]) -> Iterator[Float[Tensor, "H W 3"]]:
         """Fixed frames of single cameras, in their order; the next frames are rendered while one is fixed."""
         if self.trust:
-            _ = self.credit  # before the stream begins: a fixer may put its model away at the end of each
+            _ = self.mean_agreement  # before the stream begins: a fixer may put its model away at the end of each
         waiting: deque[Degraded] = deque()
 
         def degraded() -> Iterator[Degraded]:
@@ -93,8 +94,8 @@ class PostRender:
     def _finish(self, degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
         if not self.trust:
             return fixed
-        evidence = gather(degraded, fixed, self.confidence)
-        share = share_of_fix(evidence, (fixed.shape[0], fixed.shape[1]), self.credit, self.confidence)
+        evidence = compare_with_photos(degraded, fixed, self.confidence)
+        share = share_of_fix(evidence, (fixed.shape[0], fixed.shape[1]), self.mean_agreement, self.confidence)
         return degraded.rgb + share[..., None] * (fixed - degraded.rgb)
 
 

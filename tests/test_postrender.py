@@ -45,11 +45,11 @@ def test_a_fixer_that_does_harm_is_not_trusted_even_where_no_photo_sees(toy_scen
             yield 1 - item.rgb
 
     post = model(inverted)
-    assert post.credit < 0.3
+    assert post.mean_agreement < 0.3
     for index in (0, 2, 6):
         plain = truth(toy_scene.cameras[index]).rgb.clamp(0, 1)
         assert torch.equal(post(toy_scene.cameras[index]).rgb, plain)
-    assert model(lambda degraded: (item.rgb for item in degraded)).credit == 1
+    assert model(lambda degraded: (item.rgb for item in degraded)).mean_agreement == 1
 
 
 def test_the_stream_gives_the_same_frames_in_order(toy_scene, model):
@@ -87,7 +87,7 @@ def test_one_photo(toy_scene, truth):
     scene = replace(toy_scene, train=toy_scene.train[:1])
     post = PostRender(truth, darken, scene, Views(scene).__getitem__)
     assert post(scene.cameras[2]).rgb.isfinite().all()
-    assert post.credit == 1
+    assert post.mean_agreement == 1
 
 
 def test_ahead_keeps_the_order_and_works_in_advance():

@@ -1,4 +1,4 @@
-"""How far a fixed pixel is to be believed: what photos say, seen through the rendered depth.
+"""How far a fixed pixel can be trusted: what photos say, seen through the rendered depth.
 
 The known weakness of fixing is that it repaints what was right. Photos can tell: carried to the novel camera by the
 rendered depth, they show where the render was right already, and where the fix contradicts them.
@@ -58,20 +58,20 @@ class Evidence:
     """What photos say about a render and its fix, on a small grid.
 
     Attributes:
-        judged: pixels that at least one photo sees.
+        visible: pixels that at least one photo sees.
         render_error, fixed_error: distance to the photo that agrees best, 0..1; 0 where no photo sees.
         change: distance between the colours of render and fix, each the mean of a window, 0..1: detail that is only
             sharper or more blurred is no change.
     """
 
-    judged: Bool[Tensor, "h w"]
+    visible: Bool[Tensor, "h w"]
     render_error: Map
     fixed_error: Map
     change: Map
 
 
 @torch.no_grad()
-def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"], config: ConfidenceConfig) -> Evidence:
+def compare_with_photos(degraded: Degraded, fixed: Float[Tensor, "H W 3"], config: ConfidenceConfig) -> Evidence:
     """Carries the references to the novel camera and compares, at :data:`~difix3d.distill.references.SIDE` pixels.
 
     Args:
@@ -83,7 +83,7 @@ def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"], config: Confidence
     size = camera.size[::-1]
     before, after = _reduce(degraded.rgb, size), _reduce(fixed, size)
     depth = torch.nn.functional.interpolate(degraded.depth[None, None], size, mode="nearest")[0, 0]
-    judged = torch.zeros(size, dtype=torch.bool, device=depth.device)
+    visible = torch.zeros(size, dtype=torch.bool, device=depth.device)
     errors = torch.full((2, *size), torch.inf, device=depth.device)
     for photo, photo_depth in zip(degraded.references, degraded.reference_depths, strict=True):
         small = photo.camera.limited(SIDE)
@@ -93,11 +93,11 @@ def gather(degraded: Degraded, fixed: Float[Tensor, "H W 3"], config: Confidence
         for i, other in enumerate((before, after)):
             distance = (_moments(other, valid, config.window) - expected).abs().sum(0).mean(0)
             errors[i] = torch.where(valid, torch.minimum(errors[i], distance), errors[i])
-        judged |= valid
-    errors = torch.where(judged, errors, 0.0)
-    everywhere = torch.ones_like(judged)
+        visible |= valid
+    errors = torch.where(visible, errors, 0.0)
+    everywhere = torch.ones_like(visible)
     change = (_moments(after, everywhere, config.window) - _moments(before, everywhere, config.window))[0].abs().mean(0)
-    return Evidence(judged, errors[0], errors[1], change)
+    return Evidence(visible, errors[0], errors[1], change)
 
 
 def _moments(image: Float[Tensor, "h w 3"], valid: Bool[Tensor, "h w"], window: int) -> Float[Tensor, "2 3 h w"]:
@@ -121,60 +121,61 @@ def _box(values: Float[Tensor, "C h w"], window: int) -> Float[Tensor, "C h w"]:
     return total
 
 
-def credit(evidence: Sequence[Evidence], config: ConfidenceConfig) -> float:
-    """What a fixer earned with some fixes: the mean agreement, 0..1, over all that photos see of them; else 1."""
-    judged = torch.cat([_agreement(item, config)[item.judged] for item in evidence])
-    return float(judged.mean()) if len(judged) else 1.0
+def mean_agreement(evidence: Sequence[Evidence], config: ConfidenceConfig) -> float:
+    """Mean agreement of some fixes with the photos, 0..1, over all that photos see of them; 1 if they see nothing."""
+    values = torch.cat([_agreement(item, config)[item.visible] for item in evidence])
+    return float(values.mean()) if len(values) else 1.0
 
 
 def confidence(
-    evidence: Evidence, size: tuple[int, int], earned: float, config: ConfidenceConfig
+    evidence: Evidence, size: tuple[int, int], round_agreement: float, config: ConfidenceConfig
 ) -> Float[Tensor, "H W"]:
     """Weight, 0..1, of each fixed pixel in training.
 
     A fix that hardly changes the colours has nothing to teach but its blur. Where photos see the pixel, the weight
-    falls as the fix moves away from them; elsewhere the fix has the credit that it earned where it was judged, and
-    less the more it changed. A fix that photos contradict on the whole is not believed at all; one that they hardly
+    falls as the fix moves away from them; elsewhere the fix has its mean agreement where they do, and less
+    the more it changed. A fix that photos contradict on the whole does not count at all; one that they hardly
     see is taken for as good as the others of its round.
 
     Args:
         evidence: of this fix.
         size: (height, width) of the result.
-        earned: the :func:`credit` of the whole round.
+        round_agreement: the :func:`mean_agreement` of the whole round.
     """
-    agreement, own = _agreement(evidence, config), _own_credit(evidence, earned, config)
-    if earned < config.min_round_agreement or own < config.min_view_agreement:
+    agreement, own = _agreement(evidence, config), _own_agreement(evidence, round_agreement, config)
+    if round_agreement < config.min_round_agreement or own < config.min_view_agreement:
         return torch.zeros(size, device=agreement.device)
     unseen = own * torch.exp(-evidence.change / config.change_tolerance)
-    weights = _enlarge(_moved(evidence, config) * torch.where(evidence.judged, agreement, unseen), size)
+    weights = _enlarge(_moved(evidence, config) * torch.where(evidence.visible, agreement, unseen), size)
     return torch.where(weights < config.min_weight, 0.0, weights)
 
 
 def share_of_fix(
-    evidence: Evidence, size: tuple[int, int], earned: float, config: ConfidenceConfig
+    evidence: Evidence, size: tuple[int, int], round_agreement: float, config: ConfidenceConfig
 ) -> Float[Tensor, "H W"]:
     """Share, 0..1, of the fixed image in a blend with the render: what was right stays, and what hardly changed.
 
-    Pixels that no photo sees take as much of the fix as it earned elsewhere; one that photos contradict is left out.
+    Pixels that no photo sees take as much of the fix as it agrees with photos elsewhere; one that photos contradict is
+    left out.
 
     Args:
         evidence: of this fix.
         size: (height, width) of the result.
-        earned: the fixer's :func:`credit` with other views, which counts where photos hardly see this one.
+        round_agreement: the fixer's :func:`mean_agreement` in other views, which counts where photos hardly see this.
     """
-    agreement, own = _agreement(evidence, config), _own_credit(evidence, earned, config)
+    agreement, own = _agreement(evidence, config), _own_agreement(evidence, round_agreement, config)
     if own < config.min_round_agreement:
         return torch.zeros(size, device=agreement.device)
     return _enlarge(
-        _moved(evidence, config) * torch.where(evidence.judged, _wrong(evidence, config) * agreement, own), size
+        _moved(evidence, config) * torch.where(evidence.visible, _wrong(evidence, config) * agreement, own), size
     )
 
 
-def _own_credit(evidence: Evidence, earned: float, config: ConfidenceConfig) -> Float[Tensor, ""]:
-    """Mean agreement of a fix where photos see it, drawn toward ``earned`` the less they see."""
+def _own_agreement(evidence: Evidence, round_agreement: float, config: ConfidenceConfig) -> Float[Tensor, ""]:
+    """Mean agreement of a fix where photos see it, drawn toward ``round_agreement`` the less they see."""
     agreement = _agreement(evidence, config)
     prior = config.prior * agreement.numel()
-    return (agreement[evidence.judged].sum() + prior * earned) / (evidence.judged.sum() + prior)
+    return (agreement[evidence.visible].sum() + prior * round_agreement) / (evidence.visible.sum() + prior)
 
 
 def _moved(evidence: Evidence, config: ConfidenceConfig) -> Map:

@@ -7,7 +7,7 @@ import tyro
 
 from difix3d.distill.confidence import ConfidenceConfig
 from difix3d.distill.references import OFFERED
-from difix3d.limits import Limits
+from difix3d.limits import Formerly, Limits
 from difix3d.schedule import At, Every
 
 
@@ -26,25 +26,25 @@ class DistillConfig:
     """Step of the first round, at the latest a quarter of the run."""
     every: Annotated[int, Limits(min=1)] = 2000
     """Steps between rounds, at most an eighth of the run."""
-    step: Annotated[float, Limits(min=0)] = 0.5
+    step_size: Annotated[float, Formerly("step"), Limits(min=0)] = 0.5
     """How far a novel camera moves in a round, in scene units."""
-    perturbed: Annotated[int, Limits(min=1)] = 24
+    num_perturbed: Annotated[int, Formerly("perturbed"), Limits(min=1)] = 24
     """`perturb`: novel cameras in a round."""
-    share: Annotated[float | None, Limits(min=0, max=1)] = None
-    """How often a training step takes a novel view instead of a photo; by default 0.3, and 0.15 with `--fixer mini`,
-    which has less to teach."""
+    novel_prob: Annotated[float | None, Formerly("share"), Limits(min=0, max=1)] = None
+    """Probability that a training step takes a novel view instead of a photo; by default 0.3, and 0.15 with
+    `--fixer mini`, which has less to teach."""
     weight: Annotated[float, Limits(min=0)] = 0.3
     """Loss weight of a novel view; a photo has 1."""
-    alpha: Annotated[float, Limits(min=0, max=1)] = 0.5
+    min_alpha: Annotated[float, Formerly("alpha"), Limits(min=0, max=1)] = 0.5
     """Novel pixels that the Gaussians cover less than this do not count."""
     references: Annotated[int, Limits(min=1, max=OFFERED)] = 1
     """Photos that the fixer looks at beside each render; published weights are trained with one."""
     gate: Literal["on", "off"] = "on"
     """`on`: a fix counts only where photos do not speak against it, and a round is kept only if photos left out of it
     do not get worse. `off`: every fixed pixel counts, as in the paper."""
-    probe: Annotated[int, Limits(min=1)] = 100
+    trial_steps: Annotated[int, Formerly("probe"), Limits(min=1)] = 100
     """Gate: steps to train, with and without the novel views, before it judges; at most a fifth of `every`."""
-    held_out: Annotated[int, Limits(min=1)] = 4
+    num_held_out: Annotated[int, Formerly("held_out"), Limits(min=1)] = 4
     """Gate: photos to leave out of a round and to judge it by; at most an eighth of the photos, at least one."""
     tolerance: Annotated[float, Limits(min=-100, max=100)] = 0.25
     """Gate: loss of PSNR on the photos left out, in dB, that is still taken for chance."""
@@ -56,7 +56,7 @@ class DistillConfig:
         return max(1, min(self.every, max_steps // 8))
 
     def schedule(self, max_steps: int) -> At:
-        """The steps before which novel views are painted anew; empty if distillation is off."""
+        """The steps before which novel views are made anew; empty if distillation is off."""
         start = min(self.start, max_steps // 4)
         if self.mode == "off" or start >= max_steps:
             return At()
@@ -65,6 +65,6 @@ class DistillConfig:
         rounds = Every(self.period(max_steps), start)
         return At(*(step for step in range(max_steps) if step in rounds))
 
-    def probe_steps(self, max_steps: int) -> int:
+    def steps_of_trial(self, max_steps: int) -> int:
         """Steps of each branch of the gate's trial."""
-        return max(1, min(self.probe, self.period(max_steps) // 5))
+        return max(1, min(self.trial_steps, self.period(max_steps) // 5))

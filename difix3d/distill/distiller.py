@@ -1,4 +1,4 @@
-"""One round of distillation: novel cameras, rendered, fixed, and weighed by what photos say."""
+"""One round of distillation: novel cameras, rendered, fixed, and compared with photos."""
 
 import time
 from collections import deque
@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from difix3d.distill.confidence import ConfidenceConfig, Evidence, confidence, credit, gather
+from difix3d.distill.confidence import ConfidenceConfig, Evidence, compare_with_photos, confidence, mean_agreement
 from difix3d.distill.config import DistillConfig
 from difix3d.distill.novel import perturbed, toward
 from difix3d.distill.pseudo import PseudoViews
@@ -22,12 +22,12 @@ from difix3d.types import Cameras, Degraded, Fixer, RenderFn, Scene, View
 
 @dataclass(frozen=True)
 class Round:
-    """What a round painted.
+    """The result of a round.
 
     Attributes:
         pseudo: the new training views.
         renders: what the fixer was given, 8 bits.
-        seconds: time of each phase: ``move``, ``render`` (with the choice of references), ``fix``, ``weigh``.
+        seconds: time of each phase: ``move``, ``render`` (with the choice of references), ``fix``, ``compare``.
     """
 
     pseudo: PseudoViews
@@ -36,7 +36,7 @@ class Round:
 
 
 class Distiller:
-    """Paints pseudo views of a model; it holds no state of its own, so that a round follows from its step.
+    """Makes pseudo views of a model; it holds no state of its own, so that a round follows from its step.
 
     Args:
         config: what to do.
@@ -75,7 +75,7 @@ class Distiller:
         train = self.scene.train
         if self.config.gate == "off" or len(train) < 2:
             return []
-        count = max(1, min(self.config.held_out, len(train) // 8))
+        count = max(1, min(self.config.num_held_out, len(train) // 8))
         order = np.random.default_rng(self.seed).permutation(train)
         first = self.steps.index(step) * count
         return [int(order[(first + i) % len(order)]) for i in range(count)]
@@ -85,15 +85,15 @@ class Distiller:
         captured = self.captured[self.scene.train]
         number = self.steps.index(step) + 1
         if self.targets is None:
-            distance = self.config.step * number
+            distance = self.config.step_size * number
             generator = torch.Generator().manual_seed((self.seed << 32) + step)
-            return perturbed(captured, self.config.perturbed, distance, render, generator)
+            return perturbed(captured, self.config.num_perturbed, distance, render, generator)
         if self.config.mode == "once":
             return self.targets
-        return toward(captured, self.targets, number, self.config.step)
+        return toward(captured, self.targets, number, self.config.step_size)
 
     @torch.no_grad()
-    def paint(
+    def run_round(
         self, render: RenderFn, step: int, progress: Callable[[int, int], None] = lambda _done, _of: None
     ) -> Round:
         """The round at a step of the schedule.
@@ -101,7 +101,7 @@ class Distiller:
         Args:
             render: the model, with depth.
             step: of the training.
-            progress: is told how many views of how many are painted.
+            progress: is told how many views of how many are fixed.
 
         Raises:
             UserError: the fixer gave something else than a finite image of the render's size.
@@ -134,18 +134,18 @@ class Distiller:
                 raise UserError(f"The fixer {fault}", f"There are {len(cameras)} renders, and one image for each")
             degraded = pending.popleft()
             self._check(fixed, degraded, i)
-            with clock("weigh"):
+            with clock("compare"):
                 before.append(_bytes(degraded.rgb))
                 after.append(_bytes(fixed))
-                covered.append((degraded.alpha >= self.config.alpha).float())
+                covered.append((degraded.alpha >= self.config.min_alpha).float())
                 if self.config.gate == "on":
-                    evidence.append(gather(degraded, fixed, self.config.confidence))
+                    evidence.append(compare_with_photos(degraded, fixed, self.config.confidence))
             looked_at.append(degraded.references[0].index if degraded.references else -1)
             progress(i + 1, len(cameras))
         next(stream, None)  # ends the stream, so that the fixer can put its model away
         seconds = clock.seconds
         seconds["fix"] -= seconds["render"]  # which runs inside of it
-        weights = weigh(covered, evidence, self.config.confidence) if evidence else covered
+        weights = confidence_maps(covered, evidence, self.config.confidence) if evidence else covered
         pseudo = PseudoViews(
             cameras=cameras.to("cpu"),
             images=tuple(after),
@@ -166,13 +166,13 @@ class Distiller:
             )
 
 
-def weigh(
+def confidence_maps(
     covered: Sequence[Float[Tensor, "_ _"]], evidence: Sequence[Evidence], config: ConfidenceConfig
 ) -> list[Float[Tensor, "_ _"]]:
     """The confidence of each view of a round: where it is covered (1, else 0), as far as the evidence goes."""
-    earned = credit(evidence, config)
+    round_agreement = mean_agreement(evidence, config)
     return [
-        mask * confidence(item, (mask.shape[0], mask.shape[1]), earned, config)
+        mask * confidence(item, (mask.shape[0], mask.shape[1]), round_agreement, config)
         for mask, item in zip(covered, evidence, strict=True)
     ]
 
@@ -181,7 +181,7 @@ class Clock:
     """Adds up the seconds of named phases."""
 
     def __init__(self) -> None:
-        self.seconds = dict.fromkeys(("move", "render", "fix", "weigh"), 0.0)
+        self.seconds = dict.fromkeys(("move", "render", "fix", "compare"), 0.0)
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from difix3d.distill.config import DistillConfig
-from difix3d.distill.pseudo import PseudoViews, believed
+from difix3d.distill.pseudo import PseudoViews, usable
 
 LOWER = 0.25
 """Factor of the weight at which novel views that did harm get a second trial."""
@@ -26,7 +26,7 @@ class Verdict:
 
     Attributes:
         decision: ``keep``; ``lower``: kept with a quarter of the weight; ``roll back``: the trials did harm, and none
-            of it is used; ``refuse``: no pixel is believed (photos contradict all views, or nothing is covered), so
+            of it is used; ``refuse``: no pixel is usable (photos contradict all views, or nothing is covered), so
             that there was no trial; ``unchecked``: kept without one, as the gate is off or there is no photo to spare.
         without: PSNR of the photos left out after training without the novel views.
         trials: (weight, PSNR of the photos left out) of each trial with them.
@@ -53,7 +53,7 @@ def judge(pseudo: PseudoViews, probe: Probe | None, config: DistillConfig) -> tu
     Returns:
         What to train on, and why.
     """
-    if not believed(pseudo):
+    if not usable(pseudo):
         return None, Verdict("refuse", [], [])
     if probe is None:
         return pseudo, Verdict("unchecked", [], [])

@@ -1,4 +1,4 @@
-"""Pictures of a round: what was rendered, what the fixer made of it, what it looked at, and what is believed."""
+"""Pictures of a round: what was rendered, what the fixer made of it, what it looked at, and the confidence in it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,27 +14,27 @@ from difix3d.types import View
 ROWS = 12
 WIDTH = 320
 TITLE = 16
-COLUMNS = ("render", "fixed", "reference photo", "believed (white)")
+COLUMNS = ("render", "fixed", "reference photo", "confidence (white)")
 
 
-def write_round(painted: Round, folder: Path, photo: Callable[[int], View]) -> None:
+def write_round(done: Round, folder: Path, photo: Callable[[int], View]) -> None:
     """Writes ``render/NN.png``, ``fixed/NN.png``, ``confidence/NN.png`` and, to look at, ``sheet.png``.
 
     Args:
-        painted: the round.
+        done: the round.
         folder: of this round.
         photo: gives a captured view by its index.
     """
-    pseudo = painted.pseudo
+    pseudo = done.pseudo
     for i in range(len(pseudo)):
-        write_image(folder / "render" / f"{i:02d}.png", painted.renders[i])
+        write_image(folder / "render" / f"{i:02d}.png", done.renders[i])
         write_image(folder / "fixed" / f"{i:02d}.png", pseudo.images[i])
         write_image(folder / "confidence" / f"{i:02d}.png", pseudo.confidence[i][..., None].expand(-1, -1, 3))
     chosen = np.unique(np.linspace(0, len(pseudo) - 1, min(ROWS, len(pseudo))).round().astype(int)).tolist()
     rows = []
     for i in chosen:
         reference = int(pseudo.reference[i])
-        panels = [painted.renders[i].numpy(), pseudo.images[i].numpy()]
+        panels = [done.renders[i].numpy(), pseudo.images[i].numpy()]
         panels.append(np.zeros_like(panels[0]) if reference < 0 else to_uint8(photo(reference).image))
         panels.append(np.repeat(pseudo.confidence[i].numpy()[..., None], 3, 2))
         rows.append(_row(panels))

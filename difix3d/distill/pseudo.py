@@ -19,10 +19,10 @@ class PseudoViews:
     Attributes:
         cameras: the M novel cameras; sizes may differ.
         images: what they should see, 8 bits, one for each camera.
-        confidence: how far each pixel is to be believed, 0..255 for 0..1.
+        confidence: weight of each pixel, 0..255 for 0..1.
         reference: the captured photo (index into the scene's cameras) that the fixer looked at; -1 for none.
         weight: factor of the loss of all of them.
-        step: when they were painted.
+        step: when they were made.
     """
 
     cameras: Cameras
@@ -47,14 +47,14 @@ class PseudoViews:
 
 
 def draw(pseudo: PseudoViews, count: int, rng: np.random.Generator, device: torch.device | str) -> list[View]:
-    """``count`` of the views that are believed, at random, all of one image size."""
-    usable = believed(pseudo)
-    first = int(rng.choice(usable))
-    alike = [i for i in usable if pseudo.images[i].shape == pseudo.images[first].shape]
+    """``count`` of the usable views, at random, all of one image size."""
+    able = usable(pseudo)
+    first = int(rng.choice(able))
+    alike = [i for i in able if pseudo.images[i].shape == pseudo.images[first].shape]
     return [pseudo.view(i, device) for i in [first, *rng.choice(alike, count - 1).tolist()]]
 
 
-def believed(pseudo: PseudoViews) -> list[int]:
+def usable(pseudo: PseudoViews) -> list[int]:
     """The views with at least one pixel that counts."""
     return [i for i, confidence in enumerate(pseudo.confidence) if confidence.any()]
 

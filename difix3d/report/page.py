@@ -163,7 +163,7 @@ def _rounds(run: RunFolder, rounds: list[dict[str, Any]]) -> Iterable[Safe]:
     head = (
         "step",
         "novel views",
-        "believed",
+        "confidence",
         "left out",
         "PSNR without",
         "with",

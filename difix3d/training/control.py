@@ -5,7 +5,7 @@ from typing import Literal
 
 from difix3d.types import Cameras
 
-Request = Literal["save", "paint"]
+Request = Literal["save", "round"]
 
 
 class Control:
@@ -24,7 +24,7 @@ class Control:
         return not self._resumed.is_set()
 
     def pause(self) -> None:
-        """Wait after the step that is being done; saving and painting go on."""
+        """Wait after the step that is being done; saving and rounds go on."""
         self._resumed.clear()
 
     def resume(self) -> None:
@@ -40,24 +40,24 @@ class Control:
         with self._lock:
             self._asked.add("save")
 
-    def paint(self) -> None:
-        """Paint a round of novel views before the next step, beside those of the schedule."""
+    def request_round(self) -> None:
+        """Fix a round of novel views before the next step, beside those of the schedule."""
         with self._lock:
-            self._asked.add("paint")
+            self._asked.add("round")
 
-    def aim(self, targets: Cameras) -> None:
+    def set_targets(self, targets: Cameras) -> None:
         """Send the novel cameras of all further rounds there."""
         with self._lock:
             self._targets = targets
 
-    def take(self, request: Request) -> bool:
+    def pop(self, request: Request) -> bool:
         """Whether that was asked for; it no longer is then."""
         with self._lock:
             asked = request in self._asked
             self._asked.discard(request)
         return asked
 
-    def take_targets(self) -> Cameras | None:
+    def pop_targets(self) -> Cameras | None:
         """New targets, if there are any; they are handed out once."""
         with self._lock:
             targets, self._targets = self._targets, None

@@ -42,8 +42,8 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
-class Painting:
-    """``done`` of ``total`` novel views of the round before a step are painted."""
+class RoundProgress:
+    """``done`` of ``total`` novel views of the round before a step are fixed."""
 
     step: int
     done: int
@@ -51,8 +51,8 @@ class Painting:
 
 
 @dataclass(frozen=True)
-class Painted:
-    """A round is painted and judged: ``number`` of ``total``; ``seconds`` by phase."""
+class RoundDone:
+    """A round is fixed and judged: ``number`` of ``total``; ``seconds`` by phase."""
 
     step: int
     number: int
@@ -93,5 +93,5 @@ class Finished:
     interrupted: bool
 
 
-Event = Started | Stepped | Painting | Painted | Evaluated | Saved | Paused | Resumed | Finished
+Event = Started | Stepped | RoundProgress | RoundDone | Evaluated | Saved | Paused | Resumed | Finished
 Listener = Callable[[Event], None]

@@ -21,9 +21,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 """Named differences from the defaults. `standard` is the schedule of 3DGS; `quick` is for two CPU cores."""
-SHARE = 0.3
+NOVEL_PROB = 0.3
 """Of the steps that take a novel view, as in the paper."""
-SHARES = {"mini": 0.15}
+NOVEL_PROBS = {"mini": 0.15}
 """The same where that suits a fixer better: the small weights have less to teach than a photo (docs/method.md)."""
 
 
@@ -48,5 +48,5 @@ def from_preset(name: str, device: str = "auto") -> TrainConfig:
 def settle(config: TrainConfig, device: torch.device) -> TrainConfig:
     """The same configuration with what it leaves to the device and the fixer decided; what is set already stays."""
     fixer = resolve_fixer(config.fixer, device)
-    share = SHARES.get(fixer, SHARE) if config.distill.share is None else config.distill.share
-    return replace(config, fixer=fixer, distill=replace(config.distill, share=share))
+    novel_prob = NOVEL_PROBS.get(fixer, NOVEL_PROB) if config.distill.novel_prob is None else config.distill.novel_prob
+    return replace(config, fixer=fixer, distill=replace(config.distill, novel_prob=novel_prob))

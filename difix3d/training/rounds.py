@@ -1,4 +1,4 @@
-"""The rounds of a training: novel views are painted when the schedule says so, judged, and mixed in with the photos."""
+"""The rounds of a training: novel views are fixed when the schedule says so, judged, and mixed in with the photos."""
 
 import time
 from bisect import insort
@@ -17,7 +17,7 @@ from difix3d.distill.pseudo import PseudoViews, draw, pack, unpack
 from difix3d.errors import UserError
 from difix3d.scene.paths import read_path
 from difix3d.training.config import TrainConfig
-from difix3d.training.events import Listener, Painted, Painting
+from difix3d.training.events import Listener, RoundDone, RoundProgress
 from difix3d.training.run import RunFolder
 from difix3d.types import Cameras, Degraded, Fixer, RenderFn, Scene, View
 
@@ -51,8 +51,8 @@ class Rounds:
         folder: RunFolder,
         device: torch.device,
     ):
-        assert config.distill.share is not None
-        self.share = config.distill.share
+        assert config.distill.novel_prob is not None
+        self.novel_prob = config.distill.novel_prob
         self.size = config.batch_size
         self.seed = config.seed
         self.config = config.distill
@@ -75,7 +75,7 @@ class Rounds:
             device=device,
         )
 
-    def aim(self, targets: Cameras) -> None:
+    def set_targets(self, targets: Cameras) -> None:
         """Sends the novel cameras of further rounds there."""
         self.distiller.targets = targets.to(self.device)
 
@@ -100,12 +100,12 @@ class Rounds:
         if step not in steps:
             insort(steps, step)
         self._done = step
-        painted = self.distiller.paint(render, step, lambda done, of: emit(Painting(step, done, of)))
+        done = self.distiller.run_round(render, step, lambda count, of: emit(RoundProgress(step, count, of)))
         held_out = self.distiller.held_out(step)
         start = time.perf_counter()
-        self.pseudo, verdict = judge(painted.pseudo, partial(trial, held_out) if held_out else None, self.config)
-        seconds = painted.seconds | {"judge": time.perf_counter() - start}
-        write_round(painted, self.folder.path / "rounds" / f"step_{step:06d}", self.photo)
+        self.pseudo, verdict = judge(done.pseudo, partial(trial, held_out) if held_out else None, self.config)
+        seconds = done.seconds | {"judge": time.perf_counter() - start}
+        write_round(done, self.folder.path / "rounds" / f"step_{step:06d}", self.photo)
         row = {
             "step": step,
             "decision": verdict.decision,
@@ -114,14 +114,14 @@ class Rounds:
             "held_out": [self.scene.photos[i].name for i in held_out],
             "psnr_without": verdict.without,
             "trials": [{"weight": weight, "psnr": psnr} for weight, psnr in verdict.trials],
-            "confidence": [float(weights.float().mean()) / 255 for weights in painted.pseudo.confidence],
-            "references": [self.scene.photos[i].name for i in painted.pseudo.reference.tolist() if i >= 0],
-            "cameras": painted.pseudo.cameras.c2w.tolist(),
-            "K": painted.pseudo.cameras.K.tolist(),
+            "confidence": [float(weights.float().mean()) / 255 for weights in done.pseudo.confidence],
+            "references": [self.scene.photos[i].name for i in done.pseudo.reference.tolist() if i >= 0],
+            "cameras": done.pseudo.cameras.c2w.tolist(),
+            "K": done.pseudo.cameras.K.tolist(),
             "seconds": seconds,
         }
         self.folder.record("rounds.json", row)
-        emit(Painted(step, steps.index(step) + 1, len(steps), len(painted.pseudo), verdict, seconds))
+        emit(RoundDone(step, steps.index(step) + 1, len(steps), len(done.pseudo), verdict, seconds))
 
     def pick(self, step: int) -> list[View] | None:
         """The novel views to train on at a step; ``None`` if it is the photos' turn."""
@@ -137,7 +137,7 @@ class Rounds:
 
     def is_novel(self, step: int) -> bool:
         """Whether it is the novel views' turn, if there are any."""
-        return self._random(step, 0).random() < self.share
+        return self._random(step, 0).random() < self.novel_prob
 
     def draw(self, pseudo: PseudoViews, step: int) -> list[View]:
         """Some of the novel views, for a step."""

@@ -95,7 +95,7 @@ class RunFolder:
         return load_trained_on(self.scene, path, cure)
 
     def model_at(self, step: int) -> Name:
-        """Row of the ablation that its model is after a step: plain 3DGS until novel views have been painted."""
+        """Row of the ablation that its model is after a step: plain 3DGS until there have been novel views."""
         return "difix3d" if any(row["step"] < step for row in self.rows("rounds.json")) else "3dgs"
 
     def record(self, name: str, row: dict[str, Any]) -> None:

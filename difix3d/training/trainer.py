@@ -45,7 +45,7 @@ class Trainer:
         targets: where novel cameras go, in the scene's world; by default what ``config.distill.targets`` says.
 
     Attributes:
-        control: takes requests from other threads: pause, stop, save, paint.
+        control: takes requests from other threads: pause, stop, save, a round.
 
     Raises:
         UserError: the scene, the folder, the checkpoint or the fixer's weights cannot be used.
@@ -108,7 +108,7 @@ class Trainer:
                 if done:
                     self._evaluate(done, missing=True)
                 while done < config.max_steps and not self.interrupted:
-                    self._attend(done, guard)
+                    self._handle_requests(done, guard)
                     if self.rounds.due(done):
                         self._round(done)
                     views = self.rounds.pick(done)
@@ -139,19 +139,19 @@ class Trainer:
         self.emit(Finished(done, time.perf_counter() - start, self.interrupted > 0))
         return self.gaussians
 
-    def _attend(self, step: int, guard: LossGuard) -> None:
+    def _handle_requests(self, step: int, guard: LossGuard) -> None:
         """Does what was asked for since the last step; while it is paused, waits here."""
         control, paused = self.control, self.control.paused
         if paused:
             self.emit(Paused(step))
         while True:
-            if control.take("save"):
+            if control.pop("save"):
                 guard.check()
                 self._save(step, export=True)
-            targets = control.take_targets()
+            targets = control.pop_targets()
             if targets is not None:
-                self.rounds.aim(targets)
-            if control.take("paint") and self.fixer is not None:
+                self.rounds.set_targets(targets)
+            if control.pop("round") and self.fixer is not None:
                 self._round(step)
             if not (paused and control.paused) or self.interrupted:
                 break
@@ -173,7 +173,7 @@ class Trainer:
         before = {name: value.clone() for name, value in self.model.state().items()}
         others = replace(self.scene, train=np.setdiff1d(self.scene.train, held_out))
         with closing(self.photos(others, self.drawn)) as photos:
-            for number in range(step, step + self.config.distill.probe_steps(self.config.max_steps)):
+            for number in range(step, step + self.config.distill.steps_of_trial(self.config.max_steps)):
                 if not self.rounds.is_novel(number):
                     self.model.step(next(photos), number, densify=False)
                 elif pseudo is not None:

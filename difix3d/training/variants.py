@@ -21,7 +21,7 @@ def load_models(
 ) -> tuple[dict[Name, Run], dict[str, str]]:
     """The models of a run's folder by ``3dgs`` and ``difix3d``, and why one is left out.
 
-    A run that no novel views were painted for (yet) is plain 3DGS; the one that ``--compare`` trains lies beside the
+    A run without novel views (yet) is plain 3DGS; the one that ``--compare`` trains lies beside the
     other, in ``plain/``.
 
     Args:

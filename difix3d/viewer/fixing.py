@@ -102,6 +102,6 @@ class FixQueue:
     def _fix(self, camera: Cameras, gaussians: Gaussians, trust: bool) -> Fixed:
         post = self.model(gaussians, trust)
         if trust:
-            _ = post.credit  # which looks at other photos
+            _ = post.mean_agreement  # which looks at other photos
         rgb = post(camera).rgb[0]
         return Fixed(rgb.clamp(0, 1), self._fixer.reference, self._fixer.seconds)

@@ -11,10 +11,10 @@ from difix3d.training.events import (
     Evaluated,
     Event,
     Finished,
-    Painted,
-    Painting,
     Paused,
     Resumed,
+    RoundDone,
+    RoundProgress,
     Saved,
     Started,
     Stepped,
@@ -31,14 +31,14 @@ class Monitor:
 
     Attributes:
         control: of the training; ``None`` for a run that nobody trains now.
-        can_paint: whether rounds can be asked for.
+        can_fix: whether rounds can be asked for.
         version: grows when something has changed.
         phase: what goes on, in words.
         finished: whether the training came to its last step.
     """
 
-    def __init__(self, control: Control | None = None, *, can_paint: bool = False):
-        self.control, self.can_paint = control, can_paint
+    def __init__(self, control: Control | None = None, *, can_fix: bool = False):
+        self.control, self.can_fix = control, can_fix
         self.version, self.phase = 0, "" if control is None else "not begun yet"
         self.step = 0
         self.last = 0
@@ -51,7 +51,7 @@ class Monitor:
 
     @classmethod
     def of_trainer(cls, trainer: Trainer) -> "Monitor":
-        return cls(trainer.control, can_paint=trainer.fixer is not None)
+        return cls(trainer.control, can_fix=trainer.fixer is not None)
 
     @classmethod
     def of_run(cls, folder: Path, scene: Scene) -> "Monitor":
@@ -72,9 +72,9 @@ class Monitor:
                 self.phase = f"training on {event.device}"
             case Stepped():
                 self._stepped(event)
-            case Painting():
-                self.phase = f"painting novel view {event.done} of {event.total}"
-            case Painted():
+            case RoundProgress():
+                self.phase = f"fixing novel view {event.done} of {event.total}"
+            case RoundDone():
                 verdict = event.verdict
                 self.rounds.append(_round(event.number, event.step, event.views, verdict.decision, verdict.gain))
                 self.phase = "training"

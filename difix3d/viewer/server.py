@@ -11,7 +11,7 @@ from torch import Tensor
 
 from difix3d.geometry.poses import focus_point
 from difix3d.training import Trainer
-from difix3d.training.events import Event, Finished, Painted, Paused, Stepped
+from difix3d.training.events import Event, Finished, Paused, RoundDone, Stepped
 from difix3d.viewer.fixing import FixQueue
 from difix3d.viewer.frames import FrameLoop
 from difix3d.viewer.monitor import Monitor
@@ -73,7 +73,7 @@ class Viewer:
         match event:
             case Stepped(step) if self._due():
                 self._renew(step)
-            case Painted(step) | Paused(step) | Finished(step):
+            case RoundDone(step) | Paused(step) | Finished(step):
                 self._renew(step)
 
     def wait(self) -> None:
@@ -137,10 +137,10 @@ class Viewer:
         """Brings the panels up to date, away from the training's thread."""
         rounds = -1
         while not self._closed.wait(1.0):
-            painted = len(self.monitor.rounds)
+            count = len(self.monitor.rounds)
             for session in self._all():
-                session.refresh(cameras=painted != rounds)
-            rounds = painted
+                session.refresh(cameras=count != rounds)
+            rounds = count
 
     def _aim_first_view(self) -> None:
         """New clients begin at the first photo's camera; without photos, in front of the model."""

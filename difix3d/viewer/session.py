@@ -105,7 +105,7 @@ class Session:
         self.loop.start()
 
     def refresh(self, *, cameras: bool) -> None:
-        """Brings the panels up to date; ``cameras``: also the rounds that were painted."""
+        """Brings the panels up to date; ``cameras``: also the rounds that were done."""
         self.status_line.attempt(self.training.update)
         if cameras:
             self.status_line.attempt(self.cameras.refresh)

@@ -50,7 +50,7 @@ class Targets:
             remove = gui.add_button_group("Remove", ("last", "all"))
             self.name = gui.add_text("File", "targets")
             save = gui.add_button("Save", hint="For --distill.targets FILE")
-            hand = gui.add_button("Hand to the distiller", visible=monitor.can_paint)
+            hand = gui.add_button("Hand to the distiller", visible=monitor.can_fix)
         place.on_click(lambda _: status_line.attempt(self.place))
         remove.on_click(lambda event: self.remove(1 if event.target.value == "last" else len(self._placed)))
         save.on_click(lambda _: status_line.attempt(self.save))
@@ -110,7 +110,7 @@ class Targets:
         """Gives them to the training that runs; its next round goes there."""
         control = self._monitor.control
         assert control is not None
-        control.aim(self.cameras())
+        control.set_targets(self.cameras())
         self._status_line(f"The next round goes to {len(self._placed)} target camera(s)")
 
     def _lens(self) -> Cameras:

@@ -78,8 +78,8 @@ class TrainingTab:
         gui: Any = client.gui
         self.pause = gui.add_button("Pause", icon=viser.Icon.PLAYER_PAUSE)
         self.save = gui.add_button("Save now", icon=viser.Icon.DEVICE_FLOPPY)
-        self.paint = gui.add_button(
-            "Fix now", icon=viser.Icon.SPARKLES, visible=self._monitor.can_paint, hint="A round of novel views, now"
+        self.fix_now = gui.add_button(
+            "Fix now", icon=viser.Icon.SPARKLES, visible=self._monitor.can_fix, hint="A round of novel views, now"
         )
 
         def toggle() -> None:
@@ -89,7 +89,7 @@ class TrainingTab:
         asks: list[tuple[viser.GuiButtonHandle, Callable[[], Any]]] = [
             (self.pause, toggle),
             (self.save, control.save),
-            (self.paint, control.paint),
+            (self.fix_now, control.request_round),
         ]
         for button, action in asks:
             button.on_click(partial(_ask, status_line, action))

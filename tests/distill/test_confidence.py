@@ -19,8 +19,8 @@ from difix3d.training.configfile import merge
 
 SIZE = (40, 48)
 CONFIG = ConfidenceConfig()
-gather = partial(module.gather, config=CONFIG)
-credit = partial(module.credit, config=CONFIG)
+compare_with_photos = partial(module.compare_with_photos, config=CONFIG)
+mean_agreement = partial(module.mean_agreement, config=CONFIG)
 share_of_fix = partial(module.share_of_fix, config=CONFIG)
 
 
@@ -39,7 +39,7 @@ def alone(item):
 
 def confidence(evidence, size):
     """Of a round with only this view."""
-    return module.confidence(evidence, size, credit([evidence]), CONFIG)
+    return module.confidence(evidence, size, mean_agreement([evidence]), CONFIG)
 
 
 def solid(item):
@@ -53,10 +53,10 @@ def repainted(evidence, change=0.5):
 
 
 def test_an_honest_fix_is_believed_but_does_not_teach_what_it_left_alone(case):
-    evidence = gather(case, case.rgb)
-    seen = evidence.judged & solid(case)
-    assert evidence.judged.float().mean() > 0.3
-    assert credit([evidence]) > 0.99
+    evidence = compare_with_photos(case, case.rgb)
+    seen = evidence.visible & solid(case)
+    assert evidence.visible.float().mean() > 0.3
+    assert mean_agreement([evidence]) > 0.99
     assert confidence(evidence, SIZE).max() == 0
     assert (confidence(repainted(evidence), SIZE)[seen] > 0.99).all()
 
@@ -67,8 +67,8 @@ def test_blur_is_no_change_of_colours(case):
     blurred = torch.nn.functional.avg_pool2d(image.permute(2, 0, 1), 3, 1, 1, count_include_pad=False).permute(1, 2, 0)
     item = replace(alone(case), rgb=image)
     assert (image - blurred).abs().mean() > 0.15
-    assert confidence(gather(item, blurred), SIZE).mean() < 0.25
-    assert confidence(gather(item, (image + 0.3).clamp(0, 1)), SIZE).mean() > 0.7
+    assert confidence(compare_with_photos(item, blurred), SIZE).mean() < 0.25
+    assert confidence(compare_with_photos(item, (image + 0.3).clamp(0, 1)), SIZE).mean() > 0.7
 
 
 def test_moments_are_those_of_the_valid_pixels_in_each_window():
@@ -91,22 +91,22 @@ def test_a_fix_that_contradicts_the_photos_is_not(case, harm):
     item = case
     noise = torch.randn(*SIZE, 3, generator=torch.Generator().manual_seed(0))
     fixed = {"colors": item.rgb[..., [1, 2, 0]], "dark": item.rgb * 0.3, "noise": (item.rgb + noise).clamp(0, 1)}[harm]
-    assert confidence(gather(item, fixed), SIZE).max() == 0
+    assert confidence(compare_with_photos(item, fixed), SIZE).max() == 0
 
 
 def test_a_repair_of_a_broken_render_is_believed(case):
     item = case
     broken = replace(item, rgb=item.rgb * 0.3 + 0.5)
-    evidence = gather(broken, item.rgb)
+    evidence = compare_with_photos(broken, item.rgb)
     weights = confidence(evidence, SIZE)  # 48 pixels wide, the evidence is not reduced
-    assert weights[evidence.judged & solid(item)].mean() > 0.9
+    assert weights[evidence.visible & solid(item)].mean() > 0.9
     assert (weights[solid(item)] > 0.6).all()
 
 
 def test_where_no_photo_sees_the_fix_loses_weight_with_its_change(case):
     item = case
-    unseen = gather(alone(item), item.rgb.flip(-1))
-    assert not unseen.judged.any()
+    unseen = compare_with_photos(alone(item), item.rgb.flip(-1))
+    assert not unseen.visible.any()
     assert confidence(unseen, SIZE).max() <= 1
     little, much = (confidence(repainted(unseen, change), SIZE).mean() for change in (0.2, 0.8))
     assert 0.3 < much < 0.7 * little
@@ -114,35 +114,35 @@ def test_where_no_photo_sees_the_fix_loses_weight_with_its_change(case):
 
 def test_a_trusting_blend_keeps_what_was_right_and_takes_what_was_wrong(case):
     item = case
-    right = share_of_fix(repainted(gather(item, item.rgb)), SIZE, 1.0)
+    right = share_of_fix(repainted(compare_with_photos(item, item.rgb)), SIZE, 1.0)
     broken = replace(item, rgb=item.rgb * 0.2 + 0.4)
-    wrong = share_of_fix(gather(broken, item.rgb), SIZE, 1.0)
+    wrong = share_of_fix(compare_with_photos(broken, item.rgb), SIZE, 1.0)
     assert wrong[solid(item)].mean() > 0.7
     assert right[solid(item)].mean() < 0.6 * wrong[solid(item)].mean()
-    assert share_of_fix(gather(item, item.rgb), SIZE, 1.0).max() == 0
-    unseen = repainted(gather(alone(item), item.rgb))
+    assert share_of_fix(compare_with_photos(item, item.rgb), SIZE, 1.0).max() == 0
+    unseen = repainted(compare_with_photos(alone(item), item.rgb))
     assert torch.allclose(share_of_fix(unseen, SIZE, 0.8), torch.full(SIZE, 0.8))
     assert share_of_fix(unseen, SIZE, 0.5).max() == 0
 
 
 def test_a_fix_that_hardly_any_photo_sees_has_the_credit_of_its_round(case):
     item = case
-    unseen = repainted(gather(alone(item), item.rgb), 0.2)
+    unseen = repainted(compare_with_photos(alone(item), item.rgb), 0.2)
     assert torch.allclose(
         module.confidence(unseen, SIZE, 0.8, CONFIG), torch.full(SIZE, 0.8 * math.exp(-0.2)), atol=2e-3
     )
     assert module.confidence(unseen, SIZE, 0.3, CONFIG).max() == 0
-    harm = gather(item, 1 - item.rgb)
-    assert credit([harm]) < credit([harm, gather(item, item.rgb)]) < 1
-    assert credit([unseen]) == 1
+    harm = compare_with_photos(item, 1 - item.rgb)
+    assert mean_agreement([harm]) < mean_agreement([harm, compare_with_photos(item, item.rgb)]) < 1
+    assert mean_agreement([unseen]) == 1
 
 
 def test_the_numbers_decide(case):
     """They come from a configuration, where a YAML file may change them."""
-    evidence = gather(case, 1 - case.rgb)
+    evidence = compare_with_photos(case, 1 - case.rgb)
     lenient = replace(CONFIG, min_round_agreement=0.0, min_view_agreement=0.0, min_weight=0.0)
     assert confidence(evidence, SIZE).max() == 0
-    assert module.confidence(evidence, SIZE, credit([evidence]), lenient).max() > 0
+    assert module.confidence(evidence, SIZE, mean_agreement([evidence]), lenient).max() > 0
     config = merge(TrainConfig(), {"distill": {"confidence": {"min_weight": 0.1}}}, source="test")
     assert config.distill.confidence == replace(CONFIG, min_weight=0.1)
     with pytest.raises(UserError, match="window of the confidence is 8.*odd"):

@@ -57,7 +57,7 @@ def test_without_a_photo_to_spare_nothing_is_checked(pseudo):
     assert verdict.gain is None
 
 
-def test_views_that_no_pixel_is_believed_of_are_refused_and_never_drawn(pseudo):
+def test_views_without_a_usable_pixel_are_refused_and_never_drawn(pseudo):
     import numpy as np
 
     dark = tuple(torch.zeros_like(weights) for weights in pseudo.confidence)
@@ -109,9 +109,9 @@ def test_schedules(change, steps, expected):
     ("change", "message"),
     [
         ({"references": 4}, r"--distill.references is 4. It must be 1 to 3"),
-        ({"share": 1.5}, r"--distill.share is 1.5. It must be 0 to 1"),
-        ({"held_out": 0}, r"--distill.held-out is 0. It must be 1 or more"),
-        ({"alpha": float("nan")}, r"--distill.alpha is nan"),
+        ({"novel_prob": 1.5}, r"--distill.novel-prob is 1.5. It must be 0 to 1"),
+        ({"num_held_out": 0}, r"--distill.num-held-out is 0. It must be 1 or more"),
+        ({"min_alpha": float("nan")}, r"--distill.min-alpha is nan"),
     ],
 )
 def test_bad_options(change, message):

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from difix3d.cli.train import find_config, read
+from difix3d.distill import DistillConfig
 from difix3d.errors import UserError
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml, write_yaml
@@ -107,16 +109,32 @@ def test_the_small_weights_teach_less_often_unless_told_otherwise(tmp_path):
     """Alike for the command line and in Python: the trainer decides, and what was set wins."""
 
     def share(*words):
-        return settle(parse(list(words)), CPU).distill.share
+        return settle(parse(list(words)), CPU).distill.novel_prob
 
     mini = TrainConfig(fixer="mini")
-    assert settle(mini, CPU).distill.share == share("--fixer", "mini") == 0.15
-    assert settle(TrainConfig(), CPU).distill.share == share("--device", "cpu") == 0.15  # where they are the default
-    assert share("--fixer", "nvidia/difix_ref") == settle(TrainConfig(), torch.device("cuda")).distill.share == 0.3
+    assert settle(mini, CPU).distill.novel_prob == share("--fixer", "mini") == 0.15
+    # on a CPU they are the default
+    assert settle(TrainConfig(), CPU).distill.novel_prob == share("--device", "cpu") == 0.15
+    assert share("--fixer", "nvidia/difix_ref") == settle(TrainConfig(), torch.device("cuda")).distill.novel_prob == 0.3
     assert share("--fixer", "mini", "--distill.share", "0.3") == 0.3
-    assert settle(replace(mini, distill=replace(mini.distill, share=0.3)), CPU).distill.share == 0.3
+    assert settle(replace(mini, distill=replace(mini.distill, novel_prob=0.3)), CPU).distill.novel_prob == 0.3
     (tmp_path / "my.yaml").write_text("fixer: mini\n")
     assert share("--config", str(tmp_path / "my.yaml")) == 0.15
     assert share("--config", str(tmp_path / "my.yaml"), "--fixer", "some/weights") == 0.3
     (tmp_path / "my.yaml").write_text("distill: {share: 0.4}\n")
     assert share("--config", str(tmp_path / "my.yaml"), "--fixer", "mini") == 0.4
+
+
+def test_the_names_that_options_had(tmp_path, capsys):
+    old = {"step": 0.1, "perturbed": 3, "share": 0.2, "alpha": 0.4, "probe": 7, "held_out": 2}
+    new = {"step_size": 0.1, "num_perturbed": 3, "novel_prob": 0.2, "min_alpha": 0.4, "trial_steps": 7}
+    expected = replace(DistillConfig(), **new, num_held_out=2)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"distill": old, "densify": {"grad": 0.1, "noise": 3.0}}))
+    config = parse(["--resume", "--output-dir", str(tmp_path)])
+    assert config.distill == expected
+    assert (config.densify.grow_grad2d, config.densify.noise_lr) == (0.1, 3.0)
+    words = [word for key, value in old.items() for word in (f"--distill.{key.replace('_', '-')}", str(value))]
+    assert parse([*words, "--densify.cap", "9"]).distill == expected
+    told = capsys.readouterr().err
+    assert "--distill.held-out is called --distill.num-held-out now" in told
+    assert "--densify.cap is called --densify.cap-max now" in told

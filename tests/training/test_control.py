@@ -10,7 +10,7 @@ import torch
 
 from difix3d.gaussians import load_checkpoint
 from difix3d.training import Trainer
-from difix3d.training.events import Finished, Painted, Paused, Resumed, Saved, Stepped
+from difix3d.training.events import Finished, Paused, Resumed, RoundDone, Saved, Stepped
 
 
 class Asking:
@@ -85,14 +85,14 @@ def test_a_round_that_is_asked_for_comes_beside_those_of_the_schedule(toy_scene,
     targets = toy_scene.cameras[[2, 6]]
 
     def ask(control):
-        control.aim(targets)
-        control.paint()
+        control.set_targets(targets)
+        control.request_round()
 
-    asking = Asking(after_3=ask, after_7=lambda control: control.paint())
+    asking = Asking(after_3=ask, after_7=lambda control: control.request_round())
     train(replace(config, max_steps=12), toy_scene, asking, fixer=keep)
-    painted = asking.of(Painted)
-    assert [event.step for event in painted] == [3, 4, 5, 6, 7, 8, 9, 10, 11]  # 3, by the schedule, is painted once
-    assert [event.number for event in painted] == list(range(1, 10))
+    rounds = asking.of(RoundDone)
+    assert [event.step for event in rounds] == [3, 4, 5, 6, 7, 8, 9, 10, 11]  # 3, by the schedule, is done once
+    assert [event.number for event in rounds] == list(range(1, 10))
     rows = json.loads((config.output_dir / "rounds.json").read_text())
     assert {len(row["cameras"]) for row in rows} == {2}
     assert torch.allclose(torch.tensor(rows[-1]["cameras"]), targets.c2w, atol=1e-5)
@@ -101,21 +101,21 @@ def test_a_round_that_is_asked_for_comes_beside_those_of_the_schedule(toy_scene,
 
 def test_a_round_between_those_of_the_schedule(toy_scene, config, keep):
     config = replace(config, distill=replace(config.distill, mode="once"))
-    asking = Asking(after_2=lambda control: control.paint())
+    asking = Asking(after_2=lambda control: control.request_round())
     train(replace(config, max_steps=12), toy_scene, asking, fixer=keep)
-    assert [(event.step, event.number, event.total) for event in asking.of(Painted)] == [(2, 1, 2), (3, 2, 2)]
+    assert [(event.step, event.number, event.total) for event in asking.of(RoundDone)] == [(2, 1, 2), (3, 2, 2)]
 
 
 def test_painting_while_paused_and_without_a_fixer(toy_scene, config, keep):
     def ask(control):
         control.pause()
-        control.paint()
+        control.request_round()
         threading.Timer(1.0, control.resume).start()
 
     asking = Asking(after_1=ask)
     train(replace(config, max_steps=4), toy_scene, asking, fixer=keep)
     order = [type(event).__name__ for event in asking.events]
-    assert order.index("Paused") < order.index("Painted") < order.index("Resumed")
-    plain = Asking(after_1=lambda control: control.paint())
+    assert order.index("Paused") < order.index("RoundDone") < order.index("Resumed")
+    plain = Asking(after_1=lambda control: control.request_round())
     train(replace(config, max_steps=4, output_dir=config.output_dir.with_name("plain")), toy_scene, plain)
-    assert not plain.of(Painted)
+    assert not plain.of(RoundDone)

@@ -19,7 +19,7 @@ from difix3d.report import write_report
 from difix3d.scene.paths import CameraPath, write_path
 from difix3d.training import TrainConfig, Trainer
 from difix3d.training.configfile import merge
-from difix3d.training.events import Painted, Stepped
+from difix3d.training.events import RoundDone, Stepped
 from difix3d.training.rounds import choose_targets
 
 ROUNDS = [7, 10, 13, 16, 19, 22, 25, 28]
@@ -67,9 +67,9 @@ def test_a_run_with_an_oracle_leaves_everything_in_its_folder(toy_scene, config,
     trainer = Trainer(config, toy_scene, listeners, oracle)
     plain = Trainer(replace(config, output_dir=config.output_dir.with_name("plain")), toy_scene).train()
     assert not same(trainer.train(), plain)
-    painted = [event for event in events if isinstance(event, Painted)]
-    assert [event.step for event in painted] == ROUNDS
-    assert all(set(event.seconds) == {"move", "render", "fix", "weigh", "judge"} for event in painted)
+    done = [event for event in events if isinstance(event, RoundDone)]
+    assert [event.step for event in done] == ROUNDS
+    assert all(set(event.seconds) == {"move", "render", "fix", "compare", "judge"} for event in done)
     assert "round 1 of 8, 3 novel views: " in capsys.readouterr().err
 
     rows = rounds(config)
@@ -82,7 +82,7 @@ def test_a_run_with_an_oracle_leaves_everything_in_its_folder(toy_scene, config,
     folder = config.output_dir / "rounds" / "step_000025"
     assert read_image(folder / "sheet.png").shape[1] == 4 * 320 + 3 * 4
     assert {path.name for path in folder.glob("*/02.png")} == {"02.png"}
-    # the last cameras have arrived, and what the oracle painted there is what the photos show
+    # the last cameras have arrived, and what the oracle showed there is what the photos show
     for i, index in enumerate(toy_scene.test):
         np.testing.assert_array_equal(
             read_image(folder / "fixed" / f"{i:02d}.png"), read_image(toy_scene.photos[index].path)
@@ -189,7 +189,7 @@ def test_targets_that_are_captured_cameras(toy_scene, config, oracle):
 
 def test_without_held_out_photos_the_captured_cameras_are_perturbed(toy_scene, config, oracle):
     scene = replace(toy_scene, test=toy_scene.test[:0])
-    config = with_distill(config, perturbed=4, step=0.05)
+    config = with_distill(config, num_perturbed=4, step_size=0.05)
     Trainer(config, scene, fixer=oracle).train()
     assert all(len(row["cameras"]) == 4 for row in rounds(config))
     with pytest.raises(UserError, match="no targets.*--distill.targets eval needs held-out photos"):
@@ -238,7 +238,7 @@ def test_by_default_a_cpu_gets_the_small_weights(toy_scene, config):
     trainer.begin()
     settings = (config.output_dir / "config.yaml").read_text()
     assert "fixer: mini" in settings
-    assert "share: 0.15" in settings
+    assert "novel_prob: 0.15" in settings
 
 
 def test_difix_in_training(toy_scene, config, shared):

@@ -65,9 +65,9 @@ def unbroken(tmp_path_factory, toy_scene):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["Painting", "Probe", "Painted", "Stepped", "Saved"])
+@pytest.mark.parametrize("phase", ["RoundProgress", "Probe", "RoundDone", "Stepped", "Saved"])
 def test_a_run_killed_in_any_phase_resumes_to_the_bit(unbroken, phase):
-    """SIGKILL while views are painted, tried or trained on, or right after a checkpoint."""
+    """SIGKILL while views are fixed, tried or trained on, or right after a checkpoint."""
     assert run_program(unbroken, phase, phase) == -signal.SIGKILL
     assert run_program(unbroken, phase, phase, resume=True) == 0
     whole, killed = last_state(unbroken / "whole"), last_state(unbroken / phase)

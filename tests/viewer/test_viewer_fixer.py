@@ -27,7 +27,7 @@ def test_the_fixer_at_rest(serve, join, pictures, redden):
     until(lambda: last(pictures, session)[0][:, 30:, 0].min() == 255)
     assert redden.count == 1  # the divider alone asks for nothing
     browser.set(session.view.trust, True)
-    until(lambda: redden.count == 5)  # the credit takes three pictures
+    until(lambda: redden.count == 5)  # the mean agreement takes three pictures
     browser.set(session.view.fixing, "off")
     until(lambda: (last(pictures, session)[0] == plain).all())
     until(lambda: not session.view._reference.visible)

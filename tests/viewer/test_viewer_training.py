@@ -69,7 +69,7 @@ def test_buttons(training, join, config):
     until(lambda: session.training.pause.label == "Resume")
     time.sleep(0.2)
     assert viewer.monitor.step == step
-    assert not session.training._monitor.can_paint
+    assert not session.training._monitor.can_fix
     browser.set(session.training.save, True)
     until(lambda: (config.output_dir / "point_cloud.ply").exists())
     browser.set(session.training.pause, True)
@@ -84,7 +84,7 @@ def test_fix_now_and_targets(training, join, redden, config):
     worker.start()
     until(lambda: viewer.monitor.phase == "paused")
     session.cameras.targets.hand_over()
-    browser.set(session.training.paint, True)
+    browser.set(session.training.fix_now, True)
     until(lambda: viewer.monitor.rounds)
     assert "| 1 | 0 | 1 | unchecked |" in viewer.monitor.rounds[0]
     until(lambda: session.cameras.round.options == ("none", "round 0"))
