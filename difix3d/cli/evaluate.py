@@ -36,7 +36,7 @@ from difix3d.report import write_report
 from difix3d.scene import Views
 from difix3d.scene.paths import natural_path, path_cameras
 from difix3d.training.evaluation import shown, with_corrected
-from difix3d.training.load import Run, as_exported
+from difix3d.training.load import TrainedRun, as_exported
 from difix3d.training.run import RunFolder
 from difix3d.training.variants import choose_fixer, choose_rows, load_models
 from difix3d.types import Cameras, RenderFn, View
@@ -196,7 +196,7 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
 
 
 def draw_rows(
-    models: dict[Name, Run],
+    models: dict[Name, TrainedRun],
     rows: dict[Name, RenderFn],
     path: Path,
     photos: Callable[[str], Iterable[View]],
@@ -217,7 +217,7 @@ def draw_rows(
 
 
 def draw_exported(
-    run: Run, folder: Path, views: Iterable[View], pictures: Pictures, left_out: dict[str, str]
+    run: TrainedRun, folder: Path, views: Iterable[View], pictures: Pictures, left_out: dict[str, str]
 ) -> Pictures:
     """Draws the same views as other viewers show the run's ``point_cloud.ply``; says where they are, or why not."""
     try:
@@ -233,7 +233,11 @@ def draw_exported(
 
 
 def draw_aligned(
-    models: dict[Name, Run], rows: dict[Name, RenderFn], path: Path, photos: Callable[[], Iterable[View]], count: int
+    models: dict[Name, TrainedRun],
+    rows: dict[Name, RenderFn],
+    path: Path,
+    photos: Callable[[], Iterable[View]],
+    count: int,
 ) -> list[Pictures]:
     """Draws each row from poses that are aligned with its model."""
     cameras = {
@@ -248,14 +252,14 @@ def draw_aligned(
     return drawn
 
 
-def frames(config: EvaluateConfig, run: Run) -> list[Cameras]:
+def frames(config: EvaluateConfig, run: TrainedRun) -> list[Cameras]:
     """The cameras of the path."""
     path = natural_path(run.scene) if config.path == "auto" else config.path
     cameras = path_cameras(path, run.scene, config.frames).cameras.to(run.gaussians.device)
     return [cameras[i] for i in range(len(cameras))]
 
 
-def surface(config: EvaluateConfig, run: Run) -> Run:
+def surface(config: EvaluateConfig, run: TrainedRun) -> TrainedRun:
     """The model whose depth says what training cameras see."""
     if config.surface is None:
         return run

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from difix3d.devices import Device
 from difix3d.limits import Limits
-from difix3d.training.load import Run, load_run
+from difix3d.training.load import TrainedRun, load_run
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,6 @@ class RunOptions:
     device: Device = "auto"
     """`auto`: CUDA if there is a GPU."""
 
-    def load(self, run: Path, step: int | None = None) -> Run:
+    def load(self, run: Path, step: int | None = None) -> TrainedRun:
         """A run's model, as it was after a step (or the newest), and its scene."""
         return load_run(run, step=step, scene=self.scene, data_dir=self.data_dir, device=self.device)

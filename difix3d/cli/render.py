@@ -26,7 +26,7 @@ from difix3d.limits import Limits
 from difix3d.postrender import PostRender
 from difix3d.scene import Views
 from difix3d.scene.paths import PATHS, CameraPath, fit, natural_path, path_cameras, write_path
-from difix3d.training.load import Run
+from difix3d.training.load import TrainedRun
 from difix3d.types import Cameras, Scene
 from difix3d.video import video_writer
 
@@ -155,13 +155,13 @@ def sized(cameras: Cameras, config: RenderConfig) -> Cameras:
     return fit(cameras, round(width * scale), round(height * scale))
 
 
-def frames(run: Run, cameras: Cameras) -> Iterator[Float[Tensor, "H W 3"]]:
+def frames(run: TrainedRun, cameras: Cameras) -> Iterator[Float[Tensor, "H W 3"]]:
     """What each camera sees, one after the other."""
     for i in range(len(cameras)):
         yield run.render(cameras[i], depth=False).rgb[0]
 
 
-def fixed_frames(run: Run, cameras: Cameras, config: RenderConfig) -> Iterator[Float[Tensor, "H W 3"]]:
+def fixed_frames(run: TrainedRun, cameras: Cameras, config: RenderConfig) -> Iterator[Float[Tensor, "H W 3"]]:
     """The same through the fixer; its weights are loaded before the first frame is asked for."""
     name, device = config.fixer or run.config.fixer, run.gaussians.device
     fixer = load_fixer(name, device, run.config.distill.references, anchor_colors=run.config.anchor_colors)

@@ -84,18 +84,18 @@ def report(trainer: Trainer, plain: Trainer | None, progress: ProgressLog) -> No
     """Writes the report of a training with novel views, or beside a plain one, as far as it has come."""
     if trainer.fixer is None and plain is None:
         return
-    if trainer.run.rows("metrics.json"):
-        progress.print(f"report: {write_report(trainer.run, plain.run if plain else None)}")
+    if trainer.folder.rows("metrics.json"):
+        progress.print(f"report: {write_report(trainer.folder, plain.folder if plain else None)}")
     else:
-        progress.print(f"no report: nothing is evaluated yet (difix3d evaluate {trainer.run.path} does it now)")
+        progress.print(f"no report: nothing is evaluated yet (difix3d evaluate {trainer.folder.path} does it now)")
 
 
 def make_plain(trainer: Trainer, stack: ExitStack) -> Trainer:
     """Plain 3DGS for ``--compare``: the same scene, seed and steps, in the run's folder ``plain``."""
-    folder = RunFolder(trainer.run.path / "plain", trainer.scene)
+    folder = RunFolder(trainer.folder.path / "plain", trainer.scene)
     resume = trainer.config.resume and folder.begun
     config = replace(trainer.config, fixer="none", compare=False, output_dir=folder.path, resume=resume)
-    progress = stack.enter_context(closing(ProgressLog(whole=trainer.run.path)))
+    progress = stack.enter_context(closing(ProgressLog(whole=trainer.folder.path)))
     return Trainer(config, trainer.scene, [progress, TensorBoardLog()])
 
 

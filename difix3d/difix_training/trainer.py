@@ -143,7 +143,7 @@ class DifixTrainer:
         """One step of the optimiser on some batches. Returns the terms of the loss: means over batches and processes.
 
         Raises:
-            UserError: the loss is no number.
+            UserError: the loss is NaN or infinite.
         """
         config, device = self.config, self.accelerator.device
         generator = torch.Generator().manual_seed((config.seed << 32) + step)  # the same in all processes

@@ -160,7 +160,7 @@ class Distiller:
         if fixed.shape != degraded.rgb.shape or not fixed.isfinite().all():
             raise UserError(
                 f"The fixer's image of novel camera {number} is {tuple(fixed.shape)}"
-                f"{'' if fixed.isfinite().all() else ' with values that are no numbers'}",
+                f"{'' if fixed.isfinite().all() else ' with NaN or infinite values'}",
                 f"The render is {tuple(degraded.rgb.shape)}, and values are in 0..1",
                 "Try other weights (--fixer), or fp32 if they are in half precision",
             )

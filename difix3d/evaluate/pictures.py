@@ -89,7 +89,7 @@ def shoot(render: RenderFn, view: View, who: str = "the model") -> tuple[UInt8[T
     """The picture of a view's camera, and the seconds that it took.
 
     Raises:
-        UserError: it has pixels that are no numbers, or is not of the photo's size; names ``who`` made it.
+        UserError: it has NaN or infinite pixels, or is not of the photo's size; names ``who`` made it.
     """
     start = time.perf_counter()
     rgb = render(view.camera).rgb[0]
@@ -100,7 +100,7 @@ def shoot(render: RenderFn, view: View, who: str = "the model") -> tuple[UInt8[T
     wrong = int((~rgb.isfinite()).any(-1).sum())
     if wrong:
         raise UserError(
-            f"{wrong:,} of {rgb.shape[0] * rgb.shape[1]:,} pixels that {who} rendered of {view.name} are no numbers",
+            f"{wrong:,} of {rgb[..., 0].numel():,} pixels that {who} rendered of {view.name} are NaN or infinite",
             "A metric of them would mean nothing",
             "The model or the fixer is damaged: choose an earlier checkpoint or other weights, or train again",
         )

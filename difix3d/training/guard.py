@@ -1,4 +1,4 @@
-"""What ends a run early: a loss that is no number."""
+"""What ends a run early: a loss that is NaN or infinite."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ PERIOD = 20
 
 
 class LossGuard:
-    """Finds the first step whose loss is no number, or far too large.
+    """Finds the first step whose loss is NaN, infinite, or far too large.
 
     On a GPU each look waits for the device, so that it looks only every :data:`PERIOD` steps, and before each save.
     """

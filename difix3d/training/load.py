@@ -24,7 +24,7 @@ OTHERS_NEAR = 0.01
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainedRun:
     """A model as it was after a step, with what is needed to render it as in training.
 
     Attributes:
@@ -54,7 +54,7 @@ def load_run(
     scene: str | None = None,
     data_dir: Path | None = None,
     device: str = "auto",
-) -> Run:
+) -> TrainedRun:
     """Loads a run from its folder.
 
     Args:
@@ -88,10 +88,10 @@ def load_run(
     at, tensors = load_trained_on(loaded, path, cure)
     prefix = "gaussians."
     model = Gaussians(**{key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
-    return Run(config, loaded, model.to(place), at, float(facts["near"]))
+    return TrainedRun(config, loaded, model.to(place), at, float(facts["near"]))
 
 
-def as_exported(run: Run, folder: Path) -> Run | None:
+def as_exported(run: TrainedRun, folder: Path) -> TrainedRun | None:
     """The run as other viewers show it: the model is read from its ``point_cloud.ply``, the near plane is theirs.
 
     Returns:

@@ -70,10 +70,10 @@ class Trainer:
         self.fixer = fixer or load_fixer(
             config.fixer, self.device, config.distill.references, anchor_colors=config.anchor_colors
         )
-        self.run = RunFolder.find(config, self.scene)
+        self.folder = RunFolder.find(config, self.scene)
         self.views = Views(self.scene, self.device, memory_limit_bytes=int(config.memory_limit * 1e9))
         self.model = SplatModel(config, self.scene, self.near, self.device)
-        self.rounds = Rounds(config, self.scene, self.views.__getitem__, self.fixer, targets, self.run, self.device)
+        self.rounds = Rounds(config, self.scene, self.views.__getitem__, self.fixer, targets, self.folder, self.device)
         self.control = Control()
         self._signal: Callable[[], int] = lambda: 0
         self.drawn = 0
@@ -86,7 +86,7 @@ class Trainer:
 
     def begin(self) -> None:
         """Writes the run's settings into its folder, from which it is resumed; before, nothing is written."""
-        self.run.begin(self.config, near=self.near)
+        self.folder.begin(self.config, near=self.near)
 
     @property
     def interrupted(self) -> int:
@@ -98,8 +98,8 @@ class Trainer:
         resumed. Returns the model."""
         config, start = self.config, time.perf_counter()
         self.begin()
-        self.emit(Started(self.first, config.max_steps, self.run.path, str(self.device), len(self.gaussians)))
-        guard = LossGuard(self.run.path)
+        self.emit(Started(self.first, config.max_steps, self.folder.path, str(self.device), len(self.gaussians)))
+        guard = LossGuard(self.folder.path)
         autosave = time.monotonic()
         photos = self.photos(self.scene, self.drawn)
         done = exported = self.first
@@ -202,8 +202,8 @@ class Trainer:
         last = step == self.config.max_steps
         if not (last or step in self.config.eval_steps):
             return
-        known = [row["plus"] for row in self.run.rows("metrics.json") if missing and row["step"] == step]
-        model = self.run.model_at(step)
+        known = [row["plus"] for row in self.folder.rows("metrics.json") if missing and row["step"] == step]
+        model = self.folder.model_at(step)
         for row in (model, fixed(model)) if last and self.config.plus and self.fixer is not None else (model,):
             trust = ABLATION[row].trust
             if (trust is not None) in known or self.interrupted:
@@ -213,25 +213,25 @@ class Trainer:
                 options: dict[str, Any] = {"trust": trust, "confidence": self.config.distill.confidence}
                 photo = self.views.__getitem__
                 render = PostRender(render, self.fixer, self.scene, photo, device=self.device, **options)
-            result = evaluate(self.run, self.views, row, render, step, len(self.gaussians), self.config.refine)
+            result = evaluate(self.folder, self.views, row, render, step, len(self.gaussians), self.config.refine)
             self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
 
     def _save(self, step: int, *, export: bool) -> None:
         """Writes a checkpoint, and a .ply in the user's world for other viewers."""
         tensors = self.model.state() | self.rounds.state() | {"drawn": torch.tensor(self.drawn)}
-        path = self.run.save(step, tensors, keep=self.config.keep_checkpoints)
+        path = self.folder.save(step, tensors, keep=self.config.keep_checkpoints)
         if export:
-            self.run.export(self.gaussians, compressed=self.config.compressed_ply)
+            self.folder.export(self.gaussians, compressed=self.config.compressed_ply)
         self.emit(Saved(step, path))
 
     def _resume(self) -> int:
-        loaded = self.run.load()
+        loaded = self.folder.load()
         if loaded is None:
             return 0
         step, state = loaded
         if step > self.config.max_steps:
             raise UserError(
-                f"The run in {self.run.path} is at step {step} already",
+                f"The run in {self.folder.path} is at step {step} already",
                 f"--max-steps is {self.config.max_steps}",
                 "Raise --max-steps, or leave out --resume and give another --output-dir",
             )

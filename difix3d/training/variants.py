@@ -11,14 +11,14 @@ from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION, Name
 from difix3d.postrender import PostRender
 from difix3d.scene import Views
-from difix3d.training.load import Run
+from difix3d.training.load import TrainedRun
 from difix3d.training.run import RunFolder
 from difix3d.types import Fixer, RenderFn
 
 
 def load_models(
-    path: Path, load: Callable[[Path, int | None], Run], step: int | None = None
-) -> tuple[dict[Name, Run], dict[str, str]]:
+    path: Path, load: Callable[[Path, int | None], TrainedRun], step: int | None = None
+) -> tuple[dict[Name, TrainedRun], dict[str, str]]:
     """The models of a run's folder by ``3dgs`` and ``difix3d``, and why one is left out.
 
     A run without novel views (yet) is plain 3DGS; the one that ``--compare`` trains lies beside the
@@ -45,8 +45,8 @@ def load_models(
         return {"difix3d": run}, {ABLATION["3dgs"].title: str(error)}
 
 
-def _sound(run: Run, path: Path) -> Run:
-    """The run, if its model is one: rasterisers would draw black, or nothing, where there are no numbers."""
+def _sound(run: TrainedRun, path: Path) -> TrainedRun:
+    """The run, if its model is one: rasterisers would draw black, or nothing, where there is NaN."""
     finite = [
         value.flatten(1).isfinite().all(1) if value.ndim > 1 else value.isfinite()
         for value in run.gaussians.as_dict().values()
@@ -54,14 +54,14 @@ def _sound(run: Run, path: Path) -> Run:
     count = int((~torch.stack(finite).all(0)).sum())
     if count:
         raise UserError(
-            f"{count:,} of {len(run.gaussians):,} Gaussians of {path} at step {run.step:,} hold no numbers (NaN)",
+            f"{count:,} of {len(run.gaussians):,} Gaussians of {path} at step {run.step:,} are NaN or infinite",
             "A metric of their pictures would mean nothing",
             "Choose an earlier checkpoint by --step, or train again",
         )
     return run
 
 
-def choose_fixer(asked: str | None, run: Run) -> tuple[Fixer | None, str]:
+def choose_fixer(asked: str | None, run: TrainedRun) -> tuple[Fixer | None, str]:
     """The fixer that was asked for, or by default the run's own, and why there is none.
 
     Raises:
@@ -81,7 +81,7 @@ def choose_fixer(asked: str | None, run: Run) -> tuple[Fixer | None, str]:
 
 
 def choose_rows(
-    models: dict[Name, Run], fixer: Fixer | None, asked: Sequence[Name] | None, why: str
+    models: dict[Name, TrainedRun], fixer: Fixer | None, asked: Sequence[Name] | None, why: str
 ) -> tuple[dict[Name, RenderFn], dict[str, str]]:
     """How the rows that models and fixer allow are rendered, in the table's order, and why others are not.
 

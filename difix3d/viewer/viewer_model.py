@@ -18,7 +18,7 @@ from difix3d.gaussians import read_ply
 from difix3d.render import rasterize
 from difix3d.scene import Views
 from difix3d.training import Trainer
-from difix3d.training.load import Run
+from difix3d.training.load import TrainedRun
 from difix3d.types import Cameras, Degraded, Fixer, Gaussians, Render, Scene, View
 from difix3d.viewer.camera_views import CameraList
 
@@ -107,7 +107,7 @@ class ViewerModel:
             return rasterize(model, camera.to(model.device), **{**self.settings, **options})
 
 
-def model_of_run(run: Run, folder: Path, fixer: Fixer | None, why_no_fixer: str) -> ViewerModel:
+def model_of_run(run: TrainedRun, folder: Path, fixer: Fixer | None, why_no_fixer: str) -> ViewerModel:
     """A finished run, or one that was interrupted."""
     settings = run.config.render_settings(run.near, run.gaussians.device)
     options: dict[str, Any] = {"step": run.step, "fixer": fixer, "why_no_fixer": why_no_fixer}
@@ -135,7 +135,7 @@ def model_of_trainer(trainer: Trainer) -> ViewerModel:
     viewer_model = ViewerModel(
         copy(trainer.gaussians),
         trainer.scene,
-        trainer.run.path,
+        trainer.folder.path,
         trainer.config.render_settings(trainer.near, trainer.device),
         photo=trainer.views.__getitem__,
         step=trainer.first,

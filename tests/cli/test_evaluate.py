@@ -330,7 +330,7 @@ def test_a_run_without_a_checkpoint(run):
 
 def test_a_damaged_model_is_named(run):
     change(run, lambda tensors: tensors["gaussians.sh0"][3:5].fill_(torch.nan))
-    with pytest.raises(UserError, match=r"2 of 300 Gaussians of .*run at step 10 hold no numbers.*by --step"):
+    with pytest.raises(UserError, match=r"2 of 300 Gaussians of .*run at step 10 are NaN or infinite.*by --step"):
         call(run, *QUICK)
     assert not (run / "evaluation.json").exists()
 

@@ -200,7 +200,7 @@ def test_pixels_that_are_no_numbers(tmp_path, truth, views):
         out.rgb[0, 3, 4:6, 1] = math.nan
         return out
 
-    words = r"2 of 1,920 pixels that {} rendered of 02\.png are no numbers.*earlier checkpoint"
+    words = r"2 of 1,920 pixels that {} rendered of 02\.png are NaN or infinite.*earlier checkpoint"
     with pytest.raises(UserError, match=words.format("the model")):
         psnrs(broken, views)
     with pytest.raises(UserError, match=words.format("Difix3D")):

@@ -32,7 +32,7 @@ def train(scene, config, name, **refine):
     config = merge(replace(config, max_steps=150, output_dir=config.output_dir / name), changes, source="test")
     trainer = Trainer(config, scene)
     trainer.train()
-    return trainer, trainer.run.rows("metrics.json")[-1]
+    return trainer, trainer.folder.rows("metrics.json")[-1]
 
 
 def test_exposures_do_not_take_light_from_the_scene(flickering, config):

@@ -89,7 +89,7 @@ def test_a_run_with_an_oracle_leaves_everything_in_its_folder(toy_scene, config,
         )
     metrics = json.loads((config.output_dir / "metrics.json").read_text())
     assert [(row["step"], row["plus"]) for row in metrics] == [(30, False), (30, True)]
-    page = write_report(trainer.run).read_text(encoding="utf-8")
+    page = write_report(trainer.folder).read_text(encoding="utf-8")
     assert all(text in page for text in ("Difix3D+", "Round 7, before step 25", "better on"))
 
 
@@ -165,7 +165,7 @@ def test_without_rounds_the_fixed_row_is_3dgs_and_difix_on_every_pixel(toy_scene
         for kind in ("", "_plus")
     )
     assert np.abs(255 - render - fixed).max() <= 1
-    assert "3DGS + Difix against 3DGS" in write_report(trainer.run).read_text(encoding="utf-8")
+    assert "3DGS + Difix against 3DGS" in write_report(trainer.folder).read_text(encoding="utf-8")
 
 
 def test_a_round_before_every_step(toy_scene, config, oracle):
@@ -216,7 +216,7 @@ def test_targets_from_a_camera_path(toy_scene, config, oracle, tmp_path):
             lambda degraded: (item.rgb[:5] for item in degraded),
             r"novel camera 0 is \(5, 48, 3\).*render is \(40, 48, 3\)",
         ),
-        (lambda degraded: (item.rgb * float("nan") for item in degraded), "values that are no numbers.*--fixer"),
+        (lambda degraded: (item.rgb * float("nan") for item in degraded), "NaN or infinite values.*--fixer"),
     ],
 )
 def test_a_broken_fixer_is_named(toy_scene, config, fixer, message):
@@ -257,14 +257,14 @@ def test_a_report_compares_equal_steps_only(toy_scene, config, oracle):
     plain = Trainer(replace(config, eval_steps=(10, 20), output_dir=config.output_dir / "plain"), toy_scene)
     trainer.begin()
     with pytest.raises(UserError, match=r"Nothing of .*run is evaluated yet.*--resume --output-dir"):
-        write_report(trainer.run, plain.run)
+        write_report(trainer.folder, plain.folder)
 
     def report(run, last):
         run.listeners = [lambda event: isinstance(event, Stepped) and event.step == last and run.control.stop()]
         run.control.stopped = False
         run.train()
         run.first = last
-        return write_report(trainer.run, plain.run).read_text(encoding="utf-8")
+        return write_report(trainer.folder, plain.folder).read_text(encoding="utf-8")
 
     report(trainer, 21)
     page = report(plain, 12)  # evaluated at step 10 only
