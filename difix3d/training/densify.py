@@ -80,6 +80,11 @@ class Densifier:
         """Whether the rasteriser must give absolute gradients."""
         return self.config.kind == "default" and self.config.absgrad
 
+    @property
+    def by_gaussian(self) -> dict[str, Any]:
+        """Of the state the statistics that have a value for each Gaussian."""
+        return self.state if self.config.kind == "default" else {}
+
     def before_backward(self, splats: SplatOptimizer, render: Render, step: int) -> None:
         if self.config.kind == "default" and step < self.stop:
             self.strategy.step_pre_backward(splats.params, splats.optimizers, self.state, step, render.info)

@@ -10,6 +10,7 @@ from difix3d.gaussians.checkpoint import flatten, nested
 from difix3d.losses import photometric, regularize, squared_error
 from difix3d.render import rasterize
 from difix3d.scene import visible_points
+from difix3d.training.clear import ClearWay
 from difix3d.training.config import TrainConfig
 from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
@@ -42,6 +43,8 @@ class SplatModel:
             max_steps=config.max_steps,
         )
         self.densifier = Densifier(config.densify, max_steps=config.max_steps, extent=scene.extent)
+        trained = scene.cameras[scene.train].to(device)
+        self.clear = ClearWay(trained, near, self.densifier.stop, config.max_steps, config.densify.cap_max)
         self.corrections = Corrections(scene, config.refine).to(device)
         self.sparse_depth = SparseDepth(scene, device) if config.loss.depth > 0 else None
 
@@ -86,6 +89,7 @@ class SplatModel:
         self.corrections.step()
         if densify:
             self.densifier.after_backward(self.splats, out, step, packed=config.packed, weight=views[0].weight)
+            self.clear(self.splats, self.densifier.by_gaussian, step)
         return {name: value.detach() for name, value in losses.items()}, squared_error(rgb, views)
 
     def render(self, cameras: Cameras, gaussians: Gaussians | None = None, **options: Any) -> Render:

@@ -1,0 +1,97 @@
+"""Keeps the ways between the cameras clear, so that a model looks the same in viewers without its near plane.
+
+A run draws nothing before its near plane (:func:`difix3d.scene.near_depth`), other viewers do. What they show there is
+fog: Gaussians that are large beside their distance. The linearised projection draws them all over the picture when they
+stand beside a camera (the footprint grows with 1 / depth), however well they look from elsewhere. So no Gaussian near
+the ways between neighbouring cameras may be large: it is split in two, again and again, while others can still make up
+for it, and kept small from then on. What lies right on a way is removed.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from difix3d.training.optim import SplatOptimizer
+from difix3d.types import Cameras
+
+EVERY, LOOKS = 25, 100
+"""Steps between two looks at all Gaussians; in long runs as many as make so many looks a run."""
+POINTS, LONGEST = 8, 4.0
+"""Points on a way; its length in near planes, above which none leads from one camera to the other."""
+RATIO, SMALLEST = 0.15, 0.01
+"""Largest standard deviation, as a share of the distance to a viewer; never less than this share of the near plane."""
+REACH, CLEAR, ASIDE = 3.0, 0.1, 0.25
+"""In near planes, how far from the ways Gaussians are bounded and how far removed, and how far aside viewers may stand.
+
+Removing more is no way out: training photos need what is there, seen from farther cameras.
+"""
+BLOCK = 2**24
+"""Distances computed at a time, so that long videos fit into memory."""
+STOP = 0.9
+"""Share of the run after which nothing is done: the last steps mend."""
+
+
+class ClearWay:
+    """Bounds the Gaussians near the training cameras and the ways between them; held-out cameras are not looked at.
+
+    Args:
+        cameras: the training cameras.
+        near: near plane of the run, in scene units.
+        split_until: step from which on Gaussians are kept small, not split: as densification.
+        max_steps: of the run.
+        cap: the most Gaussians; with so many, they are made small instead of split.
+    """
+
+    def __init__(self, cameras: Cameras, near: float, split_until: int, max_steps: int, cap: int):
+        self.near, self.cap = near, cap
+        self.start, self.split_until, self.stop = round(0.05 * max_steps), split_until, round(STOP * max_steps)
+        self.every = max(EVERY, max_steps // LOOKS)
+        self.ways = ways(cameras.centers, LONGEST * near)
+
+    @torch.no_grad()
+    def __call__(self, splats: SplatOptimizer, state: dict[str, Any], step: int) -> None:
+        """After a step of the optimisers; ``state`` are statistics by Gaussian, which follow."""
+        from gsplat.strategy.ops import remove, split
+
+        if step % self.every or not self.start <= step < self.stop:
+            return
+        distance = self.distance(splats)
+        lost = distance < CLEAR * self.near
+        if lost.any() and not lost.all():
+            remove(splats.params, splats.optimizers, state, lost)
+            distance = distance[~lost]
+        bounded = RATIO * (distance - ASIDE * self.near)
+        limit = torch.where(distance < REACH * self.near, bounded, torch.inf).clamp_min(SMALLEST * self.near)
+        scales = splats.params["scales"]
+        large: Bool[Tensor, "N"] = scales.amax(1) > limit.log()
+        if step < self.split_until and len(scales) + int(large.sum()) <= self.cap:
+            if large.any():
+                split(splats.params, splats.optimizers, state, large, revised_opacity=True)
+        else:
+            scales.data.copy_(torch.minimum(scales, limit.log()[:, None]))
+
+    def distance(self, splats: SplatOptimizer) -> Float[Tensor, "N"]:
+        """From each Gaussian to the nearest point on a way."""
+        means = splats.params["means"]
+        parts = means.split(max(1, BLOCK // len(self.ways)))
+        return torch.cat([torch.cdist(part, self.ways.to(means)).amin(1) for part in parts])
+
+
+def ways(centers: Float[Tensor, "C 3"], longest: float) -> Float[Tensor, "W 3"]:
+    """Points on the straight ways between neighbours, and the cameras themselves.
+
+    Neighbours are cameras with no third one in the ball of which their way is a diameter (Gabriel and Sokal 1969), so
+    that gaps in a row of cameras are bridged.
+    """
+    apart = torch.cdist(centers, centers)
+    pairs = (apart <= longest).triu(1).nonzero()
+    free = []
+    for part in pairs.split(max(1, BLOCK // len(centers))):
+        others = torch.cdist(centers[part].mean(1), centers).scatter(1, part, torch.inf)
+        free.append(others.amin(1) >= apart[part[:, 0], part[:, 1]] / 2)
+    a, b = pairs[torch.cat(free)].T
+    share = torch.arange(1, POINTS, device=centers.device)[:, None, None] / POINTS
+    between = (1 - share) * centers[a] + share * centers[b]
+    return torch.cat([centers, between.reshape(-1, 3)])
