@@ -51,7 +51,7 @@ class Densifier:
         from gsplat.strategy import DefaultStrategy, MCMCStrategy  # pure Python: nothing of CUDA is touched
 
         self.config = config
-        self.stop = round(config.stop * max_steps)
+        self.stop = 0 if config.kind == "none" else round(config.stop * max_steps)
         schedule = {
             "refine_start_iter": min(config.start, max_steps // 10),
             "refine_stop_iter": self.stop,

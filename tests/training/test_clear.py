@@ -98,6 +98,12 @@ def test_with_as_many_gaussians_as_allowed_they_are_made_small():
     assert float(after.scales[-1].exp().max()) < 0.04
 
 
+def test_without_densification_none_are_added():
+    densifier = Densifier(DensifyConfig(kind="none"), max_steps=STEPS, extent=1.0)
+    model = splats([(0.1, 0.1, 0.05)])
+    assert len(run(ClearWay(row([0.0, 0.3]), NEAR, densifier.stop, max_steps=STEPS, cap=10_000), model)) == 577
+
+
 def test_ways_lead_to_neighbours_and_bridge_gaps():
     assert ways(torch.zeros(1, 3), 1.0).tolist() == [[0, 0, 0]]
     places = ways(torch.tensor([[0.0, 0, 0], [1, 0, 0], [3, 0, 0], [9, 0, 0]]), 4.0)[:, 0]
