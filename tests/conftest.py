@@ -4,6 +4,9 @@ The package is imported inside of the fixtures: jaxtyping checks only what is im
 """
 
 import math
+import signal
+import threading
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +15,8 @@ import pytest
 import torch
 from shared_data import SHARED, require
 
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+
 torch.set_num_threads(1)  # the tests run in parallel processes; more threads each would only fight over the cores
 
 
@@ -19,6 +24,22 @@ torch.set_num_threads(1)  # the tests run in parallel processes; more threads ea
 def shared() -> Path:
     """The folder of shared test data (real scenes, recorded outputs)."""
     return require(SHARED)
+
+
+@pytest.fixture(autouse=True)
+def signals_as_in_a_terminal() -> Iterator[None]:
+    """Under nohup, or in the background of a script, some are ignored, and trainings leave these so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        for number in SIGNALS
+        if signal.getsignal(number) == signal.SIG_IGN
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
