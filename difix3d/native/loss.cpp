@@ -130,6 +130,15 @@ void similarity_backward(const Pair& pair, int first, int last, const float* con
     });
 }
 
+// The same without similarities: calls consume(y, target, weights) for the rows of a band.
+template <class Consume> void each_row(const Pair& pair, int first, int last, Consume consume) {
+    std::vector<float> row(3 * pair.width), weights(pair.width, 1.f);
+    for (int y = first; y < last; y++) {
+        const float* target = pair.target(y, row.data(), weights.data());
+        consume(y, target, weights.data());
+    }
+}
+
 // Calls f(band, first row, last row) for all bands of rows.
 int bands(int64_t height) { return int((height + BAND - 1) / BAND); }
 template <class F> void each_band(int64_t height, int64_t threads, F f) {
@@ -178,14 +187,7 @@ void difix3d_compare(const float* a, const float* b, const uint8_t* mask, const 
             for (int i = 0; i < n; i++) total += weights[i / 3] * std::fabs(x[i] - target[i]);
             own[0] += total;
         };
-        if (!partials) {
-            std::vector<float> row(n), weights(width, 1.f);
-            for (int y = first; y < last; y++) {
-                const float* target = pair.target(y, row.data(), weights.data());
-                difference(y, target, weights.data());
-            }
-            return;
-        }
+        if (!partials) return each_row(pair, first, last, difference);
         similarity(pair, first, last, kept, [&](int y, const float* s, const float* target, const float* weights) {
             difference(y, target, weights);
             float total = 0;
@@ -216,14 +218,7 @@ void difix3d_compare_backward(const float* a, const float* b, const uint8_t* mas
                 v_a[y * n + i] = weights[i / 3] * v_difference * share * (d > 0 ? 1.f : d < 0 ? -1.f : 0.f);
             }
         };
-        if (!partials) {
-            std::vector<float> row(n), weights(width, 1.f);
-            for (int y = first; y < last; y++) {
-                const float* target = pair.target(y, row.data(), weights.data());
-                difference(y, target, weights.data());
-            }
-            return;
-        }
+        if (!partials) return each_row(pair, first, last, difference);
         auto gradient = [&](int y, int i) { return -v_dissimilarity * share * pair.weight(y * width + i / 3); };
         similarity_backward(pair, first, last, kept, gradient, [&](int y, const float* grad, const float* target, const float* weights) {
             difference(y, target, weights);
