@@ -1,13 +1,12 @@
 """Splat models: how they begin, and how they are stored."""
 
 from difix3d.gaussians.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
-from difix3d.gaussians.init import from_points, initial_gaussians, random_points
+from difix3d.gaussians.init import from_points, random_points
 from difix3d.gaussians.ply import read_ply, write_ply
 from difix3d.gaussians.transform import transform
 
 __all__ = [
     "from_points",
-    "initial_gaussians",
     "load_checkpoint",
     "newest_checkpoint",
     "random_points",

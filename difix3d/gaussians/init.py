@@ -5,12 +5,12 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from scipy.spatial import KDTree
 
 from difix3d.geometry.sh import SH_C0
 from difix3d.limits import Limits
-from difix3d.types import Gaussians, Scene
+from difix3d.types import Gaussians
 
 
 @dataclass(frozen=True)
@@ -69,23 +69,3 @@ def random_points(count: int, radius: float, seed: int) -> tuple[Float[np.ndarra
     rng = np.random.default_rng(seed)
     points = rng.uniform(-radius, radius, (count, 3)).astype(np.float32)
     return points, rng.integers(0, 256, (count, 3), dtype=np.uint8)
-
-
-def initial_gaussians(
-    scene: Scene, seen: Bool[np.ndarray, "P"], config: InitConfig, *, sh_degree: int, seed: int
-) -> Gaussians:
-    """Gaussians on the sparse points of a scene, or on random points where there are none.
-
-    Args:
-        scene: gives the points, and its extent.
-        seen: which of its points to use.
-        config: how large and how opaque they begin.
-        sh_degree: degree to make room for.
-        seed: of the random points.
-    """
-    points, colors = scene.points[seen], scene.colors[seen]
-    if len(points) == 0:
-        points, colors = random_points(config.points, 3 * scene.extent, seed)
-    return from_points(
-        points.astype(np.float32), colors, sh_degree=sh_degree, opacity=config.opacity, scale=config.scale
-    )

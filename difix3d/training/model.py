@@ -5,13 +5,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from difix3d.gaussians import initial_gaussians
 from difix3d.gaussians.checkpoint import flatten, nested
 from difix3d.losses import photometric, regularize, squared_error
 from difix3d.render import rasterize
-from difix3d.scene import visible_points
 from difix3d.training.clear import ClearWay
 from difix3d.training.config import TrainConfig
+from difix3d.training.data import initial_gaussians
 from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
 from difix3d.training.optim import SplatOptimizer
@@ -24,7 +23,7 @@ class SplatModel:
 
     Args:
         config: what to do.
-        scene: its sparse points are the first Gaussians.
+        scene: what it has is where the first Gaussians are (:func:`initial_gaussians`).
         near: depth nearer than which nothing is drawn, in scene units.
         device: where it is trained.
     """
@@ -33,10 +32,8 @@ class SplatModel:
         self.config = config
         self.near = near
         self.device = device
-        seen = visible_points(scene, at_least=config.init.seen_by)
-        first = initial_gaussians(scene, seen, config.init, sh_degree=config.sh_degree, seed=config.seed)
         self.splats = SplatOptimizer(
-            first.to(device),
+            initial_gaussians(scene, config).to(device),
             config.optim,
             extent=scene.extent,
             batch_size=config.batch_size,
