@@ -21,7 +21,17 @@ MODELS = {
     "RADIAL_FISHEYE": "f cx cy k1 k2",
     "OPENCV_FISHEYE": "fx fy cx cy k1 k2 k3 k4",
 }
-"""Parameters of the models that are computed here, in COLMAP's order; other models go through pycolmap."""
+"""Parameters of the models that are computed here, in COLMAP's order."""
+
+OTHER_MODELS = {
+    "FOV": "fx fy cx cy omega",
+    "THIN_PRISM_FISHEYE": "fx fy cx cy k1 k2 p1 p2 k3 k4 sx1 sy1",
+    "RAD_TAN_THIN_PRISM_FISHEYE": "fx fy cx cy k0 k1 k2 k3 k4 k5 p0 p1 s0 s1 s2 s3",
+    "SIMPLE_DIVISION": "f cx cy k",
+    "DIVISION": "fx fy cx cy k",
+    "EUCM": "fx fy cx cy alpha beta",
+}
+"""The same of the models that go through pycolmap."""
 
 DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from difix3d.errors import UserError
-from difix3d.geometry.lens import MODELS
+from difix3d.geometry.lens import MODELS, OTHER_MODELS
 from difix3d.scene.capture import Capture, find_masks
 from difix3d.types import Lens
 
@@ -33,8 +33,7 @@ MODEL_IDS = (
     "THIN_PRISM_FISHEYE",
     "RAD_TAN_THIN_PRISM_FISHEYE",
 )
-PARAM_COUNTS = {name: len(params.split()) for name, params in MODELS.items()}
-PARAM_COUNTS |= {"FOV": 5, "THIN_PRISM_FISHEYE": 12, "RAD_TAN_THIN_PRISM_FISHEYE": 16}
+PARAM_COUNTS = {name: len(params.split()) for name, params in {**MODELS, **OTHER_MODELS}.items()}
 
 
 class Pose(NamedTuple):

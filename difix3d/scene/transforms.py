@@ -8,14 +8,12 @@ from jaxtyping import Float, UInt8
 
 from difix3d.errors import UserError
 from difix3d.files import read_json
-from difix3d.images import image_size
 from difix3d.scene.capture import Capture, missing_photos
-from difix3d.types import Lens
+from difix3d.scene.lenses import read_lens
 
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
 """Tried in this order: Blender scenes leave out the extension."""
 
-DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 """From OpenCV's camera axes to OpenGL's: what a file's poses are multiplied by on the right."""
 
@@ -50,7 +48,9 @@ def read_transforms(files: dict[str, Path]) -> Capture:
         raise missing_photos(folder, unsized, len(frames))
     names = [_name(path, folder) for path in paths]
     order = sorted(range(len(names)), key=names.__getitem__)
-    lenses = [_lens({**meta, **frame}, path, file) for path, (_, file, meta, frame) in zip(paths, frames, strict=True)]
+    lenses = [
+        read_lens({**meta, **frame}, path, file) for path, (_, file, meta, frame) in zip(paths, frames, strict=True)
+    ]
     c2w = [_pose(frame, file) for _, file, _, frame in frames]
     masks = [folder / frame["mask_path"] if frame.get("mask_path") else None for *_, frame in frames]
     points, colors = _points(folder, frames[0][2].get("ply_file_path"))
@@ -104,38 +104,6 @@ def _pose(frame: dict[str, Any], file: Path) -> Float[np.ndarray, "4 4"]:
     if matrix.shape not in ((3, 4), (4, 4)):
         raise UserError(f"The transform_matrix of {frame['file_path']} in {file} is no matrix of 4 x 4 numbers")
     return np.concatenate([matrix[:3], [[0.0, 0.0, 0.0, 1.0]]])
-
-
-def _lens(meta: dict[str, Any], path: Path, file: Path) -> Lens:
-    """The camera of one frame, whose own keys go before the shared ones."""
-    width, height = (int(meta["w"]), int(meta["h"])) if {"w", "h"} <= meta.keys() else image_size(path)
-    focal_x = meta.get("fl_x") or _focal(meta.get("camera_angle_x"), width)
-    focal_y = meta.get("fl_y") or _focal(meta.get("camera_angle_y"), height)
-    focal_x, focal_y = focal_x or focal_y, focal_y or focal_x
-    if not (focal_x and focal_y):
-        raise UserError(
-            f"{file} gives no focal length for {path.name}", "It needs fl_x or camera_angle_x", "Add it to the file"
-        )
-    pinhole = (float(focal_x), float(focal_y), float(meta.get("cx", width / 2)), float(meta.get("cy", height / 2)))
-    k1, k2, k3, k4, p1, p2 = (float(meta.get(name, 0.0)) for name in DISTORTION)
-    model = str(meta.get("camera_model", "OPENCV")).upper()
-    if "FISHEYE" in model or meta.get("is_fisheye"):
-        return Lens("OPENCV_FISHEYE", (*pinhole, k1, k2, k3, k4), width, height)
-    if model not in ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE") or k4:
-        raise UserError(
-            f"{file} has the camera model {model}" + (f" with k4 = {k4}" if k4 else ""),
-            "Pinhole cameras with k1, k2, k3, p1, p2 and OPENCV_FISHEYE with k1 .. k4 are supported",
-            "Undistort the photos first",
-        )
-    if k3:
-        return Lens("FULL_OPENCV", (*pinhole, k1, k2, p1, p2, k3, 0.0, 0.0, 0.0), width, height)
-    if any((k1, k2, p1, p2)):
-        return Lens("OPENCV", (*pinhole, k1, k2, p1, p2), width, height)
-    return Lens("PINHOLE", pinhole, width, height)
-
-
-def _focal(angle: float | None, size: int) -> float | None:
-    return 0.5 * size / float(np.tan(0.5 * angle)) if angle else None
 
 
 def _points(folder: Path, name: str | None) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray, "P 3"]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from difix3d.errors import UserError
-from difix3d.geometry.lens import MODELS, intrinsics, is_pinhole, project, sampling_map, undistorted
+from difix3d.geometry.lens import MODELS, OTHER_MODELS, intrinsics, is_pinhole, project, sampling_map, undistorted
 from difix3d.types import Lens
 
 VALUES = {"f": 300.0, "fx": 300.0, "fy": 310.0, "cx": 205.0, "cy": 148.0}
@@ -19,9 +19,15 @@ def lens_of(model: str) -> Lens:
     return make(model, *(VALUES[name] for name in MODELS[model].split()))
 
 
-FOV = make("FOV", 300, 310, 205, 148, 0.7)
-THIN_PRISM = make("THIN_PRISM_FISHEYE", 300, 310, 205, 148, 0.01, 0.02, 0.001, 0.002, 0.01, 0, 0.001, 0)
-LENSES = [*map(lens_of, MODELS), FOV, THIN_PRISM]
+OTHERS = [
+    make("FOV", 300, 310, 205, 148, 0.7),
+    make("THIN_PRISM_FISHEYE", 300, 310, 205, 148, 0.01, 0.02, 0.001, 0.002, 0.01, 0, 0.001, 0),
+    make("RAD_TAN_THIN_PRISM_FISHEYE", 300, 310, 205, 148, 0.01, 0.02, 0, 0.01, 0, 0, 0.001, 0.002, 0.001, 0, 0, 0.001),
+    make("SIMPLE_DIVISION", 300, 205, 148, -0.1),
+    make("DIVISION", 300, 310, 205, 148, -0.1),
+    make("EUCM", 300, 310, 205, 148, 0.5, 1.1),
+]
+LENSES = [*map(lens_of, MODELS), *OTHERS]
 
 
 @pytest.mark.parametrize("lens", LENSES, ids=lambda lens: lens.model)
@@ -45,6 +51,15 @@ def test_undistorted_has_no_blank_pixels_and_wastes_few(lens):
     border = np.concatenate([where[0], where[-1], where[:, 0], where[:, -1]])
     edge = np.minimum(border, 1 - border).min()
     assert -0.01 < edge < 0.01  # somewhere the border of the photo is touched
+
+
+def test_every_model_of_colmap_has_colmaps_parameters():
+    pycolmap = pytest.importorskip("pycolmap")
+    for model, params in {**MODELS, **OTHER_MODELS}.items():
+        names = pycolmap.Camera.create_from_model_name(0, model, 100.0, 200, 100).params_info.split(", ")
+        if "SIMPLE_RADIAL" in model:
+            names[3] = "k1"  # COLMAP's k
+        assert params.split() == names
 
 
 def test_a_lens_without_distortion_is_a_pinhole():

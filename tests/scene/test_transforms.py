@@ -58,21 +58,6 @@ def test_a_frames_own_intrinsics_win(folder: Path):
     assert scene.cameras.K[2].tolist() == [[52, 0, 19], [0, 60, 16], [0, 0, 1]]
 
 
-@pytest.mark.parametrize(
-    ("meta", "model", "params"),
-    [
-        ({"k1": 0.1, "p2": 0.01}, "OPENCV", (0.1, 0, 0, 0.01)),
-        ({"k1": 0.1, "k3": 0.02}, "FULL_OPENCV", (0.1, 0, 0, 0, 0.02, 0, 0, 0)),
-        ({"camera_model": "OPENCV_FISHEYE", "k1": 0.1, "k4": 0.01}, "OPENCV_FISHEYE", (0.1, 0, 0, 0.01)),
-        ({"is_fisheye": True, "k1": 0.1}, "OPENCV_FISHEYE", (0.1, 0, 0, 0)),
-    ],
-)
-def test_distortion(folder: Path, meta: dict, model: str, params: tuple):
-    lens = load_scene(write(folder, fl_x=50, **meta)).photos[0].lens
-    assert lens is not None
-    assert (lens.model, lens.params[4:]) == (model, params)
-
-
 def test_masks_and_points(folder: Path):
     Image.new("L", (40, 30), 0).save(folder / "m.png")
     frames = [{"file_path": f"images/r_{i}.png", "transform_matrix": pose(i), "mask_path": "m.png"} for i in range(3)]
