@@ -43,6 +43,8 @@ class ProgressLog:
             case Started():
                 self._run = event.run
                 resumed = f", resumed at step {event.first:,}" if event.first else ""
+                if event.note:
+                    self.print(event.note)
                 self.print(f"training on {event.device} from {event.gaussians:,} Gaussians into {event.run}{resumed}")
                 self._bar = Bar("train", event.last, first=event.first, to=self.console).__enter__()
             case Stepped():

@@ -5,6 +5,8 @@ process, or return nonsense. The tests compare with pycolmap on intact ones. For
 format".
 """
 
+import codecs
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -105,7 +107,7 @@ def _read(model: Path, name: str, binary, text):
     try:
         if path.suffix == ".bin":
             return binary(path.read_bytes())
-        return text(path.read_text(encoding="utf-8"))
+        return text(decode(path.read_bytes()))
     except (struct.error, ValueError, IndexError, KeyError, OverflowError) as error:
         raise UserError(
             f"{path} is damaged: {path.stat().st_size} bytes, {error}",
@@ -169,16 +171,28 @@ def _images_binary(data: bytes) -> list[Pose]:
 
 
 def _images_text(text: str) -> list[Pose]:
-    lines = (line for line in text.splitlines() if not line.startswith("#"))
-    poses = []
-    for line in lines:
-        if not line.strip():
+    """Each image is a line, and its keypoints are the next: empty if there are none, and left out by some writers."""
+    poses: list[Pose] = []
+    after_image = False
+    for line in _lines(text):
+        if after_image and _are_keypoints(line):
+            after_image = False
             continue
         image_id, qw, qx, qy, qz, tx, ty, tz, camera_id, name = line.split(maxsplit=9)
         values = tuple(map(float, (qw, qx, qy, qz, tx, ty, tz)))
-        poses.append(Pose(int(image_id), values[:4], values[4:], int(camera_id), name.strip()))
-        next(lines, None)  # the keypoints, on a line of their own that may be empty
+        poses.append(Pose(int(image_id), values[:4], values[4:], int(camera_id), name))
+        after_image = True
     return poses
+
+
+def _are_keypoints(line: str) -> bool:
+    """Whether it holds triples of x, y and the number of a point: an image's third word is a part of its rotation, and
+    its tenth begins the name."""
+    words = line.split()
+    try:
+        return len(words) % 3 == 0 and all(int(words[i]) >= -1 for i in (2, -1)) and math.isfinite(float(words[-2]))
+    except ValueError:
+        return False
 
 
 def _points_binary(data: bytes) -> Points:
@@ -212,8 +226,17 @@ def _points_text(text: str) -> Points:
     return Points(xyz, rgb, pairs[:, 0], pairs[:, 1])
 
 
+def decode(data: bytes) -> str:
+    """Text in UTF-8, or in whatever its byte-order mark says; bytes of other encodings come as surrogates."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    return data.removeprefix(codecs.BOM_UTF8).decode(errors="surrogateescape")
+
+
 def _lines(text: str) -> Iterator[str]:
-    return (line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    """The lines that say something; ``str.splitlines`` would also end them at bytes of code pages."""
+    lines = (line.strip() for line in text.replace("\r", "\n").split("\n"))
+    return (line for line in lines if line and not line.startswith("#"))
 
 
 def _observations(points: Points, poses: list[Pose]) -> Int[np.ndarray, "O 2"]:

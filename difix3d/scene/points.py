@@ -10,14 +10,25 @@ DEFAULT_NEAR = 0.01
 
 
 def visible_points(scene: Scene, at_least: int = 2) -> Bool[np.ndarray, "P"]:
-    """Which points at least this many train photos see; all of them if the scene does not know who sees what.
+    """Which points at least this many train photos see, or all photos that see them at all.
 
     The sparse points come from all photos: those that only held-out photos see would leak them into the training.
+    Structure from motion has no point that fewer than two photos see; feed-forward networks (VGGT, MapAnything) write
+    one photo for each point, or none where nobody knows, and no other points.
     """
-    if len(scene.observations) == 0:
-        return np.ones(len(scene.points), bool)
-    seen = scene.observations[np.isin(scene.observations[:, 1], scene.train), 0]
-    return np.bincount(seen, minlength=len(scene.points)) >= at_least
+    point, photo = scene.observations.T
+    seen = np.bincount(point, minlength=len(scene.points))
+    trained = np.bincount(point[np.isin(photo, scene.train)], minlength=len(scene.points))
+    return trained >= np.minimum(at_least, seen)
+
+
+def dropped_points(scene: Scene, at_least: int) -> str:
+    """What to tell people about the points that :func:`visible_points` leaves out; empty if there are none."""
+    seen = visible_points(scene, at_least)
+    if seen.all():
+        return ""
+    why = f"seen by fewer than {at_least} training photos" + ("" if seen.any() else "; random ones take their place")
+    return f"{np.count_nonzero(~seen):,} of {len(seen):,} points dropped: {why}"
 
 
 def near_depth(scene: Scene) -> float:

@@ -12,13 +12,15 @@ from difix3d.evaluate import Variant
 
 @dataclass(frozen=True)
 class Started:
-    """Training begins: ``first`` of ``last`` steps are done already (more than 0 if resumed)."""
+    """Training begins: ``first`` of ``last`` steps are done already (more than 0 if resumed). ``note`` says how many
+    sparse points are not used."""
 
     first: int
     last: int
     run: Path
     device: str
     gaussians: int
+    note: str = ""
 
 
 @dataclass(frozen=True)

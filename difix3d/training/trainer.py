@@ -20,7 +20,7 @@ from difix3d.evaluate import ABLATION, psnrs
 from difix3d.interrupt import interruptible
 from difix3d.limits import check_limits
 from difix3d.postrender import PostRender
-from difix3d.scene import Views, load_scene, near_depth
+from difix3d.scene import Views, dropped_points, load_scene, near_depth
 from difix3d.scene.batches import batches
 from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control
@@ -98,7 +98,9 @@ class Trainer:
         resumed. Returns the model."""
         config, start = self.config, time.perf_counter()
         self.begin()
-        self.emit(Started(self.first, config.max_steps, self.folder.path, str(self.device), len(self.gaussians)))
+        note = "" if self.first else dropped_points(self.scene, config.init.seen_by)
+        begun = Started(self.first, config.max_steps, self.folder.path, str(self.device), len(self.gaussians), note)
+        self.emit(begun)
         guard = LossGuard(self.folder.path)
         autosave = time.monotonic()
         photos = self.photos(self.scene, self.drawn)

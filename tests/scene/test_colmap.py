@@ -115,3 +115,40 @@ def test_an_image_without_its_camera_is_an_error(make_scene):
     cameras.write_text(cameras.read_text().replace("1 PINHOLE", "2 PINHOLE"))
     with pytest.raises(UserError, match="the camera 1, which is not in the cameras file"):
         read(folder)
+
+
+def image_lines(folder: Path) -> list[str]:
+    return [
+        line.rstrip() for line in (folder / "sparse" / "0" / "images.txt").read_text().split("\n")
+        if line.endswith(".png")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "{}",  # no keypoint lines at all
+        "{}\n",
+        "{}\n3.5 4 -1 7.25 8 3",
+        "\n# a comment\n  {}\n\n\n",
+        "{}\r\n\r",
+    ],
+)
+def test_images_with_and_without_keypoint_lines(make_scene, layout: str):
+    folder = make_scene()
+    before = read(folder)
+    lines = [line.replace("003.png", "my photo 3.png") for line in image_lines(folder)]
+    text = "\n".join(layout.format(line) for line in lines)
+    (folder / "sparse" / "0" / "images.txt").write_bytes(text.encode())
+    after = read(folder)
+    assert sorted(after.names) == sorted(name.replace("003.png", "my photo 3.png") for name in before.names)
+    assert np.allclose(sorted(after.c2w[:, 0, 3]), sorted(before.c2w[:, 0, 3]))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_text_models_with_a_byte_order_mark(make_scene, encoding: str):
+    folder = make_scene()
+    names = read(folder).names
+    for path in (folder / "sparse" / "0").iterdir():
+        path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
+    assert read(folder).names == names
