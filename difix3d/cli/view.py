@@ -11,6 +11,7 @@ from difix3d.cli.arguments import from_command_line
 from difix3d.cli.options import RunOptions
 from difix3d.console import console
 from difix3d.devices import choose_device
+from difix3d.gaussians import is_splat_file
 from difix3d.limits import Limits
 from difix3d.training.variants import choose_fixer
 from difix3d.viewer import Monitor, Viewer, model_of_ply, model_of_run
@@ -27,7 +28,8 @@ class ViewConfig(RunOptions):
     """
 
     model: tyro.conf.Positional[Path]
-    """Folder of the run, or a .ply file in the 3DGS layout (which comes without photos, and so without the fixer)."""
+    """Folder of the run, or a splat file: .ply (3DGS, or packed by SuperSplat), .splat or .spz. A file comes without
+    photos, and so without the fixer."""
     host: str = "127.0.0.1"
     """Address to listen on. Any other than this machine's own lets everyone in who can reach it: there are no
     passwords, and a visitor can write files into the run's folder."""
@@ -47,7 +49,7 @@ def view(args: Sequence[str] | None = None) -> None:
 
 def open_viewer(config: ViewConfig) -> Viewer:
     """Loads what is to be shown, and serves it."""
-    if config.model.suffix == ".ply":
+    if is_splat_file(config.model):
         return Viewer(model_of_ply(config.model, choose_device(config.device)), host=config.host, port=config.port)
     run = config.load(config.model, config.step)
     fixer, why = choose_fixer(config.fixer, run)

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.files import whole_file
+from difix3d.gaussians.packed import is_packed, unpack
+from difix3d.gaussians.sound import sound
 from difix3d.types import Gaussians
 
 
@@ -18,8 +20,7 @@ def write_ply(gaussians: Gaussians, path: Path, *, compressed: bool = False) -> 
     Args:
         gaussians: the model, in the world that the file shall be in.
         path: target file.
-        compressed: SuperSplat's packed layout (gsplat's exporter), about a quarter of the size and lossy; it can be
-            viewed, not read back.
+        compressed: SuperSplat's packed layout (gsplat's exporter), about a quarter of the size and lossy.
 
     Raises:
         UserError: the file cannot be written, or gsplat is too old for ``compressed``.
@@ -59,20 +60,45 @@ def _to_table(gaussians: Gaussians) -> np.ndarray:
 
 
 def read_ply(path: Path) -> Gaussians:
-    """Reads a model of any spherical-harmonics degree from 0 to 3 (no ``f_rest_*`` at all is degree 0).
+    """Reads a model of any spherical-harmonics degree from 0 to 3 (no ``f_rest_*`` at all is degree 0), plain or packed
+    (SuperSplat's ``.compressed.ply``), in any order and type of the properties; others are passed over. Splats that
+    cannot be drawn are dropped with a word (:func:`difix3d.gaussians.sound.sound`).
 
     Raises:
-        UserError: the file is missing, damaged, not a splat model, or has an impossible number of coefficients.
+        UserError: the file is missing, damaged, not a splat model, has an impossible number of coefficients, or no
+            splat that can be drawn.
+    """
+    ply = open_ply(path, cure="Pass the point_cloud.ply of a run, or any 3DGS .ply")
+    try:
+        return sound(unpack(ply) if is_packed(ply) else _from_table(ply, path), path)
+    except (KeyError, ValueError, TypeError) as error:
+        raise _unreadable(path, error) from error
+
+
+def open_ply(path: Path, *, cure: str) -> PlyData:
+    """The elements of a PLY file, whatever they are.
+
+    Args:
+        path: the file.
+        cure: what to do if there is none.
+
+    Raises:
+        UserError: the file is missing or damaged.
     """
     if not path.is_file():
-        raise UserError(f"There is no file {path}", cure="Pass the point_cloud.ply of a run, or any 3DGS .ply")
+        raise UserError(f"There is no file {path}", cure=cure)
     try:
-        table = PlyData.read(str(path))["vertex"]
-    except (PlyParseError, KeyError, ValueError, EOFError) as error:
-        raise UserError(
-            f"{path} cannot be read as PLY ({error})", cure="Export it again; it may be cut short"
-        ) from error
+        return PlyData.read(str(path))
+    except (PlyParseError, KeyError, ValueError, TypeError, IndexError, EOFError, OverflowError, OSError) as error:
+        raise _unreadable(path, error) from error
 
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path} cannot be read as PLY ({error})", cure="Export it again; it may be cut short")
+
+
+def _from_table(ply: PlyData, path: Path) -> Gaussians:
+    table = ply["vertex"]
     names = {prop.name for prop in table.properties}
     needed = [*"xyz", "opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
     needed += [f"f_dc_{i}" for i in range(3)]

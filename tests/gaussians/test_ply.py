@@ -44,13 +44,25 @@ def test_layout_is_the_one_of_3dgs(tmp_path):
     np.testing.assert_array_equal(vertex["f_rest_16"], gaussians.shN[:, 1, 1].numpy())
 
 
-def test_compressed_file_is_smaller_and_holds_the_same_splats(tmp_path):
+@pytest.mark.parametrize("degree", [0, 1, 3])
+def test_compressed_file_is_smaller_and_holds_the_same_splats(tmp_path, degree):
     pytest.importorskip("gsplat", minversion="1.5")
-    gaussians = random_gaussians(600)
+    gaussians = random_gaussians(600, degree)
     write_ply(gaussians, tmp_path / "a.ply")
     write_ply(gaussians, tmp_path / "b.ply", compressed=True)
     assert (tmp_path / "b.ply").stat().st_size < 0.5 * (tmp_path / "a.ply").stat().st_size
-    assert PlyData.read(str(tmp_path / "b.ply"))["vertex"].count == 600
+    back = read_ply(tmp_path / "b.ply")
+    seen = gaussians.opacities.sigmoid() > 1 / 255  # the others are left out; the rest comes in another order
+    nearest = torch.cdist(back.means, gaussians.means[seen]).argmin(1)
+    assert len(back) == int(seen.sum()) == len(set(nearest.tolist()))
+    before = gaussians.map(lambda tensor: tensor[seen][nearest])
+    torch.testing.assert_close(back.means, before.means, atol=0.01, rtol=0)
+    torch.testing.assert_close(back.scales, before.scales, atol=0.01, rtol=0)
+    torch.testing.assert_close(back.opacities.sigmoid(), before.opacities.sigmoid(), atol=0.003, rtol=0)
+    torch.testing.assert_close(back.sh0, before.sh0, atol=0.03, rtol=0)
+    torch.testing.assert_close(back.shN, before.shN.clamp(-4, 4), atol=0.04, rtol=0)
+    cosine = (back.quats * torch.nn.functional.normalize(before.quats, dim=1)).sum(1).abs()
+    assert cosine.min() > 0.9999
 
 
 def test_compression_needs_gsplat_1_5(tmp_path, monkeypatch):
@@ -86,3 +98,69 @@ def test_odd_number_of_coefficients_is_refused(tmp_path):
     PlyData([PlyElement.describe(repack_fields(vertex[names]), "vertex")]).write(str(tmp_path / "b.ply"))
     with pytest.raises(UserError, match=r"8 f_rest_\* properties.*0, 9, 24 or 45"):
         read_ply(tmp_path / "b.ply")
+
+
+def change(path, function) -> None:
+    """Lets the function change the columns of a .ply."""
+    table = PlyData.read(str(path), mmap=False)["vertex"].data
+    PlyData([PlyElement.describe(function(table), "vertex")]).write(str(path))
+
+
+def test_splats_that_cannot_be_drawn_are_dropped_with_a_word(tmp_path, caplog):
+    gaussians = random_gaussians(degree=1)
+    path = tmp_path / "a.ply"
+    write_ply(gaussians, path)
+    bad = [("x", np.nan), ("scale_1", -np.inf), ("opacity", np.nan), ("f_rest_3", np.inf), ("scale_0", 100.0)]
+
+    def spoil(table):
+        for row, (name, value) in enumerate(bad):
+            table[name][row] = value
+        for i in range(4):
+            table[f"rot_{i}"][len(bad)] = 0
+        table["opacity"][len(bad) + 1 : len(bad) + 3] = np.inf, -np.inf  # opaque and unseen: both can be drawn
+        return table
+
+    change(path, spoil)
+    read = read_ply(path)
+    assert torch.equal(read.means, gaussians.means[len(bad) + 1 :])
+    assert all(value.isfinite().all() for value in read.as_dict().values())
+    assert read.opacities[0].sigmoid() > 0.99999
+    assert read.opacities[1].sigmoid() < 0.00001
+    assert [record.message.split(": ")[1] for record in caplog.records] == ["6 of 20 splats dropped"]
+
+
+def test_file_without_a_splat_that_can_be_drawn_is_refused(tmp_path):
+    path = tmp_path / "a.ply"
+    write_ply(random_gaussians(), path)
+    change(path, lambda table: table[:0])
+    with pytest.raises(UserError, match=r"no splat that can be drawn\. It has none at all"):
+        read_ply(path)
+    write_ply(random_gaussians().map(lambda tensor: tensor * torch.nan), path)
+    with pytest.raises(UserError, match=r"no splat that can be drawn\. It has 20, all with NaN"):
+        read_ply(path)
+
+
+@pytest.mark.parametrize("kind", ["reversed", "double", "big-endian", "text", "further"])
+def test_order_types_and_further_properties_do_not_matter(tmp_path, kind):
+    gaussians = random_gaussians(degree=1)
+    path = tmp_path / "a.ply"
+    write_ply(gaussians, path)
+    table = PlyData.read(str(path), mmap=False)["vertex"].data
+    names = list(table.dtype.names)
+    if kind == "reversed":
+        table = repack_fields(table[names[::-1]])
+    if kind == "double":
+        table = table.astype([(name, "<f8") for name in names])
+    elements = [PlyElement.describe(table, "vertex")]
+    if kind == "further":
+        wider = np.zeros(len(table), [*table.dtype.descr, ("label", "u1"), ("tags", object)])
+        for name in names:
+            wider[name] = table[name]
+        wider["tags"] = [np.arange(3, dtype=np.int32)] * len(table)
+        elements = [
+            PlyElement.describe(np.zeros(2, [("value", "<f4")]), "camera"),
+            PlyElement.describe(wider, "vertex"),
+        ]
+    PlyData(elements, text=kind == "text", byte_order=">" if kind == "big-endian" else "<").write(str(path))
+    for name, value in read_ply(path).as_dict().items():
+        torch.testing.assert_close(value, gaussians.as_dict()[name], msg=name)

@@ -1,0 +1,83 @@
+"""Splat models in the files that other programs write."""
+
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from difix3d.errors import UserError
+from difix3d.gaussians.compact import GZIP_MAGIC, SPZ_MAGIC, decode_splat, decode_spz
+from difix3d.gaussians.ply import read_ply
+from difix3d.gaussians.sound import sound
+from difix3d.types import Gaussians
+
+OTHERS = {
+    ".ksplat": "a splat model of GaussianSplats3D",
+    ".sog": "a splat model of PlayCanvas",
+    ".sogs": "a splat model of PlayCanvas",
+    ".lcc": "a splat model of XGRIDS",
+    ".rad": "a splat model of Spark",
+    ".spx": "a splat model of Reall3d",
+    ".glb": "a glTF file",
+    ".gltf": "a glTF file",
+    ".obj": "a mesh",
+    ".fbx": "a mesh",
+    ".stl": "a mesh",
+    ".usdz": "a USD file",
+    ".usd": "a USD file",
+    ".las": "a point cloud",
+    ".laz": "a point cloud",
+    ".e57": "a point cloud",
+    ".pcd": "a point cloud",
+    ".xyz": "a point cloud",
+}
+"""What people have besides, by suffix; it is not read."""
+
+SUFFIXES = (".ply", ".splat", ".spz")
+"""Of the files that :func:`read_splats` reads, in any case."""
+
+
+def is_splat_file(path: Path) -> bool:
+    """Whether a path is meant as a file with a splat model, or something like it, rather than as a run's folder."""
+    return path.is_file() or (path.suffix.lower() in (*SUFFIXES, *OTHERS) and not path.is_dir())
+
+
+def read_splats(path: Path) -> Gaussians:
+    """Reads a splat model: a ``.ply`` (plain or packed), ``.splat`` or ``.spz``; what it is, its first bytes say.
+
+    Splats that cannot be drawn are dropped with a word.
+
+    Raises:
+        UserError: there is no such file, it is damaged, of another format, or has no splat that can be drawn.
+    """
+    if not path.is_file():
+        raise UserError(f"There is no file {path}", cure="Pass the point_cloud.ply of a run, or any 3DGS .ply")
+    suffix = path.suffix.lower()
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head[:3] == b"ply":
+        return read_ply(path)
+    if head[:2] == GZIP_MAGIC or head == SPZ_MAGIC:
+        return _decoded(path, decode_spz)
+    if suffix == ".splat":
+        return _decoded(path, decode_splat)
+    if suffix in SUFFIXES:
+        raise UserError(f"{path} does not begin like a {suffix} file", cure="Export it again; it may be damaged")
+    what = OTHERS.get(suffix, "no splat model that is known")
+    raise UserError(
+        f"{path} cannot be read: it is {what}",
+        f"Splat models are read from {', '.join(SUFFIXES)}",
+        "Export it as .ply in the 3DGS layout",
+    )
+
+
+def _decoded(path: Path, decode: Callable[[bytes], Gaussians]) -> Gaussians:
+    try:
+        model = decode(path.read_bytes())
+    except UserError as error:
+        raise UserError(f"{path}: {error.fact}", error.limit, error.cure) from error
+    except (ValueError, OSError, EOFError, MemoryError, zlib.error, struct.error) as error:
+        raise UserError(
+            f"{path} cannot be read as {path.suffix.lower()} ({error})", cure="Export it again; it may be cut short"
+        ) from error
+    return sound(model, path)

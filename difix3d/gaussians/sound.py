@@ -1,0 +1,47 @@
+"""Splats that cannot be drawn: files of many programs hold some."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from difix3d.errors import UserError
+from difix3d.types import Gaussians
+
+log = logging.getLogger(__name__)
+
+LARGEST_LOGIT = 15.0
+"""Stands for an opacity of 1, and its negative for 0, whose own logits are infinite: bytes hold both."""
+
+
+def sound(gaussians: Gaussians, path: Path) -> Gaussians:
+    """The model without splats that hold NaN or infinity, have no size or no rotation; says how many went.
+
+    Opacities of 0 and 1 are no fault, though their logits are infinite.
+
+    Args:
+        gaussians: as they were read.
+        path: from where, for the word.
+
+    Raises:
+        UserError: none is left.
+    """
+    opacities = gaussians.opacities.nan_to_num(torch.nan, LARGEST_LOGIT, -LARGEST_LOGIT)
+    gaussians = replace(gaussians, opacities=opacities)
+    values = gaussians.as_dict()
+    values["sizes"] = (2 * gaussians.scales).exp()  # an infinite variance cannot be drawn either
+    values["norms"] = gaussians.quats.square().sum(1)
+    good = values["norms"] > 0
+    for value in values.values():
+        good &= value.isfinite().flatten(1).all(1) if value.ndim > 1 else value.isfinite()
+    if not good.any():
+        raise UserError(
+            f"{path} has no splat that can be drawn",
+            f"It has {len(good):,}, all with NaN, infinite or zero values" if len(good) else "It has none at all",
+            "Export it again",
+        )
+    bad = len(good) - int(good.sum())
+    if bad:
+        log.warning("%s: %s of %s splats dropped: NaN, infinite or zero values", path, f"{bad:,}", f"{len(good):,}")
+    return gaussians.map(lambda tensor: tensor[good]) if bad else gaussians
