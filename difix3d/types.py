@@ -107,12 +107,14 @@ class Lens:
     Attributes:
         model: COLMAP's name of the camera model ("PINHOLE", "OPENCV", "SIMPLE_RADIAL", ...).
         params: the model's parameters in COLMAP's order, in pixels of ``width`` x ``height``.
+        face: of a 360 photo ("EQUIRECTANGULAR"), the face of the cube around it that is cut out.
     """
 
     model: str
     params: tuple[float, ...]
     width: int
     height: int
+    face: str = "front"
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from difix3d.errors import UserError
+from difix3d.geometry.panorama import EQUIRECTANGULAR, face_pinhole, project_to_panorama
 from difix3d.types import Lens
 
 MODELS = {
@@ -55,6 +56,8 @@ def named_params(lens: Lens) -> dict[str, float]:
 
 def intrinsics(lens: Lens) -> tuple[float, float, float, float]:
     """fx, fy, cx, cy in pixels of the photo."""
+    if lens.model == EQUIRECTANGULAR:
+        return face_pinhole(lens)[:4]
     if lens.model in MODELS:
         params = named_params(lens)
         return params["fx"], params["fy"], params["cx"], params["cy"]
@@ -67,6 +70,8 @@ def project(lens: Lens, plane: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N
 
     Source of the formulas: the documentation of OpenCV's calib3d (rational polynomial with tangential terms; fisheye).
     """
+    if lens.model == EQUIRECTANGULAR:
+        return project_to_panorama(lens, plane)
     if lens.model not in MODELS:
         rays = np.concatenate([plane, np.ones_like(plane[:, :1])], 1)
         return np.asarray(_pycolmap_camera(lens).img_from_cam(rays), np.float64)
@@ -96,8 +101,11 @@ def undistorted(lens: Lens) -> tuple[float, float, float, float, int, int]:
     """The pinhole camera (fx, fy, cx, cy, width, height) that a photo is resampled to.
 
     It keeps the focal lengths, and scales size and principal point by the largest factor (at most :data:`MAX_GROWTH`)
-    for which every one of its pixels lies in the photo: no blank pixels, like COLMAP's undistorter by default.
+    for which every one of its pixels lies in the photo: no blank pixels, like COLMAP's undistorter by default. Of a 360
+    photo it is a face.
     """
+    if lens.model == EQUIRECTANGULAR:
+        return face_pinhole(lens)
     fx, fy, cx, cy = intrinsics(lens)
     if is_pinhole(lens):
         return fx, fy, cx, cy, lens.width, lens.height

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,9 @@ LIMIT_BYTES = 20 << 30
 KEEP_FREE_BYTES = 10 << 30
 """Of the disk: with less left, nothing is added. A share would refuse the cache on a large disk with room to spare."""
 
+Reader = Callable[[Path, tuple[int, int]], UInt8[np.ndarray, "H W 3"]]
+"""From a file to an image of this (width, height)."""
+
 
 def photo_cache() -> Path | None:
     """The folder of reduced photos in the user's cache; ``None`` for a user without a home."""
@@ -30,23 +34,28 @@ def photo_cache() -> Path | None:
     return None
 
 
-def read_reduced(path: Path, size: tuple[int, int], folder: Path | None) -> UInt8[np.ndarray, "H W 3"]:
-    """:func:`difix3d.images.read_image`, by way of the cache where that is quicker; ``folder=None`` does without.
+def read_reduced(
+    path: Path, size: tuple[int, int], folder: Path | None, read: Reader = read_image, key: str = ""
+) -> UInt8[np.ndarray, "H W 3"]:
+    """A photo at another size, by way of the cache where that is quicker; ``folder=None`` does without.
+
+    Args:
+        read: makes it of the file; ``key`` tells apart what different readers make of one file.
 
     A cache that cannot be written, or whose disk is nearly full, is not an error: the photo is decoded again then.
     """
     width, height = image_size(path)
     if folder is None or width * height - size[0] * size[1] < EXPENSIVE:
-        return read_image(path, size)
+        return read(path, size)
     state = path.stat()
-    key = f"{path.resolve()}|{state.st_mtime_ns}|{state.st_size}|{size}"
+    key = f"{path.resolve()}|{state.st_mtime_ns}|{state.st_size}|{size}|{key}"
     entry = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     with suppress(OSError, ValueError):
         image = np.load(entry)
         if image.shape == (size[1], size[0], 3) and image.dtype == np.uint8:
             os.utime(entry)
             return image
-    image = read_image(path, size)
+    image = read(path, size)
     with suppress(OSError, UserError):
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # shared with compiled code: the user's alone
         folder.mkdir(exist_ok=True)

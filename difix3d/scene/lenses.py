@@ -8,6 +8,7 @@ import numpy as np
 
 from difix3d.errors import UserError
 from difix3d.geometry.lens import MODELS, OTHER_MODELS
+from difix3d.geometry.panorama import EQUIRECTANGULAR
 from difix3d.images import image_size
 from difix3d.types import Lens
 
@@ -17,6 +18,10 @@ EQUIDISTANT = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_FISHEYE", "SIMPLE_RADIAL_FIS
 """OPENCV_FISHEYE, with as many of its parameters as the file has."""
 ALIASES = {"FISHEYE624": "RAD_TAN_THIN_PRISM_FISHEYE", "SIMPLE_DIVISION": "DIVISION"}
 """Names read as another of COLMAP's models: Project Aria's in nerfstudio, and one with a single focal length."""
+PANORAMAS = (EQUIRECTANGULAR, "SPHERICAL")
+"""What nerfstudio and Metashape call a 360 photo."""
+ALL_AROUND = ("OMNIDIRECTIONAL", "VR180", "CUBE", "DUAL", "CYLIND", "PANO")
+"""How the names of other cameras begin that see all around."""
 DISTORTION = re.compile(r"k\d*|p\d|s\d|s[xy]\d|b\d|tau_?[xy]|omega|alpha|beta|xi|skew|ftheta_p\d|dist\w*|coeffs")
 """Keys that hold distortion. Those that a model does not have must be zero: none is dropped in silence."""
 LISTS = {
@@ -41,6 +46,15 @@ def read_lens(keys: dict[str, Any], photo: Path, file: Path) -> Lens:
         UserError: no focal length, an unknown model, or distortion that the model does not have.
     """
     width, height = (_side(keys, "w", file), _side(keys, "h", file)) if {"w", "h"} <= keys.keys() else image_size(photo)
+    model = str(keys.get("camera_model")).upper()
+    if model in PANORAMAS:
+        return _panorama(keys, photo, width, height, file)
+    if model.startswith(ALL_AROUND):
+        raise UserError(
+            f"{file} has the camera model {model}",
+            "Of cameras that see all around, only EQUIRECTANGULAR is supported: one picture of 2:1 from one place",
+            "Export the photos as equirectangular panoramas, or cut into ordinary ones with their poses",
+        )
     focal_x, focal_y = (_focal(keys, axis, side, file) for axis, side in (("x", width), ("y", height)))
     focal_x, focal_y = focal_x or focal_y, focal_y or focal_x
     if not (focal_x and focal_y):
@@ -62,6 +76,19 @@ def read_lens(keys: dict[str, Any], photo: Path, file: Path) -> Lens:
     return Lens(model, tuple(float(values.get(name, 0.0)) for name in names), width, height)
 
 
+def _panorama(keys: dict[str, Any], photo: Path, width: int, height: int, file: Path) -> Lens:
+    """A 360 photo, whose focal length says nothing; its middle has to be that of the photo."""
+    for key, side in (("cx", width), ("cy", height)):
+        middle = _number(keys, key, file, side / 2)
+        if abs(middle - side / 2) > 0.01 * side:
+            raise UserError(
+                f"{file} has {key} = {middle:g} for the 360 photo {photo.name} of {width} x {height} pixels",
+                "An equirectangular photo shows the whole sphere and looks ahead in its middle",
+                f"Export it whole, not cropped, or leave {key} out",
+            )
+    return Lens(EQUIRECTANGULAR, (float(width), float(height)), width, height)
+
+
 def _model(keys: dict[str, Any], distortion: dict[str, float], file: Path) -> str:
     """COLMAP's name of the smallest model that has what the frame's camera is made of."""
     model = str(keys.get("camera_model") or "OPENCV").upper()
@@ -71,7 +98,7 @@ def _model(keys: dict[str, Any], distortion: dict[str, float], file: Path) -> st
     if model in MODELS.keys() | OTHER_MODELS.keys() and model not in PERSPECTIVE:
         return model
     if model not in PERSPECTIVE:
-        known = sorted({*PERSPECTIVE, *ALIASES, *MODELS, *OTHER_MODELS})
+        known = sorted({*PERSPECTIVE, *ALIASES, EQUIRECTANGULAR, *MODELS, *OTHER_MODELS})
         raise UserError(
             f"{file} has the camera model {model}",
             f"Known are {', '.join(known)}",

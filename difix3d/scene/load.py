@@ -16,6 +16,7 @@ from difix3d.geometry.normalize import extent, plausible_points, similarity, tra
 from difix3d.images import image_size
 from difix3d.scene.capture import Capture, missing_photos
 from difix3d.scene.colmap import find_model, read_colmap
+from difix3d.scene.panorama import cut_panoramas
 from difix3d.scene.splits import choose_split
 from difix3d.types import Cameras, Lens, Photo, Scene
 
@@ -56,8 +57,9 @@ def load_scene(
     path = find_source(str(source), data_dir)
     capture = read_capture(path, data_dir, seed)
     _check(capture)
-    files = choose_files(capture, resolution or LONG_SIDE)
     train, test = choose_split(split, capture.names, capture.folder, capture.splits)
+    capture, photo_of = cut_panoramas(capture)
+    files = choose_files(capture, resolution or LONG_SIDE)
     points, colors, observations = _clean_points(capture)
     c2w = _orthonormal(capture.c2w)
     from_input = similarity(c2w, points) if normalize else np.eye(4)
@@ -73,8 +75,8 @@ def load_scene(
         points=points,
         colors=colors,
         observations=observations,
-        train=train,
-        test=test,
+        train=np.flatnonzero(np.isin(photo_of, train)),
+        test=np.flatnonzero(np.isin(photo_of, test)),
         from_input=from_input,
         extent=extent(c2w[:, :3, 3]),
     )
@@ -175,7 +177,7 @@ def choose_files(capture: Capture, long_side: int) -> list[_File]:
     """
     factors = [n for n in (2, 4, 8) if (capture.folder / f"images_{n}").is_dir()]
     paths = [
-        _smallest(file, capture.folder, factors, max(lens.width, lens.height) / long_side)
+        _smallest(file, capture.folder, factors, max(undistorted(lens)[4:]) / long_side)
         for file, lens in zip(capture.files, capture.lenses, strict=True)
     ]
     missing = [file for file, path in zip(capture.files, paths, strict=True) if path is None]

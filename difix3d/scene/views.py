@@ -16,6 +16,7 @@ from torch import Tensor
 from difix3d.geometry.lens import intrinsics, sampling_map
 from difix3d.images import image_size, read_mask
 from difix3d.scene.cache import photo_cache, prune, read_reduced
+from difix3d.scene.panorama import is_panorama, read_face
 from difix3d.types import Cameras, Lens, Photo, Scene, View
 
 Pixels = tuple[UInt8[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]
@@ -116,7 +117,7 @@ def decode(photo: Photo, camera: Cameras, cache: Path | None = None) -> Pixels:
     """The photo as its pinhole camera sees it, and which pixels count (``None``: all).
 
     A distorted photo is first reduced to the scale of the camera (Lanczos), then sampled (bicubic): the samples would
-    alias otherwise.
+    alias otherwise. Of a 360 photo a face is cut.
 
     Raises:
         UserError: the file cannot be read.
@@ -125,6 +126,9 @@ def decode(photo: Photo, camera: Cameras, cache: Path | None = None) -> Pixels:
     if photo.lens is None:
         image = torch.from_numpy(read_reduced(photo.path, size, cache))
         return image, None if photo.mask is None else torch.from_numpy(read_mask(photo.mask, size))
+    if is_panorama(photo.lens):
+        face, counts = read_face(photo, camera, cache)
+        return torch.from_numpy(face), None if counts is None else torch.from_numpy(counts)
     K = camera.K[0].double().numpy()
     grid, inside = _grid(photo.lens, tuple(K.flatten().tolist()), *size)
     scale = min(1.0, K[0, 0] / intrinsics(photo.lens)[0])

@@ -83,9 +83,9 @@ def test_masks_and_points(folder: Path):
         ({"frames": [{"file_path": "images/r_0.png", "transform_matrix": IDENTITY}]}, "no focal length for r_0.png"),
         ({"fl_x": 5, "frames": [{"file_path": "images/x.png", "transform_matrix": IDENTITY}]}, "1 of the 1 .*missing"),
         (
-            {"fl_x": 5, "camera_model": "EQUIRECTANGULAR"}
+            {"fl_x": 5, "camera_model": "ORTHOPHOTO"}
             | {"frames": [{"file_path": "images/r_0.png", "transform_matrix": IDENTITY}]},
-            "camera model EQUIRECTANGULAR",
+            "camera model ORTHOPHOTO",
         ),
         (
             {"fl_x": 5, "frames": [{"file_path": "images/r_0.png", "transform_matrix": IDENTITY}] * 2},
