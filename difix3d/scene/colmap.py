@@ -19,6 +19,7 @@ from difix3d.errors import UserError
 from difix3d.geometry.lens import MODELS, OTHER_MODELS
 from difix3d.geometry.panorama import EQUIRECTANGULAR
 from difix3d.scene.capture import Capture, find_masks
+from difix3d.scene.locate import find_photos, photo_folders
 from difix3d.types import Lens
 
 MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "")
@@ -66,13 +67,17 @@ def find_model(folder: Path) -> Path | None:
 
 
 def read_colmap(folder: Path, model: Path) -> Capture:
-    """Reads the model of a scene whose photos lie in ``images/`` (or in the folder itself).
+    """Reads a model; its photos lie in ``images/`` of the scene or of a folder between, or in one of these themselves.
+
+    Args:
+        folder: of the scene.
+        model: the folder of the model, usually inside it.
 
     Raises:
         UserError: a file is missing or damaged, or the model has no images.
     """
     cameras = _read(model, "cameras", _cameras_binary, _cameras_text)
-    poses = sorted(_read(model, "images", _images_binary, _images_text), key=lambda pose: pose.name)
+    poses = _read(model, "images", _images_binary, _images_text)
     points = _read(model, "points3D", _points_binary, _points_text)
     orphan = next((pose for pose in poses if pose.camera_id not in cameras), None)
     if orphan is not None:
@@ -81,16 +86,17 @@ def read_colmap(folder: Path, model: Path) -> Capture:
             "",
             "Export the model again",
         )
-    names = [pose.name for pose in poses]
-    has_images = any((folder / name).is_dir() for name in ("images", "images_2", "images_4", "images_8"))
-    root = folder / "images" if has_images else folder
+    names, files, root = find_photos([pose.name for pose in poses], photo_folders(folder, model), model)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    names, poses = [names[i] for i in order], [poses[i] for i in order]
+    home = root.parent if root.name == "images" else root
     return Capture(
-        folder=folder,
+        folder=home,
         names=names,
-        files=[root / name for name in names],
+        files=[files[i] for i in order],
         c2w=_camera_to_world(poses),
         lenses=[cameras[pose.camera_id] for pose in poses],
-        masks=find_masks(folder, names),
+        masks=find_masks(home, names),
         points=points.xyz,
         colors=points.rgb,
         observations=_observations(points, poses),
@@ -165,7 +171,8 @@ def _images_binary(data: bytes) -> list[Pose]:
         image_id, *pose, camera_id = struct.unpack_from("<i7di", data, at)
         end = data.index(b"\0", at + 64)
         (seen,) = struct.unpack_from("<Q", data, end + 1)
-        poses.append(Pose(image_id, tuple(pose[:4]), tuple(pose[4:]), camera_id, data[at + 64 : end].decode()))
+        name = data[at + 64 : end].decode(errors="surrogateescape")
+        poses.append(Pose(image_id, tuple(pose[:4]), tuple(pose[4:]), camera_id, name))
         at = end + 9 + 24 * seen
     if at > len(data):
         raise ValueError(f"{at} expected")

@@ -1,0 +1,97 @@
+"""Where the photos are that a model names: beside it, moved since, or called otherwise."""
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from difix3d.images import IMAGES
+from difix3d.scene.names import match, readable
+
+log = logging.getLogger(__name__)
+
+REDUCED = ("images_2", "images_4", "images_8")
+"""Copies of the photos at a half, a quarter and an eighth of their size."""
+
+NO_PHOTOS = re.compile(r"images_\d+|.*masks?(_\d+)?|depths?(_\d+)?|normals?|confidence|sparse|\..*", re.I)
+"""Folders in which no photos are looked for."""
+
+
+def photo_folders(scene: Path, model: Path) -> list[Path]:
+    """Folders in which the photos of a model may lie, the likeliest first.
+
+    Args:
+        scene: its folder.
+        model: a folder, which need not lie inside it.
+    """
+    parents = [model, *model.parents]
+    homes = parents[: parents.index(scene) + 1] if scene in parents else [model, scene]
+    others = [] if scene in parents[1:] else [home for home in parents[1:4] if home not in homes]
+    original = any(home.name.lower().startswith("distorted") for home in homes)  # 3DGS: the photos are in input/ then
+    names = ("input", "images") if original else ("images", "input")
+    inside = [folder for home in homes for folder in (*(home / name for name in names), home)]
+    return inside + [home / name for home in others for name in names]
+
+
+def find_photos(names: Sequence[str], folders: Sequence[Path], model: Path) -> tuple[list[str], list[Path], Path]:
+    """The photos' names as they are called from here on, their files, which need not exist, and the folder of these.
+
+    Args:
+        names: as the model has them.
+        folders: where they may be; the first of those with the most of them is taken.
+        model: what to call it in the log.
+    """
+    exact = [sum(is_there(folder / name) for name in names) for folder in folders]
+    folder = folders[exact.index(max(exact))]
+    if max(exact) == len(names):
+        return readable(names, lambda _: 0), [folder / name for name in names], folder
+    present = {folder: list_photos(folder) for folder in folders}
+    names = readable(names, lambda tried: max(_hits(tried, found) for found in present.values()))
+    hits = {folder: _hits(names, found) for folder, found in present.items()}
+    folder = max(folders, key=hits.__getitem__)
+    if hits[folder] == 0:  # where people look for them
+        folder = min(folders, key=lambda f: (not present[f], f.name not in ("images", "input"), len(f.parts)))
+    names = [name.replace("\\", "/") for name in names]
+    return names, _as_on_disk(names, folder, present[folder], model), folder
+
+
+def _hits(names: Sequence[str], present: list[str]) -> int:
+    return sum(index is not None for index in match(names, present))
+
+
+def _as_on_disk(names: Sequence[str], folder: Path, present: list[str], model: Path) -> list[Path]:
+    meant = [
+        name if index is None else present[index] for name, index in zip(names, match(names, present), strict=True)
+    ]
+    other = [f"{there} is read for {name}" for name, there in zip(names, meant, strict=True) if name != there]
+    if other:
+        log.warning("%d of %d photos of %s have other names in %s: %s", len(other), len(names), model, folder, other[0])
+    return [folder / there for there in meant]
+
+
+def is_there(file: Path) -> bool:
+    """Whether there is a photo at its full size or, beside ``images``, reduced."""
+    if file.is_file():
+        return True
+    parts = file.parts
+    at = max((i for i, part in enumerate(parts[:-1]) if part == "images"), default=None)
+    return at is not None and any(Path(*parts[:at], name, *parts[at + 1 :]).is_file() for name in REDUCED)
+
+
+def list_photos(folder: Path) -> list[str]:
+    """Images below a folder, by their paths in it, sorted; of ``images``, if it is not there, those of its copies."""
+    if folder.name == "images":
+        folder = next((f for f in (folder, *(folder.with_name(name) for name in REDUCED)) if f.is_dir()), folder)
+    found: list[str] = []
+    for place, inside, files in os.walk(folder):
+        inside[:] = [name for name in inside if not NO_PHOTOS.fullmatch(name)]
+        here = Path(place).relative_to(folder)
+        found += [(here / name).as_posix() for name in files if is_photo(name)]
+    return sorted(found)
+
+
+def is_photo(name: str) -> bool:
+    """Whether a file is an image, and by its name no mask, no depth and no hidden file."""
+    path = Path(name)
+    return path.suffix.lower() in IMAGES and not re.search(r"^\.|^mask[_.-]|[_.-](mask|depth|normal)$", path.stem)
