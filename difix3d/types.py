@@ -198,7 +198,7 @@ class Gaussians:
     """A splat model, as optimised: before the activations.
 
     Attributes:
-        means: positions in the world.
+        means: positions in the world; float64 only on the way from and to files whose world is far from its origin.
         quats: rotations, wxyz, of any length (normalised when rendered).
         scales: natural logarithms of the standard deviations along the axes, in world units.
         opacities: logits.

@@ -3,6 +3,7 @@
 from difix3d.gaussians.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from difix3d.gaussians.files import is_splat_file, read_splats
 from difix3d.gaussians.init import from_points, random_points
+from difix3d.gaussians.offset import near_origin
 from difix3d.gaussians.ply import read_ply, write_ply
 from difix3d.gaussians.transform import transform
 
@@ -10,6 +11,7 @@ __all__ = [
     "from_points",
     "is_splat_file",
     "load_checkpoint",
+    "near_origin",
     "newest_checkpoint",
     "random_points",
     "read_ply",

@@ -1,5 +1,6 @@
 """The `.ply` layout of the 3DGS authors, which every splat viewer opens."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.files import whole_file
+from difix3d.gaussians.offset import comments, local_offset, narrowed, read_offset, taken_off, write_offset
 from difix3d.gaussians.packed import is_packed, unpack
 from difix3d.gaussians.sound import sound
 from difix3d.types import Gaussians
@@ -17,31 +19,43 @@ from difix3d.types import Gaussians
 def write_ply(gaussians: Gaussians, path: Path, *, compressed: bool = False) -> None:
     """Writes a model; the file appears whole or not at all.
 
+    Where 32-bit floats do not hold the positions, the file lies near its own origin, and says in its header and in a
+    ``.offset.json`` beside it what to add (:mod:`difix3d.gaussians.offset`).
+
     Args:
-        gaussians: the model, in the world that the file shall be in.
+        gaussians: the model, in the world that the file shall be in; the means may be float64.
         path: target file.
         compressed: SuperSplat's packed layout (gsplat's exporter), about a quarter of the size and lossy.
 
     Raises:
         UserError: the file cannot be written, or gsplat is too old for ``compressed``.
     """
+    offset = local_offset(gaussians)
+    model = taken_off(gaussians.map(lambda tensor: tensor.detach().cpu()), offset)
     with whole_file(path) as partial:
         if compressed:
-            try:
-                from gsplat import export_splats
-            except ImportError:
-                raise UserError(
-                    "The compressed layout needs gsplat 1.5", "an older one is installed", "Run: pip install -U gsplat"
-                ) from None
-            tensors = gaussians.map(lambda x: x.detach().cpu()).as_dict()
-            partial.write_bytes(export_splats(**tensors, format="ply_compressed"))
+            partial.write_bytes(_compressed(model, comments(offset)))
         else:
-            PlyData([PlyElement.describe(_to_table(gaussians), "vertex")]).write(str(partial))
+            table = PlyElement.describe(_to_table(model), "vertex")
+            PlyData([table], comments=comments(offset)).write(str(partial))
+    write_offset(path, offset)
+
+
+def _compressed(gaussians: Gaussians, lines: list[str]) -> bytes:
+    try:
+        from gsplat import export_splats
+    except ImportError:
+        raise UserError(
+            "The compressed layout needs gsplat 1.5", "an older one is installed", "Run: pip install -U gsplat"
+        ) from None
+    data = export_splats(**gaussians.as_dict(), format="ply_compressed")
+    head = b"format binary_little_endian 1.0\n"
+    return data.replace(head, head + "".join(f"comment {line}\n" for line in lines).encode(), 1)
 
 
 def _to_table(gaussians: Gaussians) -> np.ndarray:
     def flat(tensor: Tensor) -> np.ndarray:
-        return tensor.detach().cpu().float().reshape(len(gaussians), -1).numpy()
+        return tensor.float().reshape(len(gaussians), -1).numpy()
 
     # the layout keeps normals that nobody uses, and the colour channel as the slow axis of f_rest
     columns = {
@@ -64,15 +78,23 @@ def read_ply(path: Path) -> Gaussians:
     (SuperSplat's ``.compressed.ply``), in any order and type of the properties; others are passed over. Splats that
     cannot be drawn are dropped with a word (:func:`difix3d.gaussians.sound.sound`).
 
+    Returns:
+        The model in the user's world. Its means are float64 where float32 does not hold them: far from the origin,
+        with an offset in the header or beside the file. ``transform`` takes it to a world near the origin.
+
     Raises:
         UserError: the file is missing, damaged, not a splat model, has an impossible number of coefficients, or no
             splat that can be drawn.
     """
     ply = open_ply(path, cure="Pass the point_cloud.ply of a run, or any 3DGS .ply")
     try:
-        return sound(unpack(ply) if is_packed(ply) else _from_table(ply, path), path)
+        model = sound(unpack(ply) if is_packed(ply) else _from_table(ply, path), path)
     except (KeyError, ValueError, TypeError) as error:
         raise _unreadable(path, error) from error
+    offset = read_offset(path, ply.comments)
+    if offset is not None:
+        model = replace(model, means=model.means.double() + torch.from_numpy(offset))
+    return narrowed(model)
 
 
 def open_ply(path: Path, *, cure: str) -> PlyData:
@@ -112,13 +134,13 @@ def _from_table(ply: PlyData, path: Path) -> Gaussians:
     if rest not in (0, 9, 24, 45):
         raise UserError(f"{path} has {rest} f_rest_* properties", "degrees 0 to 3 have 0, 9, 24 or 45")
 
-    def columns(*keys: str) -> Tensor:
-        return torch.from_numpy(np.stack([np.asarray(table[key], np.float32) for key in keys], axis=1))
+    def columns(*keys: str, dtype: type = np.float32) -> Tensor:
+        return torch.from_numpy(np.stack([np.asarray(table[key], dtype) for key in keys], axis=1))
 
     count = len(table.data)
     coefficients = columns(*(f"f_rest_{i}" for i in range(rest))) if rest else torch.zeros(count, 0)
     return Gaussians(
-        means=columns(*"xyz"),
+        means=columns(*"xyz", dtype=np.float64),  # some files have doubles
         quats=columns(*(f"rot_{i}" for i in range(4))),
         scales=columns(*(f"scale_{i}" for i in range(3))),
         opacities=columns("opacity")[:, 0],

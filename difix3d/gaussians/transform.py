@@ -10,22 +10,24 @@ from difix3d.geometry.sh import sh_basis
 from difix3d.types import Gaussians
 
 
-def transform(gaussians: Gaussians, similarity: Float[np.ndarray, "4 4"]) -> Gaussians:
+def transform(
+    gaussians: Gaussians, similarity: Float[np.ndarray, "4 4"], *, dtype: torch.dtype = torch.float32
+) -> Gaussians:
     """The model moved, turned and scaled; it looks the same from cameras that are taken along.
 
     Args:
         gaussians: the model.
         similarity: rotation times a positive scale, and translation.
+        dtype: of the new means, which are computed in float64: worlds far from the origin need that for them.
     """
     scale = float(np.cbrt(np.linalg.det(similarity[:3, :3])))
     rotation = similarity[:3, :3] / scale
     device = gaussians.device
     turn = torch.from_numpy(np.roll(Rotation.from_matrix(rotation).as_quat(), 1)).float().to(device)  # xyzw to wxyz
-    matrix = torch.from_numpy(rotation).float().to(device)
-    shift = torch.from_numpy(similarity[:3, 3]).float().to(device)
+    matrix, shift = (torch.from_numpy(part).double().to(device) for part in (similarity[:3, :3], similarity[:3, 3]))
     mixing = sh_rotation(rotation, gaussians.sh_degree).to(device)
     return Gaussians(
-        means=scale * gaussians.means @ matrix.T + shift,
+        means=(gaussians.means.double() @ matrix.T + shift).to(dtype),
         quats=multiply(turn, gaussians.quats),
         scales=gaussians.scales + float(np.log(scale)),
         opacities=gaussians.opacities,

@@ -28,8 +28,10 @@ def similarity(c2w: Float[np.ndarray, "N 4 4"], points: Float[np.ndarray, "P 3"]
     rotation = rotation_between(up / np.linalg.norm(up), np.array([0.0, 0.0, 1.0]))
     distances = np.linalg.norm(offsets, axis=1)
     reach = float(np.quantile(distances, 0.9))
-    if reach < 1e-6 * max(1.0, float(np.abs(centers).max())):
-        reach = float(np.median(np.linalg.norm(points - middle, axis=1))) if len(points) else 1.0
+    depth = float(np.median(np.linalg.norm(points - middle, axis=1))) if len(points) else 1.0
+    rounding = 1e-6 * max(1.0, float(np.abs(centers).max()))  # survey coordinates are large: that alone says nothing
+    if reach < min(rounding, 1e-3 * depth):
+        reach = depth
     transform = np.eye(4)
     transform[:3, :3] = rotation / max(reach, 1e-12)
     transform[:3, 3] = -transform[:3, :3] @ middle

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from difix3d.errors import UserError
@@ -77,7 +78,7 @@ class RunFolder:
 
     def export(self, gaussians: Gaussians, *, compressed: bool) -> None:
         """Writes a model for other viewers: a .ply in the user's world, also packed if ``compressed``."""
-        model = transform(gaussians.map(Tensor.detach), np.linalg.inv(self.scene.from_input))
+        model = transform(gaussians.map(Tensor.detach), np.linalg.inv(self.scene.from_input), dtype=torch.float64)
         write_ply(model, self.path / "point_cloud.ply")
         if compressed:
             write_ply(model, self.path / "point_cloud.compressed.ply", compressed=True)

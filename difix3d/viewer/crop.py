@@ -73,7 +73,7 @@ class Crop:
         """Writes what is shown, in the user's world."""
         path = result_path(self._model.folder / "exports", self.name.value, ".ply")
         model = self.apply(self._model.snapshot)
-        write_ply(transform(model, np.linalg.inv(self._model.scene.from_input)), path)
+        write_ply(transform(model, np.linalg.inv(self._model.scene.from_input), dtype=torch.float64), path)
         self._status_line(f"{len(model):,} Gaussians written to {path}")
         if path.stat().st_size <= LARGEST_DOWNLOAD:
             self._client.send_file_download(path.name, path.read_bytes())

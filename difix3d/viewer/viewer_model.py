@@ -14,7 +14,7 @@ from torch import Tensor
 
 from difix3d.distill.confidence import ConfidenceConfig
 from difix3d.errors import UserError
-from difix3d.gaussians import read_splats
+from difix3d.gaussians import near_origin, read_splats, transform
 from difix3d.render import rasterize
 from difix3d.scene import Views
 from difix3d.training import Trainer
@@ -116,17 +116,20 @@ def model_of_run(run: TrainedRun, folder: Path, fixer: Fixer | None, why_no_fixe
 
 
 def model_of_ply(path: Path, device: torch.device) -> ViewerModel:
-    """Any splat model, as it lies in its file; results go beside it.
+    """Any splat model, as it lies in its file or, where that is too far out for 32-bit floats, near the origin; results
+    go beside it.
 
     Raises:
         UserError: the file cannot be read.
     """
-    model = read_splats(path).to(device)
+    model = read_splats(path)
+    from_input = near_origin(model)
     nowhere = Cameras(torch.zeros(0, 4, 4), torch.zeros(0, 3, 3), *torch.zeros(2, 0, dtype=torch.int64))
     no_points = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros((0, 2), np.int64)
     no_photos = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    scene = Scene(path.stem, nowhere, (), *no_points, *no_photos, np.eye(4), 1.0)
+    scene = Scene(path.stem, nowhere, (), *no_points, *no_photos, from_input, 1.0)
     why = "A splat file comes without photos, and the fixer looks at photos: open the run's folder instead"
+    model = transform(model, from_input).to(device)
     return ViewerModel(model, scene, path.parent, {"near": 0.01}, why_no_fixer=why)
 
 

@@ -33,6 +33,17 @@ def test_does_not_depend_on_the_users_world(scale, shift, turn):
     assert np.allclose(a[:, 2, 3], b[:, 2, 3], atol=1e-6)
 
 
+def test_small_capture_in_survey_coordinates_keeps_its_scale():
+    c2w = ring()
+    c2w[:, :3, 3] *= 0.01  # an arm's length about the object, some metres of rounding in units of 1e-6 of UTM
+    points = c2w[:, :3, 3] + 5.0
+    there = normalize.transform_poses(normalize.similarity(c2w, points), c2w)
+    utm = np.array([448251.3, 5411932.7, 120.0])
+    c2w[:, :3, 3] += utm
+    far = normalize.transform_poses(normalize.similarity(c2w, points + utm), c2w)
+    assert np.allclose(far, there, atol=1e-6)
+
+
 def test_centre_scale_and_up():
     c2w = ring()
     transform = normalize.similarity(c2w, np.zeros((0, 3)))

@@ -5,16 +5,19 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from small_run import write_run
 
 from difix3d.errors import UserError
+from difix3d.gaussians import read_splats, transform
 from difix3d.images import read_image, to_uint8
 from difix3d.metrics import psnr
 from difix3d.render import rasterize
-from difix3d.training.load import load_run
+from difix3d.training.load import as_exported, load_run
+from difix3d.training.run import RunFolder
 
 
 @pytest.fixture
@@ -140,3 +143,26 @@ def test_cuda_that_is_not_there(run, monkeypatch):
 def test_a_run_is_a_value(run):
     loaded = load_run(run)
     assert replace(loaded, near=1e6).render(loaded.scene.cameras[0]).alpha.max() == 0
+
+
+def test_run_in_survey_coordinates_is_exported_as_it_is(tmp_path, toy_scene):
+    """Float32 has steps of half a unit out there: the file keeps an offset, and comes back as the same picture."""
+    shift = np.array([448251.3, 5411932.7, 120.0])
+    c2w = toy_scene.cameras.c2w.double()
+    c2w[:, :3, 3] += torch.from_numpy(shift)
+    far = replace(toy_scene, cameras=replace(toy_scene.cameras, c2w=c2w), points=toy_scene.points + shift)
+    here, there = (write_run(tmp_path / name, scene) for name, scene in (("near", toy_scene), ("far", far)))
+    near_run, far_run = load_run(here), load_run(there)
+    torch.testing.assert_close(far_run.scene.cameras.c2w, near_run.scene.cameras.c2w, atol=1e-5, rtol=0)
+    RunFolder(there, far_run.scene).export(far_run.gaussians, compressed=True)
+    RunFolder(here, near_run.scene).export(near_run.gaussians, compressed=False)
+    assert not list(here.glob("*.offset.json"))
+    exported = as_exported(far_run, there)
+    assert exported is not None
+    packed = transform(read_splats(there / "point_cloud.compressed.ply"), far_run.scene.from_input)
+
+    def picture(run):
+        return torch.from_numpy(to_uint8(run.render(far_run.scene.cameras[4]).rgb[0]))
+
+    assert psnr(picture(replace(exported, near=far_run.near)), picture(far_run)) > 60
+    assert psnr(picture(replace(far_run, gaussians=packed)), picture(far_run)) > 30
