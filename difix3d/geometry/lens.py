@@ -34,6 +34,8 @@ OTHER_MODELS = {
 }
 """The same of the models that go through pycolmap."""
 
+PARAMETERS = {**MODELS, **OTHER_MODELS}
+
 DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 
 MAX_GROWTH = 2.0
@@ -48,8 +50,8 @@ def is_pinhole(lens: Lens) -> bool:
 
 
 def named_params(lens: Lens) -> dict[str, float]:
-    """The parameters by name, with ``fx, fy, cx, cy`` among them; only for the models of :data:`MODELS`."""
-    params = dict(zip(MODELS[lens.model].split(), lens.params, strict=True))
+    """The parameters by name, with ``fx, fy, cx, cy`` among them; only for the models of :data:`PARAMETERS`."""
+    params = dict(zip(PARAMETERS[lens.model].split(), lens.params, strict=True))
     focal = params.pop("f", None)
     return params if focal is None else {"fx": focal, "fy": focal, **params}
 
@@ -58,7 +60,7 @@ def intrinsics(lens: Lens) -> tuple[float, float, float, float]:
     """fx, fy, cx, cy in pixels of the photo."""
     if lens.model == EQUIRECTANGULAR:
         return face_pinhole(lens)[:4]
-    if lens.model in MODELS:
+    if lens.model in PARAMETERS:
         params = named_params(lens)
         return params["fx"], params["fy"], params["cx"], params["cy"]
     camera = _pycolmap_camera(lens)

@@ -38,6 +38,22 @@ def similarity(c2w: Float[np.ndarray, "N 4 4"], points: Float[np.ndarray, "P 3"]
     return transform
 
 
+def remoteness(centers: Float[np.ndarray, "N 3"], points: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "N"]:
+    """How far each camera is from the middle of all, in units of what four cameras of five do not exceed.
+
+    The middle is the median, so that a few cameras far off, of a failed structure from motion, do not move it. A unit
+    is at least a tenth of the points' median distance: cameras that mostly stand still make no other one far off.
+    """
+    offsets = centers - np.median(centers, axis=0)
+    with np.errstate(over="ignore"):
+        distances = np.linalg.norm(offsets, axis=1)
+    unit = float(np.quantile(distances, 0.8, method="lower"))
+    finite = points[np.isfinite(points).all(1)]
+    if len(finite):
+        unit = max(unit, 0.1 * float(np.median(np.linalg.norm(finite - np.median(centers, axis=0), axis=1))))
+    return distances / unit if unit > 0 else np.zeros(len(centers))
+
+
 def rotation_between(a: Float[np.ndarray, "3"], b: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
     """The smallest rotation that takes the unit vector a to the unit vector b."""
     cosine = float(a @ b)

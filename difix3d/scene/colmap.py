@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from difix3d.errors import UserError
-from difix3d.geometry.lens import MODELS, OTHER_MODELS
+from difix3d.geometry.lens import PARAMETERS
 from difix3d.geometry.panorama import EQUIRECTANGULAR
 from difix3d.scene.capture import Capture, find_masks
 from difix3d.scene.locate import find_photos, photo_folders
@@ -37,7 +37,7 @@ MODEL_IDS = (
     "THIN_PRISM_FISHEYE",
     "RAD_TAN_THIN_PRISM_FISHEYE",
 )
-PARAM_COUNTS = {name: len(params.split()) for name, params in {**MODELS, **OTHER_MODELS}.items()}
+PARAM_COUNTS = {name: len(params.split()) for name, params in PARAMETERS.items()}
 PARAM_COUNTS[EQUIRECTANGULAR] = 2
 
 

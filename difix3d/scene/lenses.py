@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from difix3d.errors import UserError
-from difix3d.geometry.lens import MODELS, OTHER_MODELS
+from difix3d.geometry.lens import PARAMETERS
 from difix3d.geometry.panorama import EQUIRECTANGULAR
 from difix3d.images import image_size
 from difix3d.types import Lens
@@ -25,7 +25,7 @@ ALL_AROUND = ("OMNIDIRECTIONAL", "VR180", "CUBE", "DUAL", "CYLIND", "PANO")
 DISTORTION = re.compile(r"k\d*|p\d|s\d|s[xy]\d|b\d|tau_?[xy]|omega|alpha|beta|xi|skew|ftheta_p\d|dist\w*|coeffs")
 """Keys that hold distortion. Those that a model does not have must be zero: none is dropped in silence."""
 LISTS = {
-    12: OTHER_MODELS["RAD_TAN_THIN_PRISM_FISHEYE"].split()[4:],
+    12: PARAMETERS["RAD_TAN_THIN_PRISM_FISHEYE"].split()[4:],
     6: ["k1", "k2", "k3", "k4", "p1", "p2"],
     4: ["k1", "k2", "k3", "k4"],
 }
@@ -64,7 +64,7 @@ def read_lens(keys: dict[str, Any], photo: Path, file: Path) -> Lens:
     cx, cy = (_number(keys, key, file, side / 2) for key, side in (("cx", width), ("cy", height)))
     distortion = _distortion(keys, file)
     model = _model(keys, distortion, file)
-    names = {**MODELS, **OTHER_MODELS}[model].split()
+    names = PARAMETERS[model].split()
     values = {"fx": focal_x, "fy": focal_y, "cx": cx, "cy": cy, **distortion}
     lost = sorted(distortion.keys() - set(names))
     if lost:
@@ -95,10 +95,10 @@ def _model(keys: dict[str, Any], distortion: dict[str, float], file: Path) -> st
     model = ALIASES.get(model, model)
     if model in EQUIDISTANT or (keys.get("is_fisheye") and model in PERSPECTIVE):
         return "OPENCV_FISHEYE"
-    if model in MODELS.keys() | OTHER_MODELS.keys() and model not in PERSPECTIVE:
+    if model in PARAMETERS and model not in PERSPECTIVE:
         return model
     if model not in PERSPECTIVE:
-        known = sorted({*PERSPECTIVE, *ALIASES, EQUIRECTANGULAR, *MODELS, *OTHER_MODELS})
+        known = sorted({*PERSPECTIVE, *ALIASES, EQUIRECTANGULAR, *PARAMETERS})
         raise UserError(
             f"{file} has the camera model {model}",
             f"Known are {', '.join(known)}",

@@ -2,19 +2,19 @@
 
 import difflib
 import logging
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from difix3d.errors import UserError
 from difix3d.geometry.lens import is_pinhole, undistorted
 from difix3d.geometry.normalize import extent, plausible_points, similarity, transform_points, transform_poses
 from difix3d.images import image_size
 from difix3d.scene.capture import Capture, missing_photos
+from difix3d.scene.checks import checked, in_place
 from difix3d.scene.colmap import find_model, read_colmap
 from difix3d.scene.panorama import cut_panoramas
 from difix3d.scene.splits import choose_split
@@ -55,15 +55,15 @@ def load_scene(
     if resolution is not None and resolution < 16:
         raise UserError(f"The resolution is {resolution}", "The long side must be at least 16 pixels")
     path = find_source(str(source), data_dir)
-    capture = read_capture(path, data_dir, seed)
-    _check(capture)
+    capture = checked(read_capture(path, data_dir, seed))
     train, test = choose_split(split, capture.names, capture.folder, capture.splits)
+    near, used = in_place(capture, train)
     capture, photo_of = cut_panoramas(capture)
+    near = near[photo_of]
     files = choose_files(capture, resolution or LONG_SIDE)
-    points, colors, observations = _clean_points(capture)
-    c2w = _orthonormal(capture.c2w)
-    from_input = similarity(c2w, points) if normalize else np.eye(4)
-    c2w, points = transform_poses(from_input, c2w), transform_points(from_input, points)
+    points, colors, observations = _clean_points(capture, near)
+    from_input = similarity(capture.c2w[near], points) if normalize else np.eye(4)
+    c2w, points = transform_poses(from_input, capture.c2w), transform_points(from_input, points)
     photos = [
         Photo(name, file.path, None if is_pinhole(lens) else lens, mask)
         for name, file, lens, mask in zip(capture.names, files, capture.lenses, capture.masks, strict=True)
@@ -75,10 +75,10 @@ def load_scene(
         points=points,
         colors=colors,
         observations=observations,
-        train=np.flatnonzero(np.isin(photo_of, train)),
-        test=np.flatnonzero(np.isin(photo_of, test)),
+        train=np.flatnonzero(np.isin(photo_of, train[used[train]])),
+        test=np.flatnonzero(np.isin(photo_of, test[used[test]])),
         from_input=from_input,
-        extent=extent(c2w[:, :3, 3]),
+        extent=extent(c2w[near, :3, 3]),
     )
 
 
@@ -127,38 +127,6 @@ def read_capture(path: Path, data_dir: Path, seed: int = 0) -> Capture:
     from difix3d.scene.photos import reconstruct
 
     return reconstruct(path, data_dir, seed)
-
-
-def _check(capture: Capture) -> None:
-    if len(capture.names) < 2:
-        raise UserError(
-            f"{capture.folder} has {len(capture.names)} photos with a camera",
-            "A reconstruction needs at least 2",
-            "Add photos, or check that the model is complete",
-        )
-    repeated = next((name for name, times in Counter(capture.names).items() if times > 1), None)
-    if repeated is not None:
-        raise UserError(f"{capture.folder} has more than one pose for {repeated}", "A photo has one pose", "Remove one")
-    known = np.array([np.isfinite(lens.params).all() for lens in capture.lenses])
-    finite = np.isfinite(capture.c2w).all((1, 2)) & known
-    rotation = np.where(finite[:, None, None], capture.c2w[:, :3, :3], np.eye(3))
-    rigid = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max((1, 2)) < 0.01
-    for good, fact in ((finite, "a pose or camera with NaN or infinity"), (rigid, "a pose that is not rigid")):
-        if not good.all():
-            first = capture.names[int(np.argmin(good))]
-            raise UserError(
-                f"{(~good).sum()} of {len(good)} photos of {capture.folder} have {fact}, first {first}",
-                "",
-                "Leave them out of the model, or repair them",
-            )
-
-
-def _orthonormal(c2w: Float[np.ndarray, "N 4 4"]) -> Float[np.ndarray, "N 4 4"]:
-    """The nearest rigid poses: files round."""
-    u, _, vh = np.linalg.svd(c2w[:, :3, :3])
-    poses = np.tile(np.eye(4), (len(c2w), 1, 1))
-    poses[:, :3, :3], poses[:, :3, 3] = u @ vh, c2w[:, :3, 3]
-    return poses
 
 
 @dataclass(frozen=True)
@@ -246,10 +214,10 @@ def _cameras(c2w: Float[np.ndarray, "N 4 4"], lenses: list[Lens], files: list[_F
 
 
 def _clean_points(
-    capture: Capture,
+    capture: Capture, near: Bool[np.ndarray, "N"]
 ) -> tuple[Float[np.ndarray, "P 3"], np.ndarray, Int[np.ndarray, "O 2"]]:
-    """Points, colours and observations without the points that are not finite or absurdly far."""
-    keep = plausible_points(capture.points, capture.c2w[:, :3, 3])
+    """Points, colours and observations without the points that are not finite or absurdly far from the near cameras."""
+    keep = plausible_points(capture.points, capture.c2w[near, :3, 3])
     if keep.all():
         if len(keep) == 0:
             log.warning("%s has no sparse points", capture.folder)

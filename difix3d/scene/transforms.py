@@ -101,9 +101,18 @@ def _pose(frame: dict[str, Any], file: Path) -> Float[np.ndarray, "4 4"]:
         matrix = np.array(frame["transform_matrix"], np.float64)
     except (ValueError, TypeError):
         matrix = np.zeros(0)
+    where = f"The transform_matrix of {frame['file_path']} in {file}"
     if matrix.shape not in ((3, 4), (4, 4)):
-        raise UserError(f"The transform_matrix of {frame['file_path']} in {file} is no matrix of 4 x 4 numbers")
-    return np.concatenate([matrix[:3], [[0.0, 0.0, 0.0, 1.0]]])
+        raise UserError(f"{where} is no matrix of 4 x 4 numbers")
+    corner = np.eye(4)[3]
+    last = matrix[3] if len(matrix) == 4 else corner
+    if np.isfinite(matrix).all() and (np.abs(last[:3]).max() > 1e-6 or last[3] == 0):
+        raise UserError(
+            f"{where} has the last row {last.tolist()}",
+            "It is 0, 0, 0, 1; the position is the last column",
+            "Transpose the matrix" if not matrix[:3, 3].any() else "Export again",
+        )
+    return np.concatenate([matrix[:3] / last[3], corner[None]])
 
 
 def _points(folder: Path, name: str | None) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray, "P 3"]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from difix3d.errors import UserError
-from difix3d.geometry.lens import MODELS, OTHER_MODELS, intrinsics, is_pinhole, project, sampling_map, undistorted
+from difix3d.geometry.lens import MODELS, PARAMETERS, intrinsics, is_pinhole, project, sampling_map, undistorted
 from difix3d.types import Lens
 
 VALUES = {"f": 300.0, "fx": 300.0, "fy": 310.0, "cx": 205.0, "cy": 148.0}
@@ -55,7 +55,7 @@ def test_undistorted_has_no_blank_pixels_and_wastes_few(lens):
 
 def test_every_model_of_colmap_has_colmaps_parameters():
     pycolmap = pytest.importorskip("pycolmap")
-    for model, params in {**MODELS, **OTHER_MODELS}.items():
+    for model, params in PARAMETERS.items():
         names = pycolmap.Camera.create_from_model_name(0, model, 100.0, 200, 100).params_info.split(", ")
         if "SIMPLE_RADIAL" in model:
             names[3] = "k1"  # COLMAP's k

@@ -105,7 +105,8 @@ def test_bad_files(folder: Path, content, message: str):
 
 
 def test_a_pose_that_is_not_rigid(folder: Path):
-    frames = [{"file_path": f"images/r_{i}.png", "transform_matrix": (np.eye(4) * (1 + i)).tolist()} for i in range(3)]
+    shear = [np.array([[1, i, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]).tolist() for i in range(3)]
+    frames = [{"file_path": f"images/r_{i}.png", "transform_matrix": shear[i]} for i in range(3)]
     with pytest.raises(UserError, match=r"2 of 3 photos .* not rigid, first r_1\.png"):
         load_scene(write(folder, frames, fl_x=50))
 
