@@ -15,6 +15,7 @@ from difix3d.curation.perturb import damage, neighbours
 from difix3d.curation.trainings import Model, SceneTrainings
 from difix3d.geometry.poses import pose_distance
 from difix3d.images import write_image
+from difix3d.scene.panorama import is_panorama
 from difix3d.types import Cameras, Photo, Scene
 
 Strategy = Callable[[SceneTrainings, np.random.Generator], Iterator[Model]]
@@ -140,10 +141,10 @@ def sideways(cameras: Cameras, offset: float) -> Cameras:
 def rig(scene: Scene) -> dict[str, list[int]]:
     """The training photos of each camera: by sub-folder if there are several, else by intrinsics.
 
-    Photos whose intrinsics are all their own were not taken by a rig.
+    Photos whose intrinsics are all their own were not taken by a rig. The faces of a 360 photo are in its folder.
     """
     photos = scene.train.tolist()
-    folders = {i: PurePosixPath(scene.photos[i].name).parent.as_posix() for i in photos}
+    folders = {i: _folder(scene.photos[i]) for i in photos}
     names = folders
     if len(set(folders.values())) < 2:
         rows = {i: _intrinsics(scene.cameras[i]) for i in photos}
@@ -152,6 +153,11 @@ def rig(scene: Scene) -> dict[str, list[int]]:
     for index, name in names.items():
         groups.setdefault(name, []).append(index)
     return groups
+
+
+def _folder(photo: Photo) -> str:
+    parents = PurePosixPath(photo.name).parents
+    return parents[1 if is_panorama(photo.lens) else 0].as_posix()
 
 
 def _intrinsics(camera: Cameras) -> tuple[float, ...]:

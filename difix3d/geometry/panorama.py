@@ -21,14 +21,14 @@ PAD = 3
 
 _FORWARD, _RIGHT, _DOWN = np.array([0, 0, 1]), np.array([1, 0, 0]), np.array([0, 1, 0])
 FACES = {
-    "back": np.stack([-_RIGHT, _DOWN, -_FORWARD], 1),
-    "down": np.stack([_RIGHT, -_FORWARD, _DOWN], 1),
     "front": np.eye(3),
-    "left": np.stack([_FORWARD, _DOWN, -_RIGHT], 1),
     "right": np.stack([-_FORWARD, _DOWN, _RIGHT], 1),
+    "back": np.stack([-_RIGHT, _DOWN, -_FORWARD], 1),
+    "left": np.stack([_FORWARD, _DOWN, -_RIGHT], 1),
     "up": np.stack([_RIGHT, _FORWARD, -_DOWN], 1),
+    "down": np.stack([_RIGHT, -_FORWARD, _DOWN], 1),
 }
-"""From the axes of each face's camera to the panorama's, sorted by name."""
+"""From the axes of each face's camera to the panorama's."""
 
 
 def face_pinhole(lens: Lens) -> tuple[float, float, float, float, int, int]:

@@ -35,35 +35,36 @@ def is_panorama(lens: Lens | None) -> bool:
 def cut_panoramas(capture: Capture) -> tuple[Capture, Int[np.ndarray, "N"]]:
     """The capture with six faces in place of each 360 photo, and which photo each of the new ones comes from.
 
-    The faces of ``pano_1.jpg`` are called ``pano_1/back`` and so on. They share its centre, file and mask. A point that
-    the panorama sees is seen by the face in whose direction it lies, not by others that show it at their edge: who
-    counts the photos of a point would count the panorama twice.
+    The faces of ``pano_1.jpg`` are called ``pano_1/front`` and so on. They share its centre, file and mask. They stand
+    behind the other photos, first the front faces of all panoramas, then those to the right and so on, so that whoever
+    takes every n-th photo, or goes from one to the next, does not turn all around. A point that a panorama sees is seen
+    by the face in whose direction it lies, not by others that show it at their edge: who counts the photos of a point
+    would count the panorama twice.
 
     Raises:
         UserError: a panorama does not show the whole sphere.
     """
-    panoramas = [i for i, lens in enumerate(capture.lenses) if is_panorama(lens)]
-    if not panoramas:
+    whole = [i for i, lens in enumerate(capture.lenses) if is_panorama(lens)]
+    if not whole:
         return capture, np.arange(len(capture.names))
-    for i in panoramas:
+    for i in whole:
         _check_whole(capture.files[i], capture.lenses[i])
-    stems = _stems([capture.names[i] for i in panoramas])
-    of_photo = [tuple(FACES) if is_panorama(lens) else ("",) for lens in capture.lenses]
-    parts = [(i, face) for i, faces in enumerate(of_photo) for face in faces]
-    source = np.array([i for i, _ in parts])
-    c2w = capture.c2w[source]
-    turn = np.stack([FACES.get(face, np.eye(3)) for _, face in parts])
-    c2w[:, :3, :3] = c2w[:, :3, :3] @ turn
+    stems = _stems([capture.names[i] for i in whole])
+    kept = [i for i, lens in enumerate(capture.lenses) if not is_panorama(lens)]
+    faces = [(i, face) for face in FACES for i in whole]
+    photo_of = np.array([*kept, *(i for i, _ in faces)])
+    c2w = capture.c2w[photo_of]
+    c2w[len(kept) :, :3, :3] = c2w[len(kept) :, :3, :3] @ np.stack([FACES[face] for _, face in faces])
     cut = replace(
         capture,
-        names=[f"{stems[capture.names[i]]}/{face}" if face else capture.names[i] for i, face in parts],
-        files=[capture.files[i] for i in source],
+        names=[*(capture.names[i] for i in kept), *(f"{stems[capture.names[i]]}/{face}" for i, face in faces)],
+        files=[capture.files[i] for i in photo_of],
         c2w=c2w,
-        lenses=[replace(capture.lenses[i], face=face) if face else capture.lenses[i] for i, face in parts],
-        masks=[capture.masks[i] for i in source],
-        observations=_observations(capture, source),
+        lenses=[*(capture.lenses[i] for i in kept), *(replace(capture.lenses[i], face=face) for i, face in faces)],
+        masks=[capture.masks[i] for i in photo_of],
+        observations=_observations(capture, kept, whole),
     )
-    return cut, source
+    return cut, photo_of
 
 
 def _check_whole(file: Path, lens: Lens) -> None:
@@ -84,14 +85,16 @@ def _stems(names: list[str]) -> dict[str, str]:
     return {name: stem if times[stem] == 1 else name for name, stem in short.items()}
 
 
-def _observations(capture: Capture, source: Int[np.ndarray, "N"]) -> Int[np.ndarray, "O 2"]:
+def _observations(capture: Capture, kept: list[int], whole: list[int]) -> Int[np.ndarray, "O 2"]:
     """The pairs (point, photo) with the face that looks most towards the point as the photo."""
     point, photo = capture.observations.T
     offset = capture.points[point] - capture.c2w[photo, :3, 3]
     local = np.einsum("oji,oj->oi", capture.c2w[photo, :3, :3], offset)
     face = (local @ np.stack([turn[:, 2] for turn in FACES.values()], 1)).argmax(1)
-    whole = np.array([is_panorama(lens) for lens in capture.lenses])
-    return np.stack([point, np.searchsorted(source, photo) + np.where(whole[photo], face, 0)], 1)
+    row = np.empty((len(capture.names), len(FACES)), np.int64)
+    row[kept] = np.arange(len(kept))[:, None]
+    row[whole] = len(kept) + np.arange(len(FACES) * len(whole)).reshape(len(FACES), -1).T
+    return np.stack([point, row[photo, face]], 1)
 
 
 def read_face(

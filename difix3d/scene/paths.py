@@ -59,7 +59,8 @@ def path_cameras(name_or_file: str, scene: Scene, frames: int = 120) -> CameraPa
     Args:
         name_or_file: ``ellipse`` around what the training cameras look at, ``spiral`` within them (for forward-facing
             captures), ``interp`` through them in the order of the photos; or the path of a JSON file.
-        scene: whose training cameras the ready-made paths follow; these look through the first one's lens.
+        scene: whose training cameras the ready-made paths follow; these look through the first one's lens. Of 360
+            photos the path follows the front faces.
         frames: how many, at least 1; a file has its own number.
 
     Raises:
@@ -76,16 +77,23 @@ def path_cameras(name_or_file: str, scene: Scene, frames: int = 120) -> CameraPa
         return read_path(file, scene)
     if frames < 1:
         raise UserError(f"The number of frames is {frames}", "A camera path has at least 1")
-    train = scene.cameras[np.sort(scene.train)]
+    train = _followed(scene)
     c2w = PATHS[name_or_file](train.c2w, frames)
     return CameraPath(replace(train[[0] * frames], c2w=c2w), FPS)
 
 
 def natural_path(scene: Scene) -> str:
     """``ellipse`` where the training cameras stand (nearly) all around what they look at, else ``spiral``."""
-    c2w = scene.cameras.c2w[scene.train]
+    c2w = _followed(scene).c2w
     sides = torch.nn.functional.normalize((c2w[:, :3, 3] - focus_point(c2w))[:, :2], dim=1)  # seen from above
     return "ellipse" if float(sides.mean(0).norm()) < 0.5 else "spiral"  # an arc of 217 degrees has 0.5
+
+
+def _followed(scene: Scene) -> Cameras:
+    """The training cameras in the order of the photos, without the faces of 360 photos that look aside."""
+    lenses = {i: scene.photos[i].lens for i in sorted(scene.train.tolist())}
+    ahead = [i for i, lens in lenses.items() if lens is None or lens.face == "front"]
+    return scene.cameras[ahead or list(lenses)]
 
 
 def fit(cameras: Cameras, width: int, height: int) -> Cameras:

@@ -83,8 +83,9 @@ def ways(centers: Float[Tensor, "C 3"], longest: float) -> Float[Tensor, "W 3"]:
     """Points on the straight ways between neighbours, and the cameras themselves.
 
     Neighbours are cameras with no third one in the ball of which their way is a diameter (Gabriel and Sokal 1969), so
-    that gaps in a row of cameras are bridged.
+    that gaps in a row of cameras are bridged. Cameras in the same place, as the faces of a 360 photo are, count once.
     """
+    centers = centers.unique(dim=0)
     apart = torch.cdist(centers, centers)
     pairs = (apart <= longest).triu(1).nonzero()
     free = []

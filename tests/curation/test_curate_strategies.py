@@ -85,12 +85,18 @@ def test_sideways(toy_scene):
 
 def test_rigs(toy_scene):
     from difix3d.curation.strategies import rig
+    from difix3d.types import Lens
 
     assert list(map(len, rig(toy_scene).values())) == [9]
     names = [f"{'left' if i % 2 else 'right'}/{photo.name}" for i, photo in enumerate(toy_scene.photos)]
     photos = tuple(replace(photo, name=name) for photo, name in zip(toy_scene.photos, names, strict=True))
     groups = rig(replace(toy_scene, photos=photos))
     assert groups == {"right": [0, 4, 8], "left": [1, 3, 5, 7, 9, 11]}
+    panoramas = tuple(
+        replace(photo, name=f"{i % 3}/front", lens=Lens("EQUIRECTANGULAR", (64.0, 32.0), 64, 32))
+        for i, photo in enumerate(toy_scene.photos)
+    )
+    assert list(map(len, rig(replace(toy_scene, photos=panoramas)).values())) == [9]
     K = toy_scene.cameras.K.clone()
     K[6:, 0, 0] += 5
     groups = rig(replace(toy_scene, cameras=replace(toy_scene.cameras, K=K)))

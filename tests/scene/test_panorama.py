@@ -13,11 +13,12 @@ from ring_scene import CAMERA, ring, write_model, write_photos
 from difix3d.errors import UserError
 from difix3d.geometry.panorama import FACES
 from difix3d.scene import Views, load_scene
+from difix3d.scene.paths import path_cameras
 from difix3d.scene.views import decode
+from difix3d.training.clear import ways
 
 WIDTH = 512
 FULL = f"EQUIRECTANGULAR {WIDTH} {WIDTH // 2} {WIDTH} {WIDTH // 2}"
-SIX = sorted(FACES)
 
 
 def color(directions: Float[np.ndarray, "*shape 3"]) -> Float[np.ndarray, "*shape 3"]:
@@ -61,7 +62,7 @@ def expected(scene, index: int) -> Float[np.ndarray, "H W 3"]:
 @pytest.mark.parametrize("resolution", [None, 60])
 def test_faces_show_what_their_cameras_see(tmp_path: Path, resolution: int | None):
     scene = load_scene(write_360(tmp_path / "s", 2), resolution=resolution)
-    assert [photo.name for photo in scene.photos] == [f"pano_{i}/{face}" for i in (0, 1) for face in SIX]
+    assert [photo.name for photo in scene.photos] == [f"pano_{i}/{face}" for face in FACES for i in (0, 1)]
     side = int(scene.cameras.width[0])
     assert side == (resolution or round(2 * WIDTH / (2 * np.pi) * np.tan(np.radians(47))))
     for view in Views(scene):
@@ -105,12 +106,12 @@ def test_all_faces_are_on_the_same_side_of_the_split(tmp_path: Path):
     folder = write_360(tmp_path / "s")
     names = [photo.name for photo in load_scene(folder).photos]
     scene = load_scene(folder)
-    assert [names[i] for i in scene.test] == [f"pano_{n}/{face}" for n in (0, 8) for face in SIX]
+    assert [names[i] for i in scene.test] == [f"pano_{n}/{face}" for face in FACES for n in (0, 8)]
     assert len(scene.train) == 42
     (folder / "split.json").write_text(json.dumps({"train": ["pano_0", "pano_3.png"], "eval": ["pano_5"]}))
     scene = load_scene(folder)
     assert {names[i].split("/")[0] for i in scene.train} == {"pano_0", "pano_3"}
-    assert [names[i] for i in scene.test] == [f"pano_5/{face}" for face in SIX]
+    assert [names[i] for i in scene.test] == [f"pano_5/{face}" for face in FACES]
 
 
 def test_a_point_is_seen_by_the_face_it_lies_before(tmp_path: Path):
@@ -122,7 +123,16 @@ def test_a_point_is_seen_by_the_face_it_lies_before(tmp_path: Path):
         local = camera.w2c[0, :3].double().numpy() @ np.append(scene.points[point], 1)
         assert local[2] > 0
         assert np.abs(local[:2]).max() <= local[2]
-    assert {photo // 6 for photo in scene.observations[:, 1]} == {0, 1}
+    assert {photo % 9 for photo in scene.observations[:, 1]} == {0, 1}
+
+
+def test_faces_of_a_panorama_are_in_one_place_and_paths_follow_those_that_look_ahead(tmp_path: Path):
+    scene = load_scene(write_360(tmp_path / "s"), split="none")
+    centers = scene.cameras.centers.reshape(6, 9, 3)
+    assert torch.equal(centers, centers[:1].expand(6, 9, 3))
+    assert len(ways(scene.cameras.centers, 0.0)) == 9
+    path = path_cameras("interp", scene, 9).cameras
+    assert torch.allclose(path.c2w, scene.cameras.c2w[:9], atol=1e-5)
 
 
 def test_panoramas_and_pinholes_in_one_model(tmp_path: Path):
@@ -133,11 +143,11 @@ def test_panoramas_and_pinholes_in_one_model(tmp_path: Path):
     (folder / "sparse/0/images.txt").write_text("\n".join(poses) + "\n")
     (folder / "sparse/0/cameras.txt").write_text(f"1 {FULL}\n2 {CAMERA}\n")
     scene = load_scene(folder, split="none")
-    assert [photo.name for photo in scene.photos][:2] == ["000.png", "pano_0/back"]
+    assert [photo.name for photo in scene.photos][:2] == ["000.png", "pano_0/front"]
     assert len(scene.photos) == 19
     assert scene.cameras[0].size == (32, 24)
     assert scene.photos[0].lens is None
-    assert set(scene.observations[:, 1]) <= set(range(1, 13))
+    assert {scene.photos[i].name[:6] for i in scene.observations[:, 1]} == {"pano_0", "pano_1"}
     assert Views(scene)[0].image.shape == (24, 32, 3)
 
 
@@ -191,5 +201,4 @@ def test_panoramas_that_differ_in_their_suffix_only(tmp_path: Path):
     text = text.replace("pano_1.png", "pano_0.tif.png").replace(" pano_0.png", " pano_0.tif.jpg")
     (folder / "sparse/0/images.txt").write_text(text)
     names = [photo.name for photo in load_scene(folder).photos]
-    assert names[0] == "pano_0.tif.jpg/back"
-    assert names[-1] == "pano_0.tif.png/up"
+    assert names[:2] == ["pano_0.tif.jpg/front", "pano_0.tif.png/front"]

@@ -110,3 +110,11 @@ def test_ways_lead_to_neighbours_and_bridge_gaps():
     steps = places.sort().values.diff()
     assert float(steps[:-1].max()) == pytest.approx(0.25)  # from 0 to 3 without a hole; no way is as long as 6
     assert float(steps[-1]) == 6
+
+
+def test_cameras_in_the_same_place_count_once():
+    """As the faces of a 360 photo are; their ways lead nowhere, and they do not stand in the way of others."""
+    torch.manual_seed(0)
+    places = torch.rand(12, 3)
+    assert torch.equal(ways(places.repeat(6, 1), 0.7), ways(places, 0.7))
+    assert len(ways(places, 0.7)) > 12 + 7 * 6
