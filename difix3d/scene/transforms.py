@@ -10,6 +10,7 @@ from difix3d.errors import UserError
 from difix3d.files import read_json
 from difix3d.scene.capture import Capture, missing_photos
 from difix3d.scene.lenses import read_lens
+from difix3d.scene.pointcloud import read_points
 
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
 """Tried in this order: Blender scenes leave out the extension."""
@@ -118,17 +119,4 @@ def _pose(frame: dict[str, Any], file: Path) -> Float[np.ndarray, "4 4"]:
 def _points(folder: Path, name: str | None) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray, "P 3"]]:
     if not name:
         return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
-    from plyfile import PlyData, PlyParseError
-
-    path = folder / name
-    try:
-        vertex = PlyData.read(str(path))["vertex"]
-        points = np.stack([np.asarray(vertex[axis], np.float64) for axis in "xyz"], 1)
-    except (OSError, PlyParseError, KeyError, ValueError) as error:
-        raise UserError(
-            f"The points {path} cannot be read ({error})", "", "Copy them again or remove ply_file_path"
-        ) from None
-    present = {prop.name for prop in vertex.properties}
-    if not {"red", "green", "blue"} <= present:
-        return points, np.full(points.shape, 128, np.uint8)
-    return points, np.stack([np.asarray(vertex[color], np.uint8) for color in ("red", "green", "blue")], 1)
+    return read_points(folder / name.replace("\\", "/"))

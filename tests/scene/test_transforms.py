@@ -94,7 +94,7 @@ def test_masks_and_points(folder: Path):
         (
             {"fl_x": 5, "ply_file_path": "no.ply"}
             | {"frames": [{"file_path": "images/r_0.png", "transform_matrix": IDENTITY}]},
-            r"no\.ply cannot be read",
+            r"There is no file .*no\.ply.*remove ply_file_path",
         ),
     ],
 )
