@@ -1,4 +1,4 @@
-"""Images on disk: read, write, resize. 8 bits per channel, sRGB as stored, rows from the top, never rotated by EXIF."""
+"""Images on disk: read, write, resize. 8 bits per channel, colours as stored, rows from the top."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,34 +9,18 @@ import torch
 from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
-from difix3d.errors import UserError
 from difix3d.files import whole_file
+from difix3d.formats import eight_bits, opened
 
-IMAGES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
-"""Suffixes of the files that are taken for images, in lower case."""
 GAP = 4
 """White pixels between the pictures of a strip."""
 BACKGROUND = 255
 """What transparent pixels become: white, as scenes made with Blender expect."""
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except FileNotFoundError:
-        raise UserError(f"The image {path} does not exist", "", "Check the path") from None
-    except (OSError, Image.DecompressionBombError) as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> UserError:
-    reason = str(error).split(" '")[0] or type(error).__name__
-    return UserError(f"The image {path} is unreadable ({reason})", "", "Copy it again, or leave it out of the scene")
-
-
 def image_size(path: Path) -> tuple[int, int]:
     """(width, height) from the file's header; the pixels are not decoded."""
-    with _open(path) as image:
+    with opened(path) as image:
         return image.size
 
 
@@ -47,23 +31,17 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndar
         size: (width, height) to resize to. Large JPEGs are decoded at a fraction of their size then, which is 2-4 times
             faster and leaves the filter at least twice the pixels it needs.
     """
-    with _open(path) as image:
-        try:
-            if size is not None:
-                image.draft(None, (2 * size[0], 2 * size[1]))
-            opaque = _opaque(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise _unreadable(path, error) from None
+    with opened(path) as image:
+        if size is not None:
+            image.draft(None, (2 * size[0], 2 * size[1]))
+        opaque = _opaque(eight_bits(image))
     if size is not None and opaque.size != size:
         opaque = opaque.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
     return np.array(opaque)
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow's own conversion would clip at 255
-        grey = Image.fromarray((np.asarray(image).clip(0, 65535) // 256).astype(np.uint8))
-        return grey.convert("RGB")
-    if image.has_transparency_data:
+    if image.mode.endswith("A"):
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, (BACKGROUND,) * 4)
         return Image.alpha_composite(white, layer).convert("RGB")
@@ -72,11 +50,9 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 def read_mask(path: Path, size: tuple[int, int] | None = None) -> Bool[np.ndarray, "H W"]:
     """True where a mask file is not zero; resized to (width, height), a pixel counts if half of it does."""
-    with _open(path) as image:
-        try:
-            mask = Image.fromarray(np.asarray(image.convert("L")) > 0).convert("L")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise _unreadable(path, error) from None
+    with opened(path) as image:
+        values = np.asarray(image if image.mode[0] in "IF" else image.convert("L"))
+        mask = Image.fromarray(values > 0).convert("L")
     if size is not None and mask.size != size:
         mask = mask.resize(size, Image.Resampling.BOX)
     return np.asarray(mask) > 127
@@ -88,11 +64,9 @@ def read_channels(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.n
     Args:
         size: (width, height) to resize to.
     """
-    with _open(path) as image:
-        try:
-            layer = image.convert("RGBA" if image.has_transparency_data else "L")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise _unreadable(path, error) from None
+    with opened(path) as image:
+        layer = eight_bits(image)
+        layer = layer.convert("RGBA" if layer.mode.endswith("A") else "L")
     if size is not None and layer.size != size:
         layer = layer.resize(size, Image.Resampling.BILINEAR)
     pixels = np.array(layer)

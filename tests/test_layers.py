@@ -10,7 +10,7 @@ FLOORS = [
     {"errors", "schedule", "interrupt"},
     {"files", "streams"},
     {"console"},
-    {"types", "native", "devices", "limits"},
+    {"types", "native", "devices", "limits", "formats"},
     {"geometry", "images", "features", "ssim", "video"},
     {"synthetic", "gaussians", "render", "difix", "losses", "metrics"},
     {"scene", "distill"},

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from difix3d.errors import UserError
-from difix3d.images import IMAGES, read_image, resize, strip
+from difix3d.formats import IMAGES
+from difix3d.images import read_image, resize, strip
 from difix3d.video import WRITTEN
 
 

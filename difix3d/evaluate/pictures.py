@@ -11,7 +11,8 @@ from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.evaluate.results import SetScore
-from difix3d.images import IMAGES, image_size, read_image, to_uint8, write_image
+from difix3d.formats import IMAGES
+from difix3d.images import image_size, read_image, to_uint8, write_image
 from difix3d.types import RenderFn, View
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from difix3d.images import IMAGES
+from difix3d.formats import IMAGES
 from difix3d.scene.names import match, readable
 
 log = logging.getLogger(__name__)

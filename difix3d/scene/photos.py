@@ -14,7 +14,8 @@ from jaxtyping import UInt8
 
 from difix3d.console import Bar, console
 from difix3d.errors import UserError
-from difix3d.images import IMAGES, image_size, write_image
+from difix3d.formats import IMAGES
+from difix3d.images import image_size, write_image
 from difix3d.scene.capture import Capture
 from difix3d.scene.colmap import find_model, read_colmap
 from difix3d.video import VIDEOS
