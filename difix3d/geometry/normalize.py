@@ -6,6 +6,9 @@ from jaxtyping import Bool, Float
 FAR = 1000.0
 """Points further away from the cameras than this many times the median point are taken for points at infinity."""
 
+ASIDE = 10.0
+"""Cameras so many times as far out as most (:func:`remoteness`) do not count for the middle and size of a scene."""
+
 
 def similarity(c2w: Float[np.ndarray, "N 4 4"], points: Float[np.ndarray, "P 3"]) -> Float[np.ndarray, "4 4"]:
     """The similarity from the user's world to the normalised one.

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from difix3d.geometry.normalize import ASIDE, remoteness
 from difix3d.report.markup import Safe, tag
 from difix3d.types import Scene
 
@@ -27,7 +28,7 @@ def camera_map(scene: Scene, rounds: Sequence[dict[str, Any]]) -> Safe:
     c2w = scene.cameras.c2w.double().cpu().numpy()
     novel = [np.array(row["cameras"]).reshape(-1, 4, 4) for row in rounds]
     used = np.concatenate([c2w[scene.train], c2w[scene.test], *novel])
-    middle, half = _frame(used[:, :2, 3])
+    middle, half = _frame(used[remoteness(used[:, :3, 3], scene.points) <= ASIDE, :2, 3])
     scale = (SIZE / 2 - MARGIN) / half
 
     def place(points: Float[np.ndarray, "N D"]) -> Float[np.ndarray, "N 2"]:
@@ -56,7 +57,7 @@ def camera_map(scene: Scene, rounds: Sequence[dict[str, Any]]) -> Safe:
 
 
 def _frame(places: Float[np.ndarray, "N 2"]) -> tuple[Float[np.ndarray, "2"], float]:
-    """Middle and half width of what is shown: all cameras, and some of what is around them."""
+    """Middle and half width of what is shown: the cameras but for those far off, and some of what is around them."""
     low, high = places.min(0), places.max(0)
     return (low + high) / 2, max(0.5, 0.65 * float((high - low).max()))
 

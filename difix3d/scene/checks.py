@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 
 from difix3d.errors import UserError
 from difix3d.geometry.lens import PARAMETERS, intrinsics
-from difix3d.geometry.normalize import remoteness
+from difix3d.geometry.normalize import ASIDE, remoteness
 from difix3d.scene.capture import Capture
 from difix3d.types import Lens
 
@@ -22,8 +22,8 @@ WIDEST = 170.0
 """Degrees that a camera without a fisheye lens may see; a fisheye may see 360."""
 FACTORS = (2, 3, 4, 6, 8, 1 / 2, 1 / 4, 1 / 8)
 """By which photos are made smaller (or larger) after their cameras were found."""
-ASIDE, LOST = 10.0, 100.0
-"""Cameras so many times as far out as most do not count for the size of the scene; their photos are not used."""
+LOST = 100.0
+"""Photos whose cameras are so many times as far out as most are not used."""
 UNSEEN, SEEN = 0.1, 0.9
 """Shares of the points in view: of any photo, where cameras look elsewhere; of two photos, where they look right."""
 LIKELY = 1 / 3

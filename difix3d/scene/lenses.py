@@ -16,13 +16,23 @@ PERSPECTIVE = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL",
 """One model under several names, as in nerfstudio: a pinhole with whatever distortion the file has besides."""
 EQUIDISTANT = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
 """OPENCV_FISHEYE, with as many of its parameters as the file has."""
-ALIASES = {"FISHEYE624": "RAD_TAN_THIN_PRISM_FISHEYE", "SIMPLE_DIVISION": "DIVISION"}
-"""Names read as another of COLMAP's models: Project Aria's in nerfstudio, and one with a single focal length."""
+ALIASES = {
+    "FISHEYE624": "RAD_TAN_THIN_PRISM_FISHEYE",
+    "SIMPLE_DIVISION": "DIVISION",
+    "PLUMB_BOB": "OPENCV",
+    "RADTAN": "OPENCV",
+    "RATIONAL_POLYNOMIAL": "FULL_OPENCV",
+    "EQUIDISTANT": "OPENCV_FISHEYE",
+}
+"""Names read as another of COLMAP's models: Project Aria's in nerfstudio, one with a single focal length, ROS's."""
 PANORAMAS = (EQUIRECTANGULAR, "SPHERICAL")
 """What nerfstudio and Metashape call a 360 photo."""
 ALL_AROUND = ("OMNIDIRECTIONAL", "VR180", "CUBE", "DUAL", "CYLIND", "PANO")
 """How the names of other cameras begin that see all around."""
-DISTORTION = re.compile(r"k\d*|p\d|s\d|s[xy]\d|b\d|tau_?[xy]|omega|alpha|beta|xi|skew|ftheta_p\d|dist\w*|coeffs")
+DISTORTION = re.compile(
+    r"k\d*|p\d|s\d|s[xy]\d|b\d|tau_?[xy]|omega|alpha|beta|xi|skew|ftheta_p\d"
+    r"|dist(ortion(_(params|coeffs?|coefficients))?|_?coeffs?)?|coeffs|D"
+)
 """Keys that hold distortion. Those that a model does not have must be zero: none is dropped in silence."""
 LISTS = {
     12: PARAMETERS["RAD_TAN_THIN_PRISM_FISHEYE"].split()[4:],
@@ -46,7 +56,7 @@ def read_lens(keys: dict[str, Any], photo: Path, file: Path) -> Lens:
         UserError: no focal length, an unknown model, or distortion that the model does not have.
     """
     width, height = (_side(keys, "w", file), _side(keys, "h", file)) if {"w", "h"} <= keys.keys() else image_size(photo)
-    model = str(keys.get("camera_model")).upper()
+    model = _named(keys)
     if model in PANORAMAS:
         return _panorama(keys, photo, width, height, file)
     if model.startswith(ALL_AROUND):
@@ -70,7 +80,7 @@ def read_lens(keys: dict[str, Any], photo: Path, file: Path) -> Lens:
     if lost:
         raise UserError(
             f"{file} has {', '.join(f'{key} = {distortion[key]:g}' for key in lost)} for {photo.name}",
-            f"The camera model {keys.get('camera_model', model)} is read as {model}, which has {', '.join(names)}",
+            f"The camera model {_named(keys)} is read as {model}, which has {', '.join(names)}",
             "Name the model that these belong to as camera_model, or undistort the photos",
         )
     return Lens(model, tuple(float(values.get(name, 0.0)) for name in names), width, height)
@@ -89,10 +99,15 @@ def _panorama(keys: dict[str, Any], photo: Path, width: int, height: int, file: 
     return Lens(EQUIRECTANGULAR, (float(width), float(height)), width, height)
 
 
+def _named(keys: dict[str, Any]) -> str:
+    """The model's name as the file gives it, in capitals."""
+    model = str(keys.get("camera_model") or keys.get("distortion_model") or "OPENCV").upper()
+    return ALIASES.get(model, model)
+
+
 def _model(keys: dict[str, Any], distortion: dict[str, float], file: Path) -> str:
     """COLMAP's name of the smallest model that has what the frame's camera is made of."""
-    model = str(keys.get("camera_model") or "OPENCV").upper()
-    model = ALIASES.get(model, model)
+    model = _named(keys)
     if model in EQUIDISTANT or (keys.get("is_fisheye") and model in PERSPECTIVE):
         return "OPENCV_FISHEYE"
     if model in PARAMETERS and model not in PERSPECTIVE:
@@ -125,7 +140,7 @@ def _distortion(keys: dict[str, Any], file: Path) -> dict[str, float]:
         numbers = {i: _number(numbers, i, file) for i in numbers}
         if not any(numbers.values()):
             continue
-        fisheye = "FISHEYE" in str(keys.get("camera_model")).upper() or keys.get("is_fisheye")
+        fisheye = "FISHEYE" in _named(keys) or keys.get("is_fisheye")
         if key != "distortion_params" or len(row) not in LISTS or (len(row) == 4 and not fisheye):
             raise UserError(
                 f"{file} has a list {key!r} of {len(row)} numbers",
@@ -133,9 +148,9 @@ def _distortion(keys: dict[str, Any], file: Path) -> dict[str, float]:
                 "Write each as a key of its own: k1, k2, p1, p2, ...",
             )
         values.update(zip(LISTS[len(row)], numbers.values(), strict=True))
-    if "k" in values and "DIVISION" not in str(keys.get("camera_model")).upper():
-        values.setdefault("k1", values.pop("k"))  # COLMAP's SIMPLE_RADIAL
-    if str(keys.get("camera_model")).upper() == "EUCM":
+    if "k" in values and "k1" not in values and _named(keys) != "DIVISION":
+        values["k1"] = values.pop("k")  # COLMAP's SIMPLE_RADIAL
+    if _named(keys) == "EUCM":
         values.setdefault("beta", 1.0)
     return {key: value for key, value in values.items() if value}
 

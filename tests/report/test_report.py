@@ -249,6 +249,17 @@ def test_the_map_is_seen_from_above(toy_scene):
     assert middle[1:, 1].mean() < middle[0, 1] - 5
 
 
+def test_a_camera_far_off_does_not_shrink_the_map(toy_scene):
+    c2w = toy_scene.cameras.c2w.clone()
+    c2w[toy_scene.train[0], 0, 3] += 200
+    far = replace(toy_scene, cameras=replace(toy_scene.cameras, c2w=c2w))
+    spread = [
+        np.ptp([float(points.split(",")[0]) for points in re.findall(r'points="([^"]*)"', camera_map(scene, []))][1:])
+        for scene in (toy_scene, far)
+    ]
+    assert spread[1] > 0.7 * spread[0]
+
+
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (15.59, 15.88), (-0.4, 0.2), (0, 30000)])
 def test_ticks_are_round_and_inside(low, high):
     found = ticks(low, high, 5)
