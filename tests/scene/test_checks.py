@@ -35,9 +35,10 @@ def _write(folder: Path, matrices: Matrices | None = None, points: np.ndarray | 
     content = {key: value for key, value in {**META, **meta, "frames": frames}.items() if value is not None}
     if points is not None:
         content["ply_file_path"] = "points.ply"
-        axes = "".join(f"property float {axis}\n" for axis in "xyz")
-        rows = "\n".join(" ".join(map(str, row)) for row in points)
-        header = f"ply\nformat ascii 1.0\nelement vertex {len(points)}\n{axes}end_header\n"
+        keys = [f"property float {axis}\n" for axis in "xyz"]
+        keys += [f"property uchar {color}\n" for color in ("red", "green", "blue")]
+        rows = "\n".join(" ".join(map(str, row)) + " 9 99 200" for row in points)
+        header = f"ply\nformat ascii 1.0\nelement vertex {len(points)}\n{''.join(keys)}end_header\n"
         (folder / "points.ply").write_text(header + rows + "\n")
     (folder / "transforms.json").write_text(json.dumps(content))
     return folder
