@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
 from difix3d.files import whole_file
-from difix3d.formats import eight_bits, opened
+from difix3d.formats import TURNS, eight_bits, opened, orientation, turned
 
 GAP = 4
 """White pixels between the pictures of a strip."""
@@ -18,26 +18,38 @@ BACKGROUND = 255
 """What transparent pixels become: white, as scenes made with Blender expect."""
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) from the file's header; the pixels are not decoded."""
+def image_size(path: Path, turn: int = 1) -> tuple[int, int]:
+    """(width, height) from the file's header, if turned by an EXIF orientation; the pixels are not decoded."""
     with opened(path) as image:
-        return image.size
+        return turned(image.size, turn)
 
 
-def read_image(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W 3"]:
+def image_turn(path: Path) -> int:
+    """The EXIF orientation (1..8) by which the file asks to be turned when it is shown; from the header."""
+    with opened(path) as image:
+        return orientation(image)
+
+
+def read_image(path: Path, size: tuple[int, int] | None = None, turn: int = 1) -> UInt8[np.ndarray, "H W 3"]:
     """Decodes an image, over white where it is transparent; 16-bit channels keep their upper 8 bits.
 
     Args:
         size: (width, height) to resize to. Large JPEGs are decoded at a fraction of their size then, which is 2-4 times
             faster and leaves the filter at least twice the pixels it needs.
+        turn: the EXIF orientation that the pixels are turned by; they are as stored otherwise, whatever the file says.
     """
+    size = size and turned(size, turn)
     with opened(path) as image:
         if size is not None:
             image.draft(None, (2 * size[0], 2 * size[1]))
         opaque = _opaque(eight_bits(image))
     if size is not None and opaque.size != size:
         opaque = opaque.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-    return np.array(opaque)
+    return np.array(_turn(opaque, turn))
+
+
+def _turn(image: Image.Image, turn: int) -> Image.Image:
+    return image.transpose(TURNS[turn]) if turn in TURNS else image
 
 
 def _opaque(image: Image.Image) -> Image.Image:
@@ -48,14 +60,19 @@ def _opaque(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read_mask(path: Path, size: tuple[int, int] | None = None) -> Bool[np.ndarray, "H W"]:
-    """True where a mask file is not zero; resized to (width, height), a pixel counts if half of it does."""
+def read_mask(path: Path, size: tuple[int, int] | None = None, turn: int = 1) -> Bool[np.ndarray, "H W"]:
+    """True where a mask file is not zero; resized to (width, height), a pixel counts if half of it does.
+
+    Args:
+        turn: the EXIF orientation that the pixels are turned by.
+    """
+    size = size and turned(size, turn)
     with opened(path) as image:
         values = np.asarray(image if image.mode[0] in "IF" else image.convert("L"))
         mask = Image.fromarray(values > 0).convert("L")
     if size is not None and mask.size != size:
         mask = mask.resize(size, Image.Resampling.BOX)
-    return np.asarray(mask) > 127
+    return np.asarray(_turn(mask, turn)) > 127
 
 
 def read_channels(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W C"]:

@@ -4,7 +4,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from threading import Lock
 
@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from difix3d.geometry.lens import intrinsics, sampling_map
-from difix3d.images import image_size, read_mask
+from difix3d.images import image_size, read_image, read_mask
 from difix3d.scene.cache import photo_cache, prune, read_reduced
 from difix3d.scene.panorama import is_panorama, read_face
 from difix3d.types import Cameras, Lens, Photo, Scene, View
@@ -124,8 +124,8 @@ def decode(photo: Photo, camera: Cameras, cache: Path | None = None) -> Pixels:
     """
     size = camera.size
     if photo.lens is None:
-        image = torch.from_numpy(read_reduced(photo.path, size, cache))
-        return image, None if photo.mask is None else torch.from_numpy(read_mask(photo.mask, size))
+        image = torch.from_numpy(_read(photo, size, cache))
+        return image, None if photo.mask is None else torch.from_numpy(read_mask(photo.mask, size, photo.mask_turn))
     if is_panorama(photo.lens):
         face, counts = read_face(photo, camera, cache)
         return torch.from_numpy(face), None if counts is None else torch.from_numpy(counts)
@@ -133,13 +133,19 @@ def decode(photo: Photo, camera: Cameras, cache: Path | None = None) -> Pixels:
     grid, inside = _grid(photo.lens, tuple(K.flatten().tolist()), *size)
     scale = min(1.0, K[0, 0] / intrinsics(photo.lens)[0])
     work = round(photo.lens.width * scale), round(photo.lens.height * scale)
-    stored = image_size(photo.path)
+    stored = image_size(photo.path, photo.turn)
     work = stored if max(work) > max(stored) else work
-    image = torch.from_numpy(_sample(read_reduced(photo.path, work, cache), grid, "bicubic"))
+    image = torch.from_numpy(_sample(_read(photo, work, cache), grid, "bicubic"))
     if photo.mask is not None:
-        seen = read_mask(photo.mask, work)[..., None].astype(np.uint8) * 255
+        seen = read_mask(photo.mask, work, photo.mask_turn)[..., None].astype(np.uint8) * 255
         inside = inside & (_sample(np.repeat(seen, 3, 2), grid, "bilinear")[..., 0] > 127)
     return image, None if inside.all() else torch.from_numpy(inside)
+
+
+def _read(photo: Photo, size: tuple[int, int], cache: Path | None) -> UInt8[np.ndarray, "H W 3"]:
+    if photo.turn == 1:
+        return read_reduced(photo.path, size, cache)
+    return read_reduced(photo.path, size, cache, partial(read_image, turn=photo.turn), key=f"turn {photo.turn}")
 
 
 @lru_cache(maxsize=8)
