@@ -86,12 +86,8 @@ class Cameras:
         scale = torch.ones_like(self.K)
         scale[:, 0] = (width / self.width).to(self.K)[:, None]
         scale[:, 1] = (height / self.height).to(self.K)[:, None]
-        return replace(
-            self,
-            K=self.K * scale,
-            width=torch.full_like(self.width, width),
-            height=torch.full_like(self.height, height),
-        )
+        size = {"width": torch.full_like(self.width, width), "height": torch.full_like(self.height, height)}
+        return replace(self, K=self.K * scale, **size)
 
     def limited(self, side: int) -> "Cameras":
         """The cameras, all of one size, with images of at most ``side`` pixels on the long side."""
@@ -126,16 +122,12 @@ class Photo:
         path: the image file.
         lens: the camera the file was taken with; ``None`` if the file is an undistorted image of the camera already.
         mask: file whose zero pixels do not count, or ``None``.
-        turn, mask_turn: the EXIF orientation that the pixels of the photo and of the mask are turned by when they are
-            read; 1: as stored.
     """
 
     name: str
     path: Path
     lens: Lens | None = None
     mask: Path | None = None
-    turn: int = 1
-    mask_turn: int = 1
 
 
 @dataclass(frozen=True)
@@ -151,6 +143,7 @@ class Scene:
         train, test: indices into the cameras; disjoint.
         from_input: similarity that takes a point of the user's world to the normalised one.
         extent: radius of the camera centres about their mean, times 1.1 (3DGS's "cameras_extent").
+        alpha: whether photos have alpha: they show an object, and nothing around it.
     """
 
     name: str
@@ -163,6 +156,7 @@ class Scene:
     test: Int[np.ndarray, "E"]
     from_input: Float[np.ndarray, "4 4"]
     extent: float
+    alpha: bool = False
 
     @cached_property
     def places(self) -> list[str]:
@@ -179,8 +173,9 @@ class View:
 
     Attributes:
         camera: a single camera.
-        image: the target, 0..1.
+        image: the target, 0..1; with an alpha it is multiplied by it: what is seen over black.
         mask: pixels that count, or ``None`` for all.
+        alpha: what is there (1) and what is empty (0), or ``None``: all is there. Other than masks, it is a target.
         confidence: weight of each pixel in 0..1, or ``None`` for 1.
         weight: factor of this view's loss.
         index: position in the scene's cameras; -1 for views that are not of the scene.
@@ -195,6 +190,7 @@ class View:
     confidence: Float[Tensor, "H W"] | None = None
     weight: float = 1.0
     place: str = ""
+    alpha: Float[Tensor, "H W"] | None = None
 
 
 @dataclass(frozen=True)
@@ -250,12 +246,14 @@ class Render:
         info: what gsplat's densification strategies read: ``means2d`` [B,N,2] (whose ``.grad`` is in pixels,
             ``.absgrad`` beside it if asked for), ``radii`` [B,N,2], ``width``, ``height``, ``n_cameras``,
             ``gaussian_ids``.
+        background: the colour behind everything; ``None`` for black.
     """
 
     rgb: Float[Tensor, "B H W 3"]
     alpha: Float[Tensor, "B H W 1"]
     depth: Float[Tensor, "B H W 1"] | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    background: Float[Tensor, "3"] | None = None
 
     @property
     def depth_map(self) -> Float[Tensor, "H W"]:
@@ -274,7 +272,7 @@ class Degraded:
 
     Attributes:
         camera: the single camera it was rendered from.
-        rgb: the render, 0..1.
+        rgb: the render, 0..1; of scenes whose photos have alpha over black, as the references are.
         alpha: coverage in 0..1.
         depth: expected distance along the optical axis in world units; 0 where nothing is seen.
         references: captured views that show the same part of the scene, the best first; may be empty.

@@ -1,5 +1,7 @@
 """Images on disk."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import torch
 from PIL import Image
 
 from difix3d.errors import UserError
-from difix3d.images import image_size, read_image, read_mask, resize, to_uint8, write_image
+from difix3d.images import image_size, read_image, read_mask, read_photo, resize, straight, to_uint8, write_image
 
 
 def picture(width: int, height: int) -> np.ndarray:
@@ -55,6 +57,69 @@ def test_transparency_becomes_white(tmp_path: Path):
     assert image[0, 0].tolist() == [200, 0, 0]
     assert image[1, 0].tolist() == [255, 255, 255]
     assert np.allclose(image[1, 2], [227, 127, 127], atol=1)
+
+
+def _png16(path: Path, rgba: np.ndarray) -> None:
+    """16 bits a channel, which Pillow reads and does not write."""
+    rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in rgba)
+    head = struct.pack(">IIBBBBB", rgba.shape[1], rgba.shape[0], 16, 6, 0, 0, 0)
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in parts)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def _hole() -> np.ndarray:
+    """Orange on the left; on the right half, invisible, bright green."""
+    rgba = np.zeros((8, 16, 4), np.uint8)
+    rgba[:, :8], rgba[:, 8:] = (200, 100, 0, 255), (0, 255, 0, 0)
+    return rgba
+
+
+@pytest.mark.parametrize("kind", ["rgba.png", "rgba.webp", "rgba.tif", "16.png", "la.png", "palette.png", "colour.png"])
+def test_alpha_is_kept_whatever_the_file_says_it_with(tmp_path: Path, kind: str):
+    rgba, path = _hole(), tmp_path / kind
+    layer = Image.fromarray(rgba)
+    if kind == "16.png":
+        _png16(path, rgba)
+    elif kind == "la.png":
+        layer.convert("LA").save(path)
+    elif kind == "palette.png":
+        layer.quantize(8, Image.Quantize.FASTOCTREE).save(path)
+    elif kind == "colour.png":
+        layer.convert("RGB").save(path, transparency=(0, 255, 0))
+    else:
+        layer.save(path, lossless=True) if path.suffix == ".webp" else layer.save(path)
+    pixels = read_photo(path)
+    colour = [119] * 3 if kind == "la.png" else [200, 100, 0]
+    assert np.abs(pixels[0, 0].astype(int) - [*colour, 255]).max() <= 8  # palettes are coarse
+    assert pixels[0, 15].tolist() == [0, 0, 0, 0]
+
+
+def test_what_is_invisible_leaves_no_fringe_when_images_shrink(tmp_path: Path):
+    rgba = np.tile(_hole(), (4, 4, 1))
+    rgba[..., 1] = np.where(rgba[..., 3] > 0, 100, 255)
+    Image.fromarray(rgba).save(tmp_path / "a.png")
+    small = read_photo(tmp_path / "a.png", (21, 11)).astype(float)
+    over_itself = small[..., :3] + (255 - small[..., 3:]) / 255 * [200, 100, 0]
+    assert np.abs(over_itself - [200, 100, 0]).max() < 2
+    assert (small[..., :3] <= small[..., 3:]).all()
+
+
+def test_a_file_with_alpha_that_is_opaque_is_read_as_one_without(tmp_path: Path):
+    image = picture(40, 30)
+    Image.fromarray(image).save(tmp_path / "rgb.png")
+    Image.fromarray(image).convert("RGBA").save(tmp_path / "rgba.png")
+    for size in (None, (13, 9)):
+        assert np.array_equal(read_photo(tmp_path / "rgba.png", size), read_photo(tmp_path / "rgb.png", size))
+
+
+def test_multiplied_colours_come_back_from_a_file(tmp_path: Path):
+    rgba = np.random.default_rng(0).integers(0, 256, (9, 7, 4), np.uint8)
+    image = (rgba[..., :3] * (rgba[..., 3:] / 255)).round().astype(np.uint8)
+    write_image(tmp_path / "a.png", straight(image, rgba[..., 3]))
+    back = read_photo(tmp_path / "a.png")
+    assert np.array_equal(back[..., 3], rgba[..., 3])
+    assert np.abs(back[..., :3].astype(int) - image).max() <= 1
 
 
 def test_sixteen_bits_grey_and_palette(tmp_path: Path):

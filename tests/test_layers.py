@@ -9,9 +9,9 @@ PACKAGE = Path(difix3d.__file__).parent
 FLOORS = [
     {"errors", "schedule", "interrupt"},
     {"files", "streams"},
-    {"console", "runfiles"},
+    {"console"},
     {"types", "native", "devices", "limits", "formats"},
-    {"geometry", "images", "features", "ssim", "video"},
+    {"geometry", "images", "background", "features", "ssim", "video"},
     {"synthetic", "gaussians", "render", "difix", "losses", "metrics"},
     {"scene", "distill"},
     {"postrender", "evaluate"},

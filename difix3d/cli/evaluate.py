@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
+from difix3d.background import COLORS, over
 from difix3d.cli.arguments import from_command_line
 from difix3d.cli.options import RunOptions
 from difix3d.console import console, print_table, results, track
@@ -148,8 +149,10 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
     metrics = ["psnr", *(metric.replace("-", "_") for metric in config.metrics)]  # the report is sorted by it
     metrics = with_corrected(metrics, run.config.refine)
 
+    background = run.config.shown_over(scene)
+
     def stream() -> Iterable[View]:
-        return views.stream(indices.tolist())
+        return (over(view, COLORS[background]) for view in views.stream(indices.tolist()))
 
     variants = draw_rows(models, rows, path, lambda title: track(stream(), len(indices), f"render {title}"), left_out)
     for pictures, render in zip(variants, rows.values(), strict=True):
@@ -157,7 +160,7 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
     for item in config.pictures:
         title, _, folder = item.partition("=")
         variants.append(Pictures(title, path, f"evaluation/pictures {len(variants)}"))
-        adopt(Path(folder), stream(), variants[-1])
+        adopt(Path(folder), stream(), variants[-1], white=background == "white")
 
     def photos() -> Iterable[View]:
         shots = track(stream(), len(indices), "measure")
@@ -186,6 +189,7 @@ def evaluate_run(config: EvaluateConfig, path: Path) -> RunEvaluation:
         variants=measured,
         left_out=left_out | reasons,
         fixed_photos=kept,
+        background=background if scene.alpha else "",
     )
     write_evaluation(path, evaluation)
     write_table(table([evaluation]), path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from difix3d.background import recolored
 from difix3d.curation.trainings import Model, SceneTrainings
 from difix3d.distill.references import References
 from difix3d.geometry.poses import pose_distance
@@ -72,6 +73,7 @@ def make_pairs(
         references = References(trainings.scene.cameras.to(trainings.views.device), model.captured, model.render)
         for done, view in enumerate(trainings.views.stream(model.render_views), 1):
             out = model.render(view.camera)
+            out = recolored(out, None) if trainings.scene.alpha else out  # as photos with alpha are
             render, photo = _bytes(out.rgb[0]), _bytes(view.image)
             if view.mask is not None:  # what does not count is right already
                 mask = view.mask.cpu()

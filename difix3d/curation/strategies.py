@@ -9,14 +9,16 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 import numpy as np
+from jaxtyping import UInt8
 
+from difix3d.background import recolored
 from difix3d.curation.collect import FORMERLY
 from difix3d.curation.perturb import damage, neighbours
 from difix3d.curation.trainings import Model, SceneTrainings
 from difix3d.geometry.poses import pose_distance
-from difix3d.images import write_image
+from difix3d.images import straight, to_uint8, write_image
 from difix3d.scene.panorama import is_panorama
-from difix3d.types import Cameras, Photo, Scene
+from difix3d.types import Cameras, Photo, Render, Scene
 
 Strategy = Callable[[SceneTrainings, np.random.Generator], Iterator[Model]]
 
@@ -47,7 +49,7 @@ def cycle(trainings: SceneTrainings, rng: np.random.Generator) -> Iterator[Model
     photos = list(trainings.scene.photos)
     for index in trainings.photos:
         path = trainings.work / "shifted" / f"{index:05d}.png"
-        write_image(path, render(cameras[index]).rgb[0].clamp(0, 1))
+        write_image(path, _photo(render(cameras[index]), trainings.scene.alpha))
         photos[index] = Photo(photos[index].name, path)
     moved = replace(trainings.scene, cameras=cameras, photos=tuple(photos), test=np.zeros(0, np.int64))
     again = trainings.begin(moved)
@@ -158,6 +160,13 @@ def rig(scene: Scene) -> dict[str, list[int]]:
 def _folder(photo: Photo) -> str:
     parents = PurePosixPath(photo.name).parents
     return parents[1 if is_panorama(photo.lens) else 0].as_posix()
+
+
+def _photo(render: Render, alpha: bool) -> UInt8[np.ndarray, "H W C"]:
+    """A render as a photo: with alpha, if photos have it."""
+    if not alpha:
+        return to_uint8(render.rgb[0])
+    return straight(to_uint8(recolored(render, None).rgb[0]), to_uint8(render.alpha[0, ..., 0]))
 
 
 def _intrinsics(camera: Cameras) -> tuple[float, ...]:

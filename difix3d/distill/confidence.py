@@ -14,7 +14,7 @@ from torch import Tensor
 
 from difix3d.distill.references import SIDE
 from difix3d.errors import UserError
-from difix3d.geometry.warp import warp
+from difix3d.geometry.warp import layer, warp_layer
 from difix3d.limits import Limits
 from difix3d.types import Degraded
 
@@ -87,8 +87,8 @@ def compare_with_photos(degraded: Degraded, fixed: Float[Tensor, "H W 3"], confi
     errors = torch.full((2, *size), torch.inf, device=depth.device)
     for photo, photo_depth in zip(degraded.references, degraded.reference_depths, strict=True):
         small = photo.camera.limited(SIDE)
-        image = _reduce(photo.image, small.size[::-1])
-        warped, valid = warp(image, photo_depth, small, depth, camera)
+        image = _reduce(layer(photo), small.size[::-1])
+        warped, valid = warp_layer(image, photo_depth, small, depth, camera)
         expected = _moments(warped, valid, config.window)
         for i, other in enumerate((before, after)):
             distance = (_moments(other, valid, config.window) - expected).abs().sum(0).mean(0)
@@ -193,7 +193,7 @@ def _agreement(evidence: Evidence, config: ConfidenceConfig) -> Map:
     return torch.exp(-(evidence.fixed_error - evidence.render_error).clamp(min=0) / config.fix_tolerance)
 
 
-def _reduce(image: Float[Tensor, "H W 3"], size: tuple[int, int]) -> Float[Tensor, "h w 3"]:
+def _reduce(image: Float[Tensor, "H W C"], size: tuple[int, int]) -> Float[Tensor, "h w C"]:
     if image.shape[:2] == size:
         return image
     small = torch.nn.functional.interpolate(image.permute(2, 0, 1)[None], size, mode="area")

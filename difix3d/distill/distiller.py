@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from difix3d.background import recolored, within
 from difix3d.distill.confidence import ConfidenceConfig, Evidence, compare_with_photos, confidence, mean_agreement
 from difix3d.distill.config import DistillConfig
 from difix3d.distill.novel import perturbed, toward
@@ -116,13 +117,16 @@ class Distiller:
         def renders() -> Iterator[Degraded]:
             for i in range(len(cameras)):
                 with clock("render"):
-                    degraded = references.degraded(cameras[i], render(cameras[i]), self.photo)
+                    out = render(cameras[i])
+                    out = recolored(out, None) if self.scene.alpha else out
+                    degraded = references.degraded(cameras[i], out, self.photo)
                 pending.append(degraded)
                 yield degraded
 
         stream = self.fixer(renders())
         before = []
         after = []
+        alpha = []
         covered = []
         evidence = []
         looked_at = []
@@ -134,9 +138,11 @@ class Distiller:
                 raise UserError(f"The fixer {fault}", f"There are {len(cameras)} renders, and one image for each")
             degraded = pending.popleft()
             self._check(fixed, degraded, i)
+            fixed = within(fixed, degraded.alpha) if self.scene.alpha else fixed
             with clock("compare"):
                 before.append(_bytes(degraded.rgb))
                 after.append(_bytes(fixed))
+                alpha.append(_bytes(degraded.alpha))
                 covered.append((degraded.alpha >= self.config.min_alpha).float())
                 if self.config.gate == "on":
                     evidence.append(compare_with_photos(degraded, fixed, self.config.confidence))
@@ -153,6 +159,7 @@ class Distiller:
             reference=torch.tensor(looked_at),
             weight=self.config.weight,
             step=step,
+            alpha=tuple(alpha) if self.scene.alpha else None,
         )
         return Round(pseudo, tuple(before), seconds)
 

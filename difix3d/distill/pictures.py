@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
 from difix3d.distill.distiller import Round
-from difix3d.images import GAP, resize, strip, to_uint8, write_image
+from difix3d.images import GAP, resize, straight, strip, to_uint8, write_image
 from difix3d.types import View
 
 ROWS = 12
@@ -20,6 +20,8 @@ COLUMNS = ("render", "fixed", "reference photo", "confidence (white)")
 def write_round(done: Round, folder: Path, photo: Callable[[int], View]) -> None:
     """Writes ``render/NN.png``, ``fixed/NN.png``, ``confidence/NN.png`` and, to look at, ``sheet.png``.
 
+    Where photos have alpha, so have the first two; the sheet is over black, as the fixer sees it.
+
     Args:
         done: the round.
         folder: of this round.
@@ -27,8 +29,10 @@ def write_round(done: Round, folder: Path, photo: Callable[[int], View]) -> None
     """
     pseudo = done.pseudo
     for i in range(len(pseudo)):
-        write_image(folder / "render" / f"{i:02d}.png", done.renders[i])
-        write_image(folder / "fixed" / f"{i:02d}.png", pseudo.images[i])
+        for name, images in (("render", done.renders), ("fixed", pseudo.images)):
+            image = images[i].numpy()
+            layer = image if pseudo.alpha is None else straight(image, pseudo.alpha[i].numpy())
+            write_image(folder / name / f"{i:02d}.png", layer)
         write_image(folder / "confidence" / f"{i:02d}.png", pseudo.confidence[i][..., None].expand(-1, -1, 3))
     chosen = np.unique(np.linspace(0, len(pseudo) - 1, min(ROWS, len(pseudo))).round().astype(int)).tolist()
     rows = []

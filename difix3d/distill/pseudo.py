@@ -23,6 +23,8 @@ class PseudoViews:
         reference: the captured photo (index into the scene's cameras) that the fixer looked at; -1 for none.
         weight: factor of the loss of all of them.
         step: when they were made.
+        alpha: of the renders that were cleaned, 0..255 for 0..1, where the scene's photos have alpha: a fixer sees
+            colours over black and cannot tell what is there, so that novel views never make the model grow.
     """
 
     cameras: Cameras
@@ -31,6 +33,7 @@ class PseudoViews:
     reference: Int[Tensor, "M"]
     weight: float
     step: int
+    alpha: tuple[UInt8[Tensor, "_ _"], ...] | None = None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -43,6 +46,7 @@ class PseudoViews:
             name=f"novel {index} of step {self.step}",
             confidence=self.confidence[index].to(device).float() / 255,
             weight=self.weight,
+            alpha=None if self.alpha is None else self.alpha[index].to(device).float() / 255,
         )
 
 
@@ -67,6 +71,7 @@ def pack(pseudo: PseudoViews) -> dict[str, Tensor]:
     tensors["step"] = torch.tensor(pseudo.step)
     for i, (image, confidence) in enumerate(zip(pseudo.images, pseudo.confidence, strict=True)):
         tensors |= {f"image.{i}": image, f"confidence.{i}": confidence}
+    tensors |= {f"alpha.{i}": alpha for i, alpha in enumerate(pseudo.alpha or ())}
     return {PREFIX + name: value for name, value in tensors.items()}
 
 
@@ -83,4 +88,5 @@ def unpack(tensors: dict[str, Tensor]) -> PseudoViews | None:
         reference=own["reference"],
         weight=float(own["weight"]),
         step=int(own["step"]),
+        alpha=tuple(own[f"alpha.{i}"] for i in range(count)) if "alpha.0" in own else None,
     )

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
+from difix3d.background import within
 from difix3d.errors import UserError
 from difix3d.evaluate.pictures import Pictures, shoot, target
 from difix3d.evaluate.results import CORRECTED, SetScore, Variant
@@ -112,9 +113,10 @@ def fix_photos(
 ) -> dict[str, float]:
     """What a fixer does to photos that need nothing: it should leave them alone.
 
-    They are given to it as if they were renders, wholly covered, with nothing to look at.
+    They are given to it as if they were renders that cover all that is there, with nothing to look at.
 
     Args:
+        views: the photos, with their alpha.
         metrics: as for :func:`measure`; those of single pictures count.
         device: of the feature networks.
 
@@ -128,11 +130,12 @@ def fix_photos(
         for view in views:
             given.append(view)
             blank = torch.zeros_like(view.image[..., 0])
-            yield Degraded(view.camera, view.image, torch.ones_like(blank), blank)
+            yield Degraded(view.camera, view.image, blank + 1 if view.alpha is None else view.alpha, blank)
 
     scores = []
     for number, fixed in enumerate(fixer(photos())):
-        image = torch.from_numpy(to_uint8(fixed))
+        alpha = given[number].alpha
+        image = torch.from_numpy(to_uint8(fixed if alpha is None else within(fixed, alpha)))
         scores.append({name: function(image, *target(given[number])) for name, function in compare.items()})
     means = {name: sum(score[name] for score in scores) / len(scores) for name in compare}
     return means | {"count": len(scores)}

@@ -59,8 +59,11 @@ def draw(render: RenderFn, views: Iterable[View], pictures: Pictures, compare: P
             write_image(compare / f"{view.place}.png", strip)
 
 
-def adopt(folder: Path, views: Iterable[View], pictures: Pictures) -> None:
+def adopt(folder: Path, views: Iterable[View], pictures: Pictures, *, white: bool = False) -> None:
     """Copies another program's pictures, which are called like the photos (any suffix) or lie in their order.
+
+    Args:
+        white: put those with alpha over white; else over black.
 
     Raises:
         UserError: there are too few or too many, or one is not of its photo's size.
@@ -82,7 +85,7 @@ def adopt(folder: Path, views: Iterable[View], pictures: Pictures) -> None:
         keys = (view.name, view.place, Path(view.name).with_suffix("").as_posix())
         path = next((named[key] for key in keys if key in named), files[number])
         check_size(*image_size(path), view, str(path))
-        write_image(pictures.path(view), read_image(path))
+        write_image(pictures.path(view), read_image(path, white=white))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@
                    "images": [{"name", "psnr", "ssim", "lpips_vgg", ..., "cc_psnr", ..., "seconds"}],
                    "sets": {"fid": {"value", "count", "std", "warning"}, ...},
                    "means": {"psnr", ...}}],
-     "left_out": {"fid": "why it is not there, and how to provide it", ...},
+     "left_out": {"fid": "why it is not there, and how to provide it", ...}, "background",
      "fixed_photos": {"psnr", "ssim", "lpips_vgg", ..., "contrast", "count"}}
 
 A number that is not defined (no pixel counts; the PSNR of equal pictures) is ``null``. ``means`` is for readers of the
@@ -146,6 +146,7 @@ class RunEvaluation:
         fixer: what the fixer was called; "none" without.
         mask: "photo" (the photos' own masks) or "visible" (only what training cameras see).
         left_out: rows and metrics that were asked for and could not be had, and why.
+        background: "white" or "black": what is behind photos with alpha and their pictures; empty for other photos.
         fixed_photos: what the fixer does to photos that need nothing (:func:`~difix3d.evaluate.fix_photos`).
     """
 
@@ -159,6 +160,7 @@ class RunEvaluation:
     variants: tuple[Variant, ...]
     left_out: dict[str, str]
     fixed_photos: dict[str, float] = field(default_factory=dict)
+    background: str = ""
 
     @property
     def harm(self) -> str:

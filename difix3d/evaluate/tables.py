@@ -241,6 +241,8 @@ def _protocol(scene: str, own: Sequence[RunEvaluation]) -> Iterable[str]:
         yield f"{scene}: runs of {' and '.join(f'{step:,}' for step in sorted(steps))} steps are mixed"
     if "train" in splits:
         yield f"{scene}: these photos were trained on, and the fixer looks at them: no measure of novel views"
+    for color in sorted({item.background for item in own} - {""}):
+        yield f"{scene}: photos with alpha and their pictures over {color}"
     if "visible" in masks:
         yield f"{scene}: only pixels count that training cameras see"
 

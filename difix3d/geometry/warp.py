@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from difix3d.types import Cameras, Degraded
+from difix3d.types import Cameras, Degraded, View
 
 COVERED = 0.5
 """Alpha from which a rendered depth is taken for that of a surface."""
@@ -74,6 +74,26 @@ def warp(
     return sampled[0].permute(1, 2, 0) * valid[..., None], valid
 
 
+def layer(photo: View) -> Float[Tensor, "H W C"]:
+    """A photo's colours, and its alpha behind them if it has one (C = 4): what :func:`warp_layer` takes."""
+    return photo.image if photo.alpha is None else torch.cat([photo.image, photo.alpha[..., None]], -1)
+
+
+def warp_layer(
+    image: Float[Tensor, "h w C"],
+    image_depth: Float[Tensor, "_ _"],
+    image_camera: Cameras,
+    depth: Float[Tensor, "H W"],
+    camera: Cameras,
+) -> tuple[Float[Tensor, "H W 3"], Bool[Tensor, "H W"]]:
+    """:func:`warp` of a :func:`layer`: what is outside of its alpha is not valid, whatever the model has there."""
+    warped, valid = warp(image, image_depth, image_camera, depth, camera)
+    if image.shape[2] == 4:
+        valid = valid & (warped[..., 3] >= COVERED)
+        warped = warped[..., :3] * valid[..., None]
+    return warped, valid
+
+
 @torch.no_grad()
 def warped_references(degraded: Degraded, count: int) -> Float[Tensor, "V H W 4"]:
     """The references as the render's camera would see them, in layers, with alpha 1 where a layer is valid, else 0.
@@ -89,11 +109,11 @@ def warped_references(degraded: Degraded, count: int) -> Float[Tensor, "V H W 4"
     layers = degraded.rgb.new_zeros(count, *degraded.rgb.shape[:2], 4)
     for photo, depth in zip(degraded.references, degraded.reference_depths, strict=True):
         camera = photo.camera.resized(depth.shape[1], depth.shape[0])
-        warped, valid = warp(photo.image, depth, camera, surface, degraded.camera)
+        warped, valid = warp_layer(layer(photo), depth, camera, surface, degraded.camera)
         rest = torch.cat([warped, valid[..., None].to(warped)], -1)
-        for layer in layers:  # what a pixel of this layer has already goes on to the next layer
-            free = layer[..., 3:] == 0
-            layer.copy_(torch.where(free, rest, layer))
+        for filled in layers:  # what a pixel of this layer has already goes on to the next layer
+            free = filled[..., 3:] == 0
+            filled.copy_(torch.where(free, rest, filled))
             rest = torch.where(free, 0.0, rest)
     return layers
 

@@ -1,5 +1,7 @@
 """Rasterisers: Gaussians and cameras in, images out. One function, which chooses by the device of the Gaussians."""
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -48,17 +50,15 @@ def rasterize(
     degree = gaussians.sh_degree if sh_degree is None else sh_degree
     if not 0 <= degree <= min(gaussians.sh_degree, MAX_SH_DEGREE):
         raise ValueError(f"sh_degree is {degree}, but has to be in 0..{min(gaussians.sh_degree, MAX_SH_DEGREE)}")
-    if background is None:
-        background = torch.zeros(3, device=gaussians.device)
     if gaussians.device.type == "cuda":
         from difix3d.render.cuda import rasterize as run
     else:
         from difix3d.render.cpu import rasterize as run
-    return run(
+    render = run(
         gaussians,
         cameras,
         sh_degree=degree,
-        background=background,
+        background=torch.zeros(3, device=gaussians.device) if background is None else background,
         antialiased=antialiased,
         depth=depth,
         absgrad=absgrad,
@@ -66,3 +66,4 @@ def rasterize(
         near=near,
         far=far,
     )
+    return replace(render, background=background)

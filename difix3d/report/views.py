@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from difix3d.background import COLORS, over
 from difix3d.evaluate import METRICS, RunEvaluation, Variant
 from difix3d.evaluate.ablation import TITLES
 from difix3d.evaluate.tables import number
@@ -48,7 +49,7 @@ def cards(root: Path, evaluation: RunEvaluation, views: Views) -> Safe:
     for rank, position in enumerate(first_and_last(len(shown))):
         image = order[shown[position]]
         badge = ("worst", "best")[position >= ENDS] if rank < 2 * ENDS < len(shown) else ""
-        photo = to_uint8(views[index[image["name"]]].image)
+        photo = to_uint8(over(views[index[image["name"]]], COLORS[evaluation.background]).image)
         place = scene.places[index[image["name"]]]
         images = {v.name: read_image(root / v.pictures / f"{place}.png") for v in variants}
         parts.append(_card(images, variants, main, image["name"], photo, (left, right), rank, badge))

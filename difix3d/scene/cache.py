@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 
 from difix3d.errors import UserError
 from difix3d.files import cache_folder, whole_file
-from difix3d.images import image_size, read_image
+from difix3d.images import image_size, may_be_transparent, read_photo
 
 EXPENSIVE = 4_000_000
 """Pixels beyond what is asked for from which a photo is worth keeping: a tenth of a second of decoding."""
@@ -23,7 +23,7 @@ LIMIT_BYTES = 20 << 30
 KEEP_FREE_BYTES = 10 << 30
 """Of the disk: with less left, nothing is added. A share would refuse the cache on a large disk with room to spare."""
 
-Reader = Callable[[Path, tuple[int, int]], UInt8[np.ndarray, "H W 3"]]
+Reader = Callable[[Path, tuple[int, int]], UInt8[np.ndarray, "H W C"]]
 """From a file to an image of this (width, height)."""
 
 
@@ -35,8 +35,8 @@ def photo_cache() -> Path | None:
 
 
 def read_reduced(
-    path: Path, size: tuple[int, int], folder: Path | None, read: Reader = read_image, key: str = ""
-) -> UInt8[np.ndarray, "H W 3"]:
+    path: Path, size: tuple[int, int], folder: Path | None, read: Reader = read_photo, key: str = ""
+) -> UInt8[np.ndarray, "H W C"]:
     """A photo at another size, by way of the cache where that is quicker; ``folder=None`` does without.
 
     Args:
@@ -49,10 +49,11 @@ def read_reduced(
         return read(path, size)
     state = path.stat()
     key = f"{path.resolve()}|{state.st_mtime_ns}|{state.st_size}|{size}|{key}"
+    key += "|alpha" if may_be_transparent(path) else ""  # earlier versions kept such photos over white
     entry = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     with suppress(OSError, ValueError):
         image = np.load(entry)
-        if image.shape == (size[1], size[0], 3) and image.dtype == np.uint8:
+        if image.shape[:2] == (size[1], size[0]) and image.shape[2:] in ((3,), (4,)) and image.dtype == np.uint8:
             os.utime(entry)
             return image
     image = read(path, size)

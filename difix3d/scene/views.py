@@ -1,10 +1,11 @@
 """From photos to tensors: decoded in background threads, kept as bytes under a memory limit."""
 
+import logging
 import os
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 from threading import Lock
 
@@ -14,13 +15,15 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from difix3d.geometry.lens import intrinsics, sampling_map
-from difix3d.images import image_size, read_image, read_mask
+from difix3d.images import image_size, read_mask
 from difix3d.scene.cache import photo_cache, prune, read_reduced
 from difix3d.scene.panorama import is_panorama, read_face
 from difix3d.types import Cameras, Lens, Photo, Scene, View
 
-Pixels = tuple[UInt8[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]
-"""Image and mask as they are kept."""
+log = logging.getLogger(__name__)
+
+Pixels = tuple[UInt8[Tensor, "H W C"], Bool[Tensor, "H W"] | None]
+"""Image and mask as they are kept; C is 4 where the photo has alpha, and the colours are multiplied by it."""
 
 
 class Views:
@@ -84,9 +87,11 @@ class Views:
 
     def _view(self, index: int, pixels: Pixels) -> View:
         image, mask = pixels
+        image = image.to(self.device, non_blocking=True) / 255
         return View(
             camera=self._cameras[index],
-            image=image.to(self.device, non_blocking=True) / 255,
+            image=image[..., :3].contiguous(),
+            alpha=image[..., 3].contiguous() if image.shape[2] == 4 else None,
             name=self.scene.photos[index].name,
             index=index,
             mask=None if mask is None else mask.to(self.device, non_blocking=True),
@@ -114,7 +119,7 @@ def _size(pixels: Pixels) -> int:
 
 
 def decode(photo: Photo, camera: Cameras, cache: Path | None = None) -> Pixels:
-    """The photo as its pinhole camera sees it, and which pixels count (``None``: all).
+    """The photo as its pinhole camera sees it, with its alpha if it has one, and which pixels count (``None``: all).
 
     A distorted photo is first reduced to the scale of the camera (Lanczos), then sampled (bicubic): the samples would
     alias otherwise. Of a 360 photo a face is cut.
@@ -124,8 +129,8 @@ def decode(photo: Photo, camera: Cameras, cache: Path | None = None) -> Pixels:
     """
     size = camera.size
     if photo.lens is None:
-        image = torch.from_numpy(_read(photo, size, cache))
-        return image, None if photo.mask is None else torch.from_numpy(read_mask(photo.mask, size, photo.mask_turn))
+        image = torch.from_numpy(_read(photo.path, size, cache))
+        return image, None if photo.mask is None else torch.from_numpy(read_mask(photo.mask, size))
     if is_panorama(photo.lens):
         face, counts = read_face(photo, camera, cache)
         return torch.from_numpy(face), None if counts is None else torch.from_numpy(counts)
@@ -133,19 +138,25 @@ def decode(photo: Photo, camera: Cameras, cache: Path | None = None) -> Pixels:
     grid, inside = _grid(photo.lens, tuple(K.flatten().tolist()), *size)
     scale = min(1.0, K[0, 0] / intrinsics(photo.lens)[0])
     work = round(photo.lens.width * scale), round(photo.lens.height * scale)
-    stored = image_size(photo.path, photo.turn)
+    stored = image_size(photo.path)
     work = stored if max(work) > max(stored) else work
-    image = torch.from_numpy(_sample(_read(photo, work, cache), grid, "bicubic"))
+    image = torch.from_numpy(_sample(_read(photo.path, work, cache), grid, "bicubic"))
     if photo.mask is not None:
-        seen = read_mask(photo.mask, work, photo.mask_turn)[..., None].astype(np.uint8) * 255
+        seen = read_mask(photo.mask, work)[..., None].astype(np.uint8) * 255
         inside = inside & (_sample(np.repeat(seen, 3, 2), grid, "bilinear")[..., 0] > 127)
     return image, None if inside.all() else torch.from_numpy(inside)
 
 
-def _read(photo: Photo, size: tuple[int, int], cache: Path | None) -> UInt8[np.ndarray, "H W 3"]:
-    if photo.turn == 1:
-        return read_reduced(photo.path, size, cache)
-    return read_reduced(photo.path, size, cache, partial(read_image, turn=photo.turn), key=f"turn {photo.turn}")
+def _read(path: Path, size: tuple[int, int], cache: Path | None) -> UInt8[np.ndarray, "H W C"]:
+    pixels = read_reduced(path, size, cache)
+    if pixels.shape[2] == 4 and not pixels[..., 3].any():
+        _tell_empty(path)
+    return pixels
+
+
+@cache  # once a photo
+def _tell_empty(path: Path) -> None:
+    log.warning("The photo %s is wholly transparent: it says that nothing is there", path)
 
 
 @lru_cache(maxsize=8)
@@ -156,10 +167,13 @@ def _grid(
 
 
 def _sample(
-    image: UInt8[np.ndarray, "h w 3"], grid: Float[np.ndarray, "H W 2"], mode: str
-) -> UInt8[np.ndarray, "H W 3"]:
-    """The image at the given shares of its width and height."""
+    image: UInt8[np.ndarray, "h w C"], grid: Float[np.ndarray, "H W 2"], mode: str
+) -> UInt8[np.ndarray, "H W C"]:
+    """The image at the given shares of its width and height; colours stay below their alpha."""
     channels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     where = torch.from_numpy(grid)[None] * 2 - 1
     sampled = torch.nn.functional.grid_sample(channels, where, mode, "border", align_corners=False)
+    if len(sampled[0]) == 4:  # what bicubic sampling overshoots in alpha it does in colour as well
+        sampled = sampled * 255 / sampled[:, 3:].clamp(min=255)
+        sampled = torch.minimum(sampled, sampled[:, 3:])
     return sampled[0].permute(1, 2, 0).clamp(0, 255).round().byte().contiguous().numpy()

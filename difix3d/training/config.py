@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 
+from difix3d.background import COLORS
 from difix3d.devices import Device
 from difix3d.distill import DistillConfig
 from difix3d.gaussians.init import InitConfig
@@ -14,6 +15,7 @@ from difix3d.losses import LossConfig
 from difix3d.training.densify import DensifyConfig
 from difix3d.training.optim import OptimConfig
 from difix3d.training.refine import RefineConfig
+from difix3d.types import Scene
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,11 @@ class TrainConfig:
     """Spherical-harmonics degree of the colours."""
     sh_every: Annotated[int, Limits(min=1)] = 1000
     """Steps after which the degree in use grows by one; less in runs under 7,000 steps."""
-    background: Literal["black", "white", "random"] = "black"
-    """What lies behind the Gaussians. `random` (a new colour each step) makes the model opaque."""
+    background: Literal["auto", "black", "white", "random"] = "auto"
+    """What lies behind the Gaussians, and behind photos with alpha. `random`: a new colour each step, which keeps empty
+    what such photos leave empty, and makes the model opaque where photos have no alpha. `auto`: `random` for photos
+    with alpha, `black` for others. Results are shown and measured over white for `white`, and for `auto` and `random`
+    if photos have alpha; else over black."""
     antialiased: bool = False
     """Mip-Splatting's opacity compensation, for renders at other scales than the photos'."""
     near: Annotated[float | None, Limits(above=0)] = None
@@ -94,7 +99,14 @@ class TrainConfig:
         """Degree in use at a step: it grows to the full one over at most 3/7 of the run."""
         return min(self.sh_degree, step // max(1, min(self.sh_every, self.max_steps // 7)))
 
-    def render_settings(self, near: float, device: torch.device) -> dict[str, Any]:
-        """How a trained model is rendered, for :func:`difix3d.render.rasterize`; a random background is black then."""
-        background = torch.ones(3, device=device) if self.background == "white" else None
+    def render_settings(self, scene: Scene, near: float, device: torch.device) -> dict[str, Any]:
+        """How a trained model is rendered, for :func:`difix3d.render.rasterize`."""
+        color = COLORS[self.shown_over(scene)]
+        background = None if color is None else color.to(device)
         return {"near": near, "antialiased": self.antialiased, "packed": self.packed, "background": background}
+
+    def shown_over(self, scene: Scene) -> Literal["black", "white"]:
+        """What is behind photos with alpha and behind renders, wherever they are looked at or measured."""
+        if self.background in ("black", "white"):
+            return self.background
+        return "white" if scene.alpha else "black"

@@ -1,19 +1,21 @@
 """What training evaluates on its way: the same pictures and metrics as ``difix3d evaluate``, of the model as it is."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from difix3d.background import COLORS, over
 from difix3d.devices import choose_device
 from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION, Name, Pictures, RunEvaluation, Variant, draw, measure
 from difix3d.evaluate.results import CORRECTED, SINGLE
 from difix3d.scene import Views
-from difix3d.training.configfile import read_yaml
+from difix3d.training.config import TrainConfig
+from difix3d.training.configfile import merge, read_yaml
 from difix3d.training.refine import RefineConfig
 from difix3d.training.run import RunFolder
-from difix3d.types import RenderFn, Scene
+from difix3d.types import RenderFn, Scene, View
 
 METRICS = ("psnr", "ssim")
 
@@ -36,11 +38,18 @@ def fixed(model: Name) -> Name:
 
 
 def evaluate(
-    run: RunFolder, views: Views, row: Name, render: RenderFn, step: int, gaussians: int, refine: RefineConfig
+    run: RunFolder,
+    photo: Callable[[int], View],
+    row: Name,
+    render: RenderFn,
+    step: int,
+    gaussians: int,
+    refine: RefineConfig,
 ) -> Variant:
     """Draws the evaluated photos' cameras into ``eval/`` and measures the pictures into ``metrics.json``.
 
     Args:
+        photo: gives a captured view by its index, over the colour that ``render`` is over.
         row: of the ablation, that ``render`` makes.
         step, gaussians: of the model.
         refine: the run's.
@@ -50,8 +59,8 @@ def evaluate(
     plus = ABLATION[row].trust is not None
     folder = run.path / _place(step, plus)
     pictures = Pictures(ABLATION[row].title, run.path, f"{_place(step, plus)}/renders", gaussians=gaussians)
-    draw(render, (views[index] for index in indices), pictures, folder / "compare")
-    (variant,), _ = measure(with_corrected(METRICS, refine), [pictures], (views[index] for index in indices))
+    draw(render, map(photo, indices), pictures, folder / "compare")
+    (variant,), _ = measure(with_corrected(METRICS, refine), [pictures], map(photo, indices))
     means = {metric: variant.mean(metric) for metric in variant.metrics}
     facts = {"step": step, "gaussians": gaussians, "plus": plus, "split": split}
     run.record("metrics.json", facts | means | {"images": list(variant.images)})
@@ -101,13 +110,24 @@ def last_evaluation(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
         for name, row in present.items()
     ]
     index = {photo.name: i for i, photo in enumerate(run.scene.photos)}
-    config = read_yaml(run.path / "config.yaml")
-    metrics = with_corrected(METRICS, RefineConfig(**config.get("refine", {})))
-    measured, _ = measure(metrics, variants, Views(run.scene).stream(index[image["name"]] for image in images))
-    seed = config["seed"]
-    device = choose_device(config["device"]).type
-    fixer = config["fixer"]
-    return RunEvaluation(run.scene.name, split, step, seed, device, fixer, "photo", measured, left_out)
+    path = run.path / "config.yaml"
+    config = merge(TrainConfig(), read_yaml(path), source=str(path))
+    views = Views(run.scene).stream(index[image["name"]] for image in images)
+    background = config.shown_over(run.scene)
+    photos = (over(view, COLORS[background]) for view in views)
+    measured, _ = measure(with_corrected(METRICS, config.refine), variants, photos)
+    return RunEvaluation(
+        scene=run.scene.name,
+        split=split,
+        step=step,
+        seed=config.seed,
+        device=choose_device(config.device).type,
+        fixer=config.fixer,
+        mask="photo",
+        variants=measured,
+        left_out=left_out,
+        background=background if run.scene.alpha else "",
+    )
 
 
 def _row(run: RunFolder, step: int, plus: bool) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from difix3d.background import over
 from difix3d.gaussians.checkpoint import flatten, nested
 from difix3d.losses import photometric, regularize, squared_error
 from difix3d.render import rasterize
@@ -30,7 +31,7 @@ class SplatModel:
 
     def __init__(self, config: TrainConfig, scene: Scene, near: float, device: torch.device):
         self.config = config
-        self.near = near
+        self.settings = config.render_settings(scene, near, device)
         self.device = device
         self.splats = SplatOptimizer(
             initial_gaussians(scene, config).to(device),
@@ -71,13 +72,14 @@ class SplatModel:
         out = self.render(
             cameras,
             sh_degree=config.sh_degree_at(step),
-            background=self._background(),
+            background=self._background(views),
             depth=self.sparse_depth is not None,
             absgrad=self.densifier.absgrad,
         )
         if densify:
             self.densifier.before_backward(self.splats, out, step)
-        rgb = self.corrections.colors(out.rgb, views) if captured else out.rgb
+        rgb = self.corrections.colors(out, views) if captured else out.rgb
+        views = [over(view, out.background) for view in views]
         losses = photometric(rgb, views, config.loss) | regularize(self.gaussians, config.loss)
         if self.sparse_depth is not None and captured:
             losses["depth"] = config.loss.depth * self.sparse_depth(out, views)
@@ -92,13 +94,16 @@ class SplatModel:
     def render(self, cameras: Cameras, gaussians: Gaussians | None = None, **options: Any) -> Render:
         """Renders these or other Gaussians as configured; ``options`` go to :func:`difix3d.render.rasterize`."""
         shown = self.gaussians if gaussians is None else gaussians
-        return rasterize(shown, cameras, **self.config.render_settings(self.near, self.device) | options)
+        return rasterize(shown, cameras, **self.settings | options)
 
-    def _background(self) -> Tensor | None:
-        if self.config.background == "black":
+    def _background(self, views: list[View]) -> Tensor | None:
+        """The colour behind photos and render in this step; ``None`` for black."""
+        kind = self.config.background
+        if kind == "auto":
+            kind = "black" if all(view.alpha is None for view in views) else "random"
+        if kind == "black":
             return None
-        fill = torch.rand(3) if self.config.background == "random" else torch.ones(3)
-        return fill.to(self.device)
+        return (torch.rand(3) if kind == "random" else torch.ones(3)).to(self.device)
 
     def state(self) -> dict[str, Tensor]:
         """All that training goes on from, by dotted names; the tensors themselves, not copies."""

@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from difix3d.background import recolored
 from difix3d.geometry.poses import common_motions, moved
 from difix3d.limits import Limits
 from difix3d.training.optim import load_moments, moments
-from difix3d.types import Cameras, Scene, View
+from difix3d.types import Cameras, Render, Scene, View
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,14 @@ class Corrections(nn.Module):
             return cameras
         return replace(cameras, c2w=moved(cameras.c2w, self.motion[indices]))
 
-    def colors(self, rgb: Float[Tensor, "B H W 3"], views: list[View]) -> Float[Tensor, "B H W 3"]:
-        """Renders as the photos' exposures would show them."""
+    def colors(self, render: Render, views: list[View]) -> Float[Tensor, "B H W 3"]:
+        """Renders as the photos' exposures would show them: what is there, not what is put behind it."""
         if not self.config.exposure:
-            return rgb
+            return render.rgb
         affine = self.exposure[[view.index for view in views]]
-        return torch.einsum("bij,bhwj->bhwi", affine[..., :3], rgb) + affine[:, None, None, :, 3]
+        rgb = recolored(render, None).rgb
+        rgb = torch.einsum("bij,bhwj->bhwi", affine[..., :3], rgb) + render.alpha * affine[:, None, None, :, 3]
+        return recolored(replace(render, rgb=rgb, background=None), render.background).rgb
 
     def step(self) -> None:
         """One step of the optimisers; gradients are cleared."""

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
+from difix3d.background import over
 from difix3d.devices import choose_device
 from difix3d.difix.load import load_fixer
 from difix3d.distill.pseudo import PseudoViews
@@ -77,7 +77,6 @@ class Trainer:
         self.rounds = Rounds(config, self.scene, self.views.__getitem__, self.fixer, targets, self.folder, self.device)
         self.control = Control()
         self._signal: Callable[[], int] = lambda: 0
-        self._lock: FileLock | None = None
         self.drawn = 0
         self.first = self._resume() if config.resume else 0
 
@@ -87,9 +86,7 @@ class Trainer:
         return self.model.gaussians
 
     def begin(self) -> None:
-        """Writes the run's settings into its folder, from which it is resumed; before, nothing is written. From here to
-        the end of the training no other may write there."""
-        self._lock = self._lock or self.folder.lock()
+        """Writes the run's settings into its folder, from which it is resumed; before, nothing is written."""
         self.folder.begin(self.config, near=self.near)
 
     @property
@@ -142,14 +139,8 @@ class Trainer:
             ) from error
         finally:
             photos.close()
-            self._release()
         self.emit(Finished(done, time.perf_counter() - start, self.interrupted > 0))
         return self.gaussians
-
-    def _release(self) -> None:
-        if self._lock is not None:
-            self._lock.release(force=True)
-            self._lock = None
 
     def _handle_requests(self, step: int, guard: LossGuard) -> None:
         """Does what was asked for since the last step; while it is paused, waits here."""
@@ -203,7 +194,11 @@ class Trainer:
 
     def psnrs(self, indices: Iterable[int]) -> list[float]:
         """Of the model as it is now, against photos."""
-        return psnrs(self.model.render, (self.views[index] for index in indices))
+        return psnrs(self.model.render, (self.shown(index) for index in indices))
+
+    def shown(self, index: int) -> View:
+        """A photo as it is looked at and measured: with alpha, over the colour that renders are shown over."""
+        return over(self.views[index], self.model.settings["background"])
 
     def _evaluate(self, step: int, *, missing: bool = False) -> None:
         """Where it is due, evaluates the model and, after the last step, the model with the fixer behind it.
@@ -225,7 +220,7 @@ class Trainer:
                 options: dict[str, Any] = {"trust": trust, "confidence": self.config.distill.confidence}
                 photo = self.views.__getitem__
                 render = PostRender(render, self.fixer, self.scene, photo, device=self.device, **options)
-            result = evaluate(self.folder, self.views, row, render, step, len(self.gaussians), self.config.refine)
+            result = evaluate(self.folder, self.shown, row, render, step, len(self.gaussians), self.config.refine)
             self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
 
     def _save(self, step: int, *, export: bool) -> None:
@@ -248,9 +243,9 @@ class Trainer:
                 "Raise --max-steps, or leave out --resume and give another --output-dir",
             )
         self.drawn = int(state.pop("drawn"))
-        rounds = {name: state.pop(name) for name in list(state) if name.startswith(("pseudo.", "rounds."))}
+        pseudo = {name: state.pop(name) for name in list(state) if name.startswith("pseudo.")}
         if self.fixer is not None:
-            self.rounds.load(rounds)
+            self.rounds.load(pseudo)
         self.model.load_state(state)
         return step
 

@@ -45,10 +45,10 @@ def captured(scene: Scene, photo: Callable[[int], View]) -> list[CameraView]:
     return camera_views
 
 
-def rounds(folder: Path, scene: Scene) -> dict[str, list[CameraView]]:
+def rounds(folder: Path, scene: Scene, white: bool = False) -> dict[str, list[CameraView]]:
     """The novel views of each round that a run's folder tells of, by ``round STEP``; their pictures are the fixed ones.
 
-    Those whose pictures are gone are left out.
+    Those whose pictures are gone are left out. ``white``: what is behind those with alpha; else black.
     """
     found: dict[str, list[CameraView]] = {}
     for row in RunFolder(folder, scene).rows("rounds.json"):
@@ -56,7 +56,7 @@ def rounds(folder: Path, scene: Scene) -> dict[str, list[CameraView]]:
         fixed = folder / "rounds" / f"step_{row['step']:06d}" / "fixed"
         files = [(number, fixed / f"{number:02d}.png") for number in range(len(row["cameras"]))]
         found[name] = [
-            CameraView(name, f"{name}, novel view {number}", _camera(row, number, file, scene), _file(file))
+            CameraView(name, f"{name}, novel view {number}", _camera(row, number, file, scene), _file(file, white))
             for number, file in files
             if file.is_file()
         ]
@@ -66,14 +66,15 @@ def rounds(folder: Path, scene: Scene) -> dict[str, list[CameraView]]:
 class CameraList:
     """All cameras of a scene and of a run's rounds, with thumbnails that are made once for all clients."""
 
-    def __init__(self, scene: Scene, photo: Callable[[int], View], folder: Path):
+    def __init__(self, scene: Scene, photo: Callable[[int], View], folder: Path, white: bool = False):
         self.captured = captured(scene, photo)
         self._scene, self._folder = scene, folder
+        self._white = white
         self._thumbnails: dict[str, UInt8[np.ndarray, "_ _ 3"] | None] = {}
 
     def rounds(self) -> dict[str, list[CameraView]]:
         """As the run's folder has them now; none for a model without photos."""
-        return rounds(self._folder, self._scene) if self.captured else {}
+        return rounds(self._folder, self._scene, self._white) if self.captured else {}
 
     def thumbnail(self, camera_view: CameraView) -> UInt8[np.ndarray, "_ _ 3"] | None:
         """A small copy of its picture; ``None`` if that cannot be read."""
@@ -95,8 +96,8 @@ def _photo(photo: Callable[[int], View], index: int) -> Callable[[], UInt8[np.nd
     return lambda: to_uint8(photo(index).image)
 
 
-def _file(path: Path) -> Callable[[], UInt8[np.ndarray, "H W 3"]]:
-    return lambda: read_image(path)
+def _file(path: Path, white: bool) -> Callable[[], UInt8[np.ndarray, "H W 3"]]:
+    return lambda: read_image(path, white=white)
 
 
 def _camera(row: dict[str, Any], number: int, picture: Path, scene: Scene) -> Cameras:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.background import over
 from difix3d.postrender import PostRender
 from difix3d.types import Cameras, Degraded, Fixer, Gaussians, View
 from difix3d.viewer.viewer_model import ViewerModel
@@ -104,4 +105,6 @@ class FixQueue:
         if trust:
             _ = post.mean_agreement  # which looks at other photos
         rgb = post(camera).rgb[0]
-        return Fixed(rgb.clamp(0, 1), self._fixer.reference, self._fixer.seconds)
+        photo = self._fixer.reference
+        shown = None if photo is None else over(photo, self._model.settings.get("background"))
+        return Fixed(rgb.clamp(0, 1), shown, self._fixer.seconds)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.background import over
 from difix3d.distill.confidence import ConfidenceConfig
 from difix3d.errors import UserError
 from difix3d.gaussians import near_origin, read_splats, transform
@@ -80,9 +81,14 @@ class ViewerModel:
         self.why_no_fixer = why_no_fixer
         self.confidence = confidence
         self.snapshot = Snapshot(gaussians, 0, step)
-        self.camera_list = CameraList(scene, self.photo, folder)
+        white = settings.get("background") is not None
+        self.camera_list = CameraList(scene, self.shown, folder, white=white)
         self.on_change: list[Callable[[], None]] = []
         self._lock = threading.Lock()
+
+    def shown(self, index: int) -> View:
+        """A photo as it is looked at: with alpha, over the colour that renders are over."""
+        return over(self.photo(index), self.settings.get("background"))
 
     @property
     def device(self) -> torch.device:
@@ -109,7 +115,7 @@ class ViewerModel:
 
 def model_of_run(run: TrainedRun, folder: Path, fixer: Fixer | None, why_no_fixer: str) -> ViewerModel:
     """A finished run, or one that was interrupted."""
-    settings = run.config.render_settings(run.near, run.gaussians.device)
+    settings = run.config.render_settings(run.scene, run.near, run.gaussians.device)
     options: dict[str, Any] = {"step": run.step, "fixer": fixer, "why_no_fixer": why_no_fixer}
     options["confidence"] = run.config.distill.confidence
     return ViewerModel(run.gaussians, run.scene, folder, settings, **options)
@@ -139,7 +145,7 @@ def model_of_trainer(trainer: Trainer) -> ViewerModel:
         copy(trainer.gaussians),
         trainer.scene,
         trainer.folder.path,
-        trainer.config.render_settings(trainer.near, trainer.device),
+        trainer.model.settings,
         photo=trainer.views.__getitem__,
         step=trainer.first,
         fixer=trainer.fixer,

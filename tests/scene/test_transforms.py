@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from shared_data import require
 
+from difix3d.background import over
 from difix3d.errors import UserError
 from difix3d.scene import Views, load_scene
 
@@ -48,7 +49,10 @@ def test_blender_needs_an_angle_only_and_no_extensions(folder: Path):
     assert torch.allclose(scene.cameras.K[0], torch.tensor([[40.0, 0, 20], [0, 40, 15], [0, 0, 1]]))
     assert (scene.train.tolist(), scene.test.tolist()) == ([0, 1], [2])
     assert torch.allclose(scene.cameras.c2w[1, :3, :3], torch.diag(torch.tensor([1.0, -1, -1])))  # OpenGL to OpenCV
-    assert Views(scene)[0].image.min() == 1  # transparent becomes white
+    empty = Views(scene)[0]
+    assert over(empty, torch.ones(3)).image.min() == 1
+    assert empty.alpha is not None
+    assert empty.alpha.max() == 0
     assert (Views(scene)[1].image[0, 0] * 255).round().tolist() == [200, 100, 50]
 
 

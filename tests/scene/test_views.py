@@ -142,7 +142,7 @@ def test_large_photos_are_decoded_once_and_kept_on_disk(tmp_path: Path, monkeypa
     assert np.array_equal(first, read_image(photo, (160, 120)))
     assert len(list(cache.iterdir())) == 1
     with monkeypatch.context() as patch:
-        patch.setattr("difix3d.scene.cache.read_image", None)
+        patch.setattr("difix3d.scene.cache.read_photo", None)
         assert np.array_equal(read_reduced(photo, (160, 120), cache), first)
     (entry,) = cache.iterdir()
     entry.write_bytes(entry.read_bytes()[:1000])  # damaged: decoded again
