@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from difix3d.errors import UserError
 from difix3d.gaussians.packed import to_tensor, with_largest
+from difix3d.gaussians.sound import up_to_degree_3
 from difix3d.gaussians.transform import transform
 from difix3d.geometry.sh import SH_C0
 from difix3d.types import Gaussians
@@ -55,7 +56,7 @@ def decode_spz(data: bytes) -> Gaussians:
     """A ``.spz`` of version 2, 3 or 4, turned to the axes of a 3DGS ``.ply``.
 
     Raises:
-        UserError: another version, or harmonics of more than degree 3.
+        UserError: another version, or harmonics of more than degree 4.
         ValueError, OSError, EOFError, zlib.error, struct.error: the file is damaged.
     """
     if data[:2] == GZIP_MAGIC:
@@ -63,10 +64,10 @@ def decode_spz(data: bytes) -> Gaussians:
     magic, version, count, degree, fraction = struct.unpack_from("<4sIIBB", data)
     if magic != SPZ_MAGIC:
         raise ValueError("it does not begin like one")
-    if version not in (2, 3, 4) or degree > 3:
+    if version not in (2, 3, 4) or degree > 4:
         raise UserError(
             f"It is a .spz of version {version} with harmonics of degree {degree}",
-            "Versions 2 to 4 and degrees 0 to 3 are read",
+            "Versions 2 to 4 and degrees 0 to 4 are read",
             "Export it as .ply",
         )
     rotation = 3 if version == 2 else 4  # bytes
@@ -82,7 +83,7 @@ def decode_spz(data: bytes) -> Gaussians:
         scales=to_tensor(scale / 16 - 10),
         opacities=torch.logit(to_tensor(alpha[:, 0] / 255)),
         sh0=to_tensor((color / 255 - 0.5) / SPZ_COLOR)[:, None],
-        shN=to_tensor((harmonics.astype(np.float32) - 128) / 128).reshape(count, -1, 3),
+        shN=up_to_degree_3(to_tensor((harmonics.astype(np.float32) - 128) / 128).reshape(count, widths[5] // 3, 3)),
     )
     return transform(model, SPZ_AXES)
 

@@ -30,6 +30,12 @@ OTHERS = {
     ".e57": "a point cloud",
     ".pcd": "a point cloud",
     ".xyz": "a point cloud",
+    ".safetensors": "a checkpoint",
+    ".ckpt": "a checkpoint",
+    ".pth": "a checkpoint",
+    ".pt": "a checkpoint",
+    ".zip": "an archive",
+    ".html": "a web page",
 }
 """What people have besides, by suffix; it is not read."""
 
@@ -76,7 +82,7 @@ def _decoded(path: Path, decode: Callable[[bytes], Gaussians]) -> Gaussians:
         model = decode(path.read_bytes())
     except UserError as error:
         raise UserError(f"{path}: {error.fact}", error.limit, error.cure) from error
-    except (ValueError, OSError, EOFError, MemoryError, zlib.error, struct.error) as error:
+    except (ValueError, OSError, EOFError, MemoryError, OverflowError, zlib.error, struct.error) as error:
         raise UserError(
             f"{path} cannot be read as {path.suffix.lower()} ({error})", cure="Export it again; it may be cut short"
         ) from error

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, UInt32
 from plyfile import PlyData, PlyElement
 
+from difix3d.gaussians.sound import up_to_degree_3
 from difix3d.geometry.sh import SH_C0
 from difix3d.types import Gaussians
 
@@ -17,6 +18,10 @@ CHUNK = 256
 
 SH_RANGE = 8.0
 """Coefficients of the harmonics lie in a range of this width about 0."""
+
+COEFFICIENTS = (0, 9, 24, 45, 72)
+COEFFICIENTS_TOLD = "degrees 0 to 4 have 0, 9, 24, 45 or 72"
+"""Values of the harmonics above the constant one, by degree."""
 
 Words = UInt32[np.ndarray, "N"]
 """One for each splat."""
@@ -89,11 +94,11 @@ def _harmonics(element: PlyElement | None, count: int) -> torch.Tensor:
     if element is None or not element.properties:
         return torch.zeros(count, 0, 3)
     rest = len(element.properties)
-    if rest not in (9, 24, 45):
-        raise ValueError(f"{rest} f_rest_* properties; degrees 0 to 3 have 0, 9, 24 or 45")
+    if rest not in COEFFICIENTS:
+        raise ValueError(f"{rest} f_rest_* properties; {COEFFICIENTS_TOLD}")
     codes = _columns(element, [f"f_rest_{i}" for i in range(rest)])
     values = np.where(codes == 0, 0.0, np.where(codes == 255, 1.0, (codes + 0.5) / 256))
-    return to_tensor((values - 0.5) * SH_RANGE).reshape(count, 3, -1).transpose(1, 2).contiguous()
+    return up_to_degree_3(to_tensor((values - 0.5) * SH_RANGE).reshape(count, 3, -1).transpose(1, 2)).contiguous()
 
 
 def _columns(element: PlyElement, names: list[str]) -> Float[np.ndarray, "N columns"]:

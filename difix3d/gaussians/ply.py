@@ -1,19 +1,23 @@
 """The `.ply` layout of the 3DGS authors, which every splat viewer opens."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from plyfile import PlyData, PlyElement, PlyParseError
 from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.files import whole_file
 from difix3d.gaussians.offset import comments, local_offset, narrowed, read_offset, taken_off, write_offset
-from difix3d.gaussians.packed import is_packed, unpack
-from difix3d.gaussians.sound import sound
+from difix3d.gaussians.packed import COEFFICIENTS, COEFFICIENTS_TOLD, is_packed, unpack
+from difix3d.gaussians.sound import sound, up_to_degree_3
 from difix3d.types import Gaussians
+
+log = logging.getLogger(__name__)
 
 
 def write_ply(gaussians: Gaussians, path: Path, *, compressed: bool = False) -> None:
@@ -74,7 +78,7 @@ def _to_table(gaussians: Gaussians) -> np.ndarray:
 
 
 def read_ply(path: Path) -> Gaussians:
-    """Reads a model of any spherical-harmonics degree from 0 to 3 (no ``f_rest_*`` at all is degree 0), plain or packed
+    """Reads a model of any degree of spherical harmonics (no ``f_rest_*`` at all is degree 0), plain or packed
     (SuperSplat's ``.compressed.ply``), in any order and type of the properties; others are passed over. Splats that
     cannot be drawn are dropped with a word (:func:`difix3d.gaussians.sound.sound`).
 
@@ -111,7 +115,16 @@ def open_ply(path: Path, *, cure: str) -> PlyData:
         raise UserError(f"There is no file {path}", cure=cure)
     try:
         return PlyData.read(str(path))
-    except (PlyParseError, KeyError, ValueError, TypeError, IndexError, EOFError, OverflowError, OSError) as error:
+    except (
+        PlyParseError,
+        ArithmeticError,
+        LookupError,
+        ValueError,
+        TypeError,
+        EOFError,
+        MemoryError,
+        OSError,
+    ) as error:
         raise _unreadable(path, error) from error
 
 
@@ -122,8 +135,14 @@ def _unreadable(path: Path, error: Exception) -> UserError:
 def _from_table(ply: PlyData, path: Path) -> Gaussians:
     table = ply["vertex"]
     names = {prop.name for prop in table.properties}
-    needed = [*"xyz", "opacity", *(f"scale_{i}" for i in range(3)), *(f"rot_{i}" for i in range(4))]
-    needed += [f"f_dc_{i}" for i in range(3)]
+    needed = [
+        *"xyz",
+        "opacity",
+        "scale_0",
+        "scale_1",
+        *(f"rot_{i}" for i in range(4)),
+        *(f"f_dc_{i}" for i in range(3)),
+    ]
     if missing := [name for name in needed if name not in names]:
         raise UserError(
             f"{path} lacks the properties {', '.join(missing)}",
@@ -131,19 +150,32 @@ def _from_table(ply: PlyData, path: Path) -> Gaussians:
             "If it is a plain point cloud, train on it as the scene's points instead",
         )
     rest = sum(name.startswith("f_rest_") for name in names)
-    if rest not in (0, 9, 24, 45):
-        raise UserError(f"{path} has {rest} f_rest_* properties", "degrees 0 to 3 have 0, 9, 24 or 45")
+    if rest not in COEFFICIENTS:
+        raise UserError(f"{path} has {rest} f_rest_* properties", COEFFICIENTS_TOLD)
 
     def columns(*keys: str, dtype: type = np.float32) -> Tensor:
         return torch.from_numpy(np.stack([np.asarray(table[key], dtype) for key in keys], axis=1))
 
     count = len(table.data)
     coefficients = columns(*(f"f_rest_{i}" for i in range(rest))) if rest else torch.zeros(count, 0)
-    return Gaussians(
+    scales = columns(*(name for name in ("scale_0", "scale_1", "scale_2") if name in names))
+    if scales.shape[1] == 2:
+        log.warning("%s: flat splats (2DGS), which are drawn with a thickness of 1/1000 of their width", path)
+        scales = torch.cat([scales, scales.amin(1, keepdim=True) + np.log(1e-3)], 1)
+    model = Gaussians(
         means=columns(*"xyz", dtype=np.float64),  # some files have doubles
         quats=columns(*(f"rot_{i}" for i in range(4))),
-        scales=columns(*(f"scale_{i}" for i in range(3))),
+        scales=scales,
         opacities=columns("opacity")[:, 0],
         sh0=columns(*(f"f_dc_{i}" for i in range(3)))[:, None],
-        shN=coefficients.reshape(count, 3, rest // 3).transpose(1, 2).contiguous(),
+        shN=up_to_degree_3(coefficients.reshape(count, 3, rest // 3).transpose(1, 2)).contiguous(),
     )
+    return _filtered(model, columns("filter_3D")) if "filter_3D" in names else model
+
+
+def _filtered(gaussians: Gaussians, width: Float[Tensor, "N 1"]) -> Gaussians:
+    """The model with Mip-Splatting's 3D smoothing filter in its scales and opacities (equation 7), as all others do."""
+    before = (2 * gaussians.scales.double()).exp()
+    after = before + width.double().square()
+    opacities = gaussians.opacities.double().sigmoid() * (before / after).prod(1).sqrt()
+    return replace(gaussians, scales=0.5 * after.log().float(), opacities=opacities.logit().float())

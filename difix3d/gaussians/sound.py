@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.types import Gaussians
@@ -45,3 +46,10 @@ def sound(gaussians: Gaussians, path: Path) -> Gaussians:
     if bad:
         log.warning("%s: %s of %s splats dropped: NaN, infinite or zero values", path, f"{bad:,}", f"{len(good):,}")
     return gaussians.map(lambda tensor: tensor[good]) if bad else gaussians
+
+
+def up_to_degree_3(shN: Tensor) -> Tensor:
+    """Coefficients [N,R,3] without those of degree 4, which nothing here draws; says so."""
+    if shN.shape[1] > 15:
+        log.warning("harmonics of degree 4 are left out: degrees 0 to 3 are drawn")
+    return shN[:, :15]

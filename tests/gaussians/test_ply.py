@@ -96,7 +96,7 @@ def test_odd_number_of_coefficients_is_refused(tmp_path):
     vertex = PlyData.read(str(tmp_path / "a.ply"))["vertex"].data
     names = [name for name in vertex.dtype.names if name != "f_rest_8"]
     PlyData([PlyElement.describe(repack_fields(vertex[names]), "vertex")]).write(str(tmp_path / "b.ply"))
-    with pytest.raises(UserError, match=r"8 f_rest_\* properties.*0, 9, 24 or 45"):
+    with pytest.raises(UserError, match=r"8 f_rest_\* properties.*0, 9, 24, 45 or 72"):
         read_ply(tmp_path / "b.ply")
 
 
@@ -164,3 +164,39 @@ def test_order_types_and_further_properties_do_not_matter(tmp_path, kind):
     PlyData(elements, text=kind == "text", byte_order=">" if kind == "big-endian" else "<").write(str(path))
     for name, value in read_ply(path).as_dict().items():
         torch.testing.assert_close(value, gaussians.as_dict()[name], msg=name)
+
+
+def with_columns(table: np.ndarray, columns: dict[str, np.ndarray], without: tuple[str, ...] = ()) -> np.ndarray:
+    names = [name for name in table.dtype.names if name not in without]
+    wider = np.zeros(len(table), [*((name, "<f4") for name in names), *((name, "<f4") for name in columns)])
+    for name in names:
+        wider[name] = table[name]
+    for name, column in columns.items():
+        wider[name] = column
+    return wider
+
+
+def test_degree_4_is_cut_and_flat_splats_get_a_thickness(tmp_path, caplog):
+    gaussians, path = random_gaussians(), tmp_path / "a.ply"
+    write_ply(gaussians, path)
+    rest = torch.cat([gaussians.shN, torch.ones(len(gaussians), 9, 3)], 1).transpose(1, 2).flatten(1).numpy()
+    columns = {f"f_rest_{i}": column for i, column in enumerate(rest.T)}
+    change(path, lambda table: with_columns(table, columns, (*columns, "scale_2")))
+    read = read_ply(path)
+    assert torch.equal(read.shN, gaussians.shN)
+    assert torch.equal(read.scales[:, :2], gaussians.scales[:, :2])
+    thinner = gaussians.scales[:, :2].amin(1).exp() / 1000
+    torch.testing.assert_close(read.scales[:, 2].exp(), thinner)
+    assert "degree 4 are left out" in caplog.text
+    assert "flat splats (2DGS)" in caplog.text
+
+
+def test_filter_of_mip_splatting_is_in_scales_and_opacities(tmp_path):
+    gaussians, path = random_gaussians(), tmp_path / "a.ply"
+    write_ply(gaussians, path)
+    change(path, lambda table: with_columns(table, {"filter_3D": np.full(len(table), 0.5)}))
+    read = read_ply(path)
+    before, after = gaussians.scales.exp(), read.scales.exp()
+    torch.testing.assert_close(after, (before**2 + 0.25).sqrt())
+    mass = [g.opacities.sigmoid() * g.scales.exp().prod(1) for g in (gaussians, read)]  # what it spreads, it thins
+    torch.testing.assert_close(*mass)
