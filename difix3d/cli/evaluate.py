@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import tyro
 
 from difix3d.background import COLORS, over
@@ -32,6 +31,7 @@ from difix3d.evaluate.ablation import TITLES
 from difix3d.evaluate.align import align, at_cameras, beside
 from difix3d.evaluate.results import CORRECTED, SINGLE
 from difix3d.evaluate.written import write_images, write_table
+from difix3d.geometry.normalize import same_world
 from difix3d.limits import Limits
 from difix3d.report import write_report
 from difix3d.scene import Views
@@ -268,7 +268,7 @@ def surface(config: EvaluateConfig, run: TrainedRun) -> TrainedRun:
     if config.surface is None:
         return run
     other = config.load(config.surface)
-    if not np.allclose(other.scene.from_input, run.scene.from_input, rtol=1e-4, atol=1e-4):
+    if not same_world(other.scene.from_input, run.scene.from_input):
         raise UserError(
             f"{config.surface} has another world than the run",
             "The surface has to come from the same photos with the same cameras",

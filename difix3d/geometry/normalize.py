@@ -57,6 +57,14 @@ def remoteness(centers: Float[np.ndarray, "N 3"], points: Float[np.ndarray, "P 3
     return distances / unit if unit > 0 else np.zeros(len(centers))
 
 
+def same_world(a: Float[np.ndarray, "4 4"], b: Float[np.ndarray, "4 4"]) -> bool:
+    """Whether two similarities lead to the same normalised world, to 1e-4 of its units.
+
+    Going there by one and back by the other is compared: in survey coordinates the shifts themselves are millions.
+    """
+    return np.allclose(a @ np.linalg.inv(b), np.eye(4), atol=1e-4)
+
+
 def rotation_between(a: Float[np.ndarray, "3"], b: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3 3"]:
     """The smallest rotation that takes the unit vector a to the unit vector b."""
     cosine = float(a @ b)

@@ -14,6 +14,7 @@ from difix3d.evaluate import Name
 from difix3d.files import append_row, read_json, read_rows, write_json
 from difix3d.gaussians import load_checkpoint, newest_checkpoint, save_checkpoint, write_ply
 from difix3d.gaussians.transform import transform
+from difix3d.geometry.normalize import same_world
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import write_yaml
 from difix3d.types import Gaussians, Scene
@@ -146,7 +147,7 @@ def check_scene(scene: Scene, known: dict[str, Any], path: Path, cure: str) -> N
                 + (f"; first of {len(changed)} that differ is {changed[0]}" if changed else ", in another order"),
                 cure,
             )
-    if not np.allclose(scene.from_input, known.get("from_input", scene.from_input), rtol=1e-4, atol=1e-4):
+    if not same_world(scene.from_input, np.array(known.get("from_input", scene.from_input))):
         raise UserError(
             f"The scene has other cameras than {path} was trained on",
             "Its photos have the same names, but other poses",

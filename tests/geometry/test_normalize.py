@@ -44,6 +44,15 @@ def test_small_capture_in_survey_coordinates_keeps_its_scale():
     assert np.allclose(far, there, atol=1e-6)
 
 
+def test_same_world_also_in_survey_coordinates():
+    c2w = ring()
+    c2w[:, :3, 3] += [448251.3, 5411932.7, 120.0]
+    here = normalize.similarity(c2w, np.zeros((0, 3)))
+    assert normalize.same_world(here, here * (1 + 1e-14))
+    c2w[:, 0, 3] += 1  # of 40 that the cameras reach
+    assert not normalize.same_world(here, normalize.similarity(c2w, np.zeros((0, 3))))
+
+
 def test_centre_scale_and_up():
     c2w = ring()
     transform = normalize.similarity(c2w, np.zeros((0, 3)))
