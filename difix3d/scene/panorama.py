@@ -109,7 +109,7 @@ def read_face(
     assert lens is not None
     K = camera.K[0].double().numpy()
     focal = face_pinhole(lens)[0]
-    scale = min(1.0, FINER * K[0, 0] / focal, image_size(photo.path)[0] / lens.width)
+    scale = min(1.0, FINER * K[0, 0] / focal, image_size(photo.path, photo.turn)[0] / lens.width)
     panorama = max(1, round(lens.width * scale)), max(1, round(lens.height * scale))
     finer = max(1.0, focal * scale / K[0, 0])
     large = np.diag([finer, finer, 1.0]) @ K
@@ -118,12 +118,12 @@ def read_face(
         return resize(cut(pixels, lens, large, round(width * finer), round(height * finer)), width, height)
 
     def make(path: Path, _: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-        return face(read_image(path, panorama))
+        return face(read_image(path, panorama, photo.turn))
 
-    image = read_reduced(photo.path, (width, height), cache, make, key=f"{lens} {K.tolist()}")
+    image = read_reduced(photo.path, (width, height), cache, make, key=f"{lens} {K.tolist()} {photo.turn}")
     if photo.mask is None:
         return image, None
-    counts = read_mask(photo.mask, panorama)[..., None].astype(np.uint8) * 255
+    counts = read_mask(photo.mask, panorama, photo.mask_turn)[..., None].astype(np.uint8) * 255
     return image, face(np.repeat(counts, 3, 2))[..., 0] > 127
 
 

@@ -71,6 +71,17 @@ def test_faces_show_what_their_cameras_see(tmp_path: Path, resolution: int | Non
         assert error.mean() < 0.5, view.name
 
 
+def test_a_panorama_that_is_stored_on_its_side(tmp_path: Path):
+    folder = write_360(tmp_path / "s", 3)
+    right = [view.image for view in Views(load_scene(folder))]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for file in (folder / "images").iterdir():
+        with Image.open(file) as image:
+            image.transpose(Image.Transpose.ROTATE_90).save(file, exif=exif)
+    assert all(map(torch.equal, right, (view.image for view in Views(load_scene(folder)))))
+
+
 def test_faces_of_a_large_panorama_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("difix3d.scene.cache.EXPENSIVE", 1000)
     monkeypatch.setattr("difix3d.scene.cache.KEEP_FREE_BYTES", 0)
