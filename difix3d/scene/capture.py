@@ -1,10 +1,10 @@
 """What the readers of the file formats return: photos and cameras as the files say, before any choice is made."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from difix3d.errors import UserError
 from difix3d.types import Lens
@@ -24,6 +24,7 @@ class Capture:
         points, colors: sparse points; P may be 0.
         observations: pairs (point, photo), empty if unknown.
         splits: lists of names that the format itself gives ("train", "test").
+        notes: what people should know about the reading, a line each.
     """
 
     folder: Path
@@ -36,6 +37,24 @@ class Capture:
     colors: UInt8[np.ndarray, "P 3"]
     observations: Int[np.ndarray, "O 2"]
     splits: dict[str, list[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def subset(self, keep: Bool[np.ndarray, "N"]) -> "Capture":
+        """Without the other photos; points stay, also those that only these see."""
+        chosen = np.flatnonzero(keep)
+        position = np.cumsum(keep) - 1
+        gone = {name for name, stays in zip(self.names, keep, strict=True) if not stays}
+        seen = self.observations[keep[self.observations[:, 1]]]
+        return replace(
+            self,
+            names=[self.names[i] for i in chosen],
+            files=[self.files[i] for i in chosen],
+            c2w=self.c2w[chosen],
+            lenses=[self.lenses[i] for i in chosen],
+            masks=[self.masks[i] for i in chosen],
+            observations=np.stack([seen[:, 0], position[seen[:, 1]]], 1),
+            splits={role: [name for name in names if name not in gone] for role, names in self.splits.items()},
+        )
 
 
 def find_masks(folder: Path, names: list[str]) -> list[Path | None]:

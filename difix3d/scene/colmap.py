@@ -22,7 +22,6 @@ from difix3d.scene.capture import Capture, find_masks
 from difix3d.scene.locate import find_photos, photo_folders
 from difix3d.types import Lens
 
-MODEL_FOLDERS = ("sparse/0", "sparse", "colmap/sparse/0", "")
 MODEL_IDS = (
     "SIMPLE_PINHOLE",
     "PINHOLE",
@@ -60,10 +59,9 @@ class Points(NamedTuple):
     image_id: Int[np.ndarray, "O"]
 
 
-def find_model(folder: Path) -> Path | None:
-    """The folder of the model inside a scene folder, if there is one."""
-    models = [folder / name for name in MODEL_FOLDERS]
-    return next((m for m in models if any((m / f"images.{kind}").exists() for kind in ("bin", "txt"))), None)
+def is_model(folder: Path) -> bool:
+    """Whether a folder holds a COLMAP model, whole or not."""
+    return any((folder / f"images.{kind}").is_file() for kind in ("bin", "txt"))
 
 
 def read_colmap(folder: Path, model: Path) -> Capture:
@@ -86,20 +84,21 @@ def read_colmap(folder: Path, model: Path) -> Capture:
             "",
             "Export the model again",
         )
-    names, files, root = find_photos([pose.name for pose in poses], photo_folders(folder, model), model)
-    order = sorted(range(len(names)), key=names.__getitem__)
-    names, poses = [names[i] for i in order], [poses[i] for i in order]
-    home = root.parent if root.name == "images" else root
+    photos = find_photos([pose.name for pose in poses], photo_folders(folder, model))
+    order = sorted(range(len(poses)), key=photos.names.__getitem__)
+    names, poses = [photos.names[i] for i in order], [poses[i] for i in order]
+    home = photos.folder.parent if photos.folder.name == "images" else photos.folder
     return Capture(
         folder=home,
         names=names,
-        files=[files[i] for i in order],
+        files=[photos.files[i] for i in order],
         c2w=_camera_to_world(poses),
         lenses=[cameras[pose.camera_id] for pose in poses],
         masks=find_masks(home, names),
         points=points.xyz,
         colors=points.rgb,
         observations=_observations(points, poses),
+        notes=(photos.note,) if photos.note else (),
     )
 
 

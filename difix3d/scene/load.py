@@ -14,11 +14,13 @@ from difix3d.geometry.lens import is_pinhole, undistorted
 from difix3d.geometry.normalize import extent, plausible_points, similarity, transform_points, transform_poses
 from difix3d.images import image_size
 from difix3d.scene.alpha import photos_have_alpha
+from difix3d.scene.candidates import read_best
 from difix3d.scene.capture import Capture, missing_photos
 from difix3d.scene.checks import checked, in_place
-from difix3d.scene.colmap import find_model, read_colmap
 from difix3d.scene.panorama import cut_panoramas, is_panorama
 from difix3d.scene.splits import choose_split
+from difix3d.scene.transforms import read_transforms
+from difix3d.scene.unused import report_unused
 from difix3d.types import Cameras, Lens, Photo, Scene
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ def load_scene(
     resolution: int | None = None,
     normalize: bool = True,
     seed: int = 0,
+    model: str | Path | None = None,
 ) -> Scene:
     """Loads photos with known cameras, or finds the cameras first.
 
@@ -49,6 +52,8 @@ def load_scene(
         resolution: long side in pixels that photos are reduced to; they are never enlarged. ``None``: at most 1600.
         normalize: move the world so that the cameras are about one unit from its origin, z up; else keep the user's.
         seed: of structure from motion, where cameras have to be found.
+        model: the COLMAP model's folder or ``transforms.json`` to take, in the scene's folder or the current one, where
+            there are several; by default the one with the most photos.
 
     Raises:
         UserError: whatever is wrong with the input.
@@ -56,7 +61,7 @@ def load_scene(
     if resolution is not None and resolution < 16:
         raise UserError(f"The resolution is {resolution}", "The long side must be at least 16 pixels")
     path = find_source(str(source), data_dir)
-    capture = checked(read_capture(path, data_dir, seed))
+    capture = checked(read_capture(path, data_dir, seed, Path(model) if model else None))
     train, test = choose_split(split, capture.names, capture.folder, capture.splits)
     near, used = in_place(capture, train)
     capture, photo_of = cut_panoramas(capture)
@@ -116,19 +121,18 @@ def find_source(source: str, data_dir: Path) -> Path:
     )
 
 
-def read_capture(path: Path, data_dir: Path, seed: int = 0) -> Capture:
-    """Reads a scene in the format that it has."""
-    model = find_model(path) if path.is_dir() else None
-    if model is not None:
-        return read_colmap(path, model)
-    from difix3d.scene.transforms import find_transforms, read_transforms
+def read_capture(path: Path, data_dir: Path, seed: int = 0, model: Path | None = None) -> Capture:
+    """Reads a scene in the format that it has; see :func:`load_scene`."""
+    if path.is_file() and model is not None:
+        raise UserError(f"{path} is a file", "--model chooses among the cameras in a folder", "Leave out --model")
+    if path.is_file() and path.suffix == ".json":
+        return report_unused(read_transforms({"": path}))
+    known = read_best(path, model) if path.is_dir() else None
+    if known is None:
+        from difix3d.scene.photos import reconstruct
 
-    transforms = find_transforms(path)
-    if transforms:
-        return read_transforms(transforms)
-    from difix3d.scene.photos import reconstruct
-
-    return reconstruct(path, data_dir, seed)
+        known = reconstruct(path, data_dir, seed)
+    return report_unused(known)
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,13 @@
 """Where the photos are that a model names: beside it, moved since, or called otherwise."""
 
-import logging
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from difix3d.formats import IMAGES
 from difix3d.scene.names import match, readable
-
-log = logging.getLogger(__name__)
 
 REDUCED = ("images_2", "images_4", "images_8")
 """Copies of the photos at a half, a quarter and an eighth of their size."""
@@ -34,40 +32,49 @@ def photo_folders(scene: Path, model: Path) -> list[Path]:
     return inside + [home / name for home in others for name in names]
 
 
-def find_photos(names: Sequence[str], folders: Sequence[Path], model: Path) -> tuple[list[str], list[Path], Path]:
-    """The photos' names as they are called from here on, their files, which need not exist, and the folder of these.
+@dataclass(frozen=True)
+class Found:
+    """Photos on the disk.
+
+    Attributes:
+        names: what they are called from here on.
+        files: where they should be; need not exist.
+        folder: that these are in.
+        note: says if they are called otherwise than in the model; else empty.
+    """
+
+    names: list[str]
+    files: list[Path]
+    folder: Path
+    note: str = ""
+
+
+def find_photos(names: Sequence[str], folders: Sequence[Path]) -> Found:
+    """The photos that a model means.
 
     Args:
         names: as the model has them.
         folders: where they may be; the first of those with the most of them is taken.
-        model: what to call it in the log.
     """
     exact = [sum(is_there(folder / name) for name in names) for folder in folders]
     folder = folders[exact.index(max(exact))]
     if max(exact) == len(names):
-        return readable(names, lambda _: 0), [folder / name for name in names], folder
+        return Found(readable(names, lambda _: 0), [folder / name for name in names], folder)
     present = {folder: list_photos(folder) for folder in folders}
     names = readable(names, lambda tried: max(_hits(tried, found) for found in present.values()))
     hits = {folder: _hits(names, found) for folder, found in present.items()}
     folder = max(folders, key=hits.__getitem__)
     if hits[folder] == 0:  # where people look for them
         folder = min(folders, key=lambda f: (not present[f], f.name not in ("images", "input"), len(f.parts)))
-    names = [name.replace("\\", "/") for name in names]
-    return names, _as_on_disk(names, folder, present[folder], model), folder
+    names, there = [name.replace("\\", "/") for name in names], present[folder]
+    files = [name if i is None else there[i] for name, i in zip(names, match(names, there), strict=True)]
+    other = [f"{file} is read for {name}" for name, file in zip(names, files, strict=True) if name != file]
+    note = f"{len(other)} of {len(names)} photos have another name on the disk: {other[0]}" if other else ""
+    return Found(names, [folder / file for file in files], folder, note)
 
 
 def _hits(names: Sequence[str], present: list[str]) -> int:
     return sum(index is not None for index in match(names, present))
-
-
-def _as_on_disk(names: Sequence[str], folder: Path, present: list[str], model: Path) -> list[Path]:
-    meant = [
-        name if index is None else present[index] for name, index in zip(names, match(names, present), strict=True)
-    ]
-    other = [f"{there} is read for {name}" for name, there in zip(names, meant, strict=True) if name != there]
-    if other:
-        log.warning("%d of %d photos of %s have other names in %s: %s", len(other), len(names), model, folder, other[0])
-    return [folder / there for there in meant]
 
 
 def is_there(file: Path) -> bool:

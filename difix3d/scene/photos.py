@@ -16,8 +16,9 @@ from difix3d.console import Bar, console
 from difix3d.errors import UserError
 from difix3d.formats import IMAGES
 from difix3d.images import image_size, write_image
+from difix3d.scene.candidates import read_best
 from difix3d.scene.capture import Capture
-from difix3d.scene.colmap import find_model, read_colmap
+from difix3d.scene.colmap import read_colmap
 from difix3d.video import VIDEOS
 
 log = logging.getLogger(__name__)
@@ -45,8 +46,8 @@ def reconstruct(path: Path, data_dir: Path, seed: int = 0) -> Capture:
             "Give the folder of the photos",
         )
     folder = path if path.is_dir() else extract_frames(path, data_dir / path.stem)
-    model = find_model(folder)
-    if model is None:
+    known = read_best(folder) if path.is_file() else None
+    if known is None:
         root = folder / "images" if (folder / "images").is_dir() else folder
         names = sorted(p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in IMAGES)
         if len(names) < 3:
@@ -56,7 +57,8 @@ def reconstruct(path: Path, data_dir: Path, seed: int = 0) -> Capture:
                 "Check the path, or add photos",
             )
         model = find_cameras(root, names, folder / "sparse" / "0", path.is_file(), seed)
-    return read_colmap(folder, model)
+        known = read_colmap(folder, model)
+    return known
 
 
 def find_cameras(root: Path, names: list[str], model: Path, video: bool, seed: int) -> Path:

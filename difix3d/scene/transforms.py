@@ -19,16 +19,12 @@ FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 """From OpenCV's camera axes to OpenGL's: what a file's poses are multiplied by on the right."""
 
 
-def find_transforms(path: Path) -> dict[str, Path]:
-    """The files by the role of their frames: ``{"": FILE}``, ``{"train": FILE, "test": FILE}``, or none."""
-    if path.is_file():
-        return {"": path} if path.suffix == ".json" else {}
-    if (path / "transforms.json").exists():
-        return {"": path / "transforms.json"}
-    if not (path / "transforms_train.json").exists():
-        return {}
-    held_out = next((p for p in (path / "transforms_test.json", path / "transforms_val.json") if p.exists()), None)
-    return {"train": path / "transforms_train.json"} | ({"test": held_out} if held_out else {})
+def find_transforms(folder: Path) -> list[dict[str, Path]]:
+    """The descriptions in a folder: files by the role of their frames, ``train`` and ``test``, or ``""`` for all."""
+    train, whole = folder / "transforms_train.json", folder / "transforms.json"
+    held_out = next((p for p in (folder / "transforms_test.json", folder / "transforms_val.json") if p.exists()), None)
+    parts = {"train": train} | ({"test": held_out} if held_out else {})
+    return ([parts] if train.exists() else []) + ([{"": whole}] if whole.exists() else [])
 
 
 def read_transforms(files: dict[str, Path]) -> Capture:

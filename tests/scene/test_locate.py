@@ -62,8 +62,7 @@ def test_other_suffixes_are_said_and_separators_are_not(make_scene, caplog: pyte
     assert caplog.messages == []
     rename_in_model(folder, lambda name: f"cam 1/{name}".replace("png", "jpg"))
     load_scene(folder)
-    assert "10 of 10 photos of" in caplog.text
-    assert "cam 1/000.png is read for cam 1/000.jpg" in caplog.text
+    assert "10 of 10 photos have another name on the disk: cam 1/000.png is read for cam 1/000.jpg" in caplog.text
 
 
 @pytest.mark.parametrize(("page", "letter"), [("cp1252", "\u00f6"), ("cp932", "\u8868"), ("utf-8", "\u00f6")])

@@ -1,0 +1,65 @@
+"""What of a scene's files is not used: said once, in a line for each kind."""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from difix3d.scene.capture import Capture
+from difix3d.scene.locate import is_photo, is_there, list_photos
+
+log = logging.getLogger(__name__)
+
+NOT_READ = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2"}
+"""Suffixes of photos that need another program first."""
+
+
+def report_unused(capture: Capture) -> Capture:
+    """Says what was noted of the reading, and counts photos without a camera and cameras without a photo.
+
+    Returns:
+        The capture without cameras whose photo is missing, if more than half of the photos are there.
+    """
+    for note in capture.notes:
+        log.warning("%s: %s", capture.folder, note)
+    alone = _without_camera(capture)
+    if alone:
+        total = len(alone) + len(capture.names)
+        log.warning(
+            "%s: %d of %d photos have no camera, and are not used: %s", capture.folder, len(alone), total, _first(alone)
+        )
+    there = np.array([is_there(file) for file in capture.files], bool)
+    if there.all() or 2 * there.sum() <= len(there):
+        return capture
+    gone = [name for name, known in zip(capture.names, there, strict=True) if not known]
+    log.warning(
+        "%s: %d of %d photos are missing, and are left out: %s", capture.folder, len(gone), len(there), _first(gone)
+    )
+    return capture.subset(there)
+
+
+def _without_camera(capture: Capture) -> list[str]:
+    """Photos beside those with a camera; files that cannot be read are counted at once."""
+    images = capture.folder / "images"
+    used = set(capture.files)
+    if all(file.is_relative_to(images) for file in used):
+        present = [images / name for name in list_photos(images)]
+    else:
+        present = [file for folder in sorted({file.parent for file in used}) for file in _files(folder)]
+        present = [file for file in present if is_photo(file.name)]
+    folders = {file.parent for file in [*present, *used]}
+    kinds = Counter(file.suffix.lower() for folder in folders for file in _files(folder))
+    for kind in sorted(NOT_READ & kinds.keys()):
+        log.warning("%s: %d files of a kind that is not read (%s)", capture.folder, kinds[kind], kind)
+    return [file.name for file in present if file not in used]
+
+
+def _files(folder: Path) -> list[Path]:
+    return [Path(entry) for entry in os.scandir(folder) if entry.is_file()] if folder.is_dir() else []
+
+
+def _first(names: Sequence[str], count: int = 3) -> str:
+    return ", ".join(sorted(names)[:count]) + (" and more" if len(names) > count else "")
