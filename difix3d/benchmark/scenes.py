@@ -52,7 +52,8 @@ def prepare(benchmark: Benchmark, data_dir: Path, output_dir: Path) -> None:
     for scene, place in sources.items():
         path, file = find_source(place, data_dir), split_file(benchmark, scene, output_dir)
         if file is not None and not file.exists():
-            _write_split(benchmark.split, path, data_dir, file)
+            model = {**benchmark.train, **(benchmark.scenes[scene] or {})}.get("model")
+            _write_split(benchmark.split, path, data_dir, file, Path(model) if model else None)
 
 
 def _obtainable(place: str, data_dir: Path) -> bool:
@@ -61,8 +62,8 @@ def _obtainable(place: str, data_dir: Path) -> bool:
     )
 
 
-def _write_split(split: str | dict[str, list[str]], path: Path, data_dir: Path, file: Path) -> None:
-    capture = read_capture(path, data_dir)
+def _write_split(split: str | dict[str, list[str]], path: Path, data_dir: Path, file: Path, model: Path | None) -> None:
+    capture = read_capture(path, data_dir, model=model)
     if isinstance(split, str):
         train = larger_cluster(capture.c2w[:, :3, 3])
         lists = {

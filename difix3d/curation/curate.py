@@ -90,7 +90,14 @@ def _curate_scene(
 ) -> None:
     try:
         resolution = recipe.training(device).resolution
-        scene = load_scene(source, data_dir=data_dir, split=recipe.split, resolution=resolution, seed=recipe.seed)
+        scene = load_scene(
+            source,
+            data_dir=data_dir,
+            split=recipe.split,
+            resolution=resolution,
+            seed=recipe.seed,
+            model=recipe.model,
+        )
         if len(scene.train) < FEWEST:
             raise UserError(f"It has {len(scene.train)} photos", f"{FEWEST} are needed")
     except UserError as error:

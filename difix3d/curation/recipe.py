@@ -18,6 +18,8 @@ class Recipe:
     split: str = "none"
     """Which photos are never touched, as in `difix3d train`: `none`, `auto` (split.json, else every 8th), `every:N`,
     `extrapolation`, `file:JSON`. Hold out what you will evaluate on."""
+    model: str | None = None
+    """COLMAP model or transforms.json to take in each scene's folder, as in `difix3d train`."""
     resolution: Annotated[int | None, Limits(min=16, max=65_536)] = None
     """Long side of the photos in pixels; by default the preset's (640 on a CPU), at most 1600."""
     preset: Literal["auto", "standard", "quick", "mcmc"] = "auto"

@@ -48,6 +48,9 @@ class TrainConfig:
     split: str = "auto"
     """Which photos are held out: `auto` (split.json, else every 8th), `interpolation`, `extrapolation`, `every:N`,
     `none`, `file:JSON`."""
+    model: str | None = None
+    """COLMAP model's folder or transforms.json to take, in the scene's folder or the current one, where there are
+    several; by default the one with the most photos."""
     resolution: Annotated[int | None, Limits(min=16, max=65_536)] = None
     """Long side of the training images in pixels; by default at most 1600."""
     max_steps: Annotated[int, Limits(min=1)] = 30_000

@@ -77,6 +77,7 @@ def load_run(
             split=config.split,
             resolution=config.resolution,
             seed=config.seed,
+            model=_model(config, facts),
         )
     except UserError as error:
         raise UserError(
@@ -149,6 +150,12 @@ def _place(config: TrainConfig, facts: dict[str, Any]) -> str:
         then = (Path(facts["began_in"]) / place for place in here)
         return next((str(place) for place in then if place.exists()), config.scene)
     return config.scene
+
+
+def _model(config: TrainConfig, facts: dict[str, Any]) -> str | None:
+    """The cameras as the run names them or, if it did so from where the training began, their place seen from there."""
+    then = Path(facts.get("began_in", "")) / (config.model or "")
+    return str(then) if config.model and then.exists() else config.model
 
 
 def _facts(path: Path) -> dict[str, Any]:

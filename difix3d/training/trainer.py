@@ -65,7 +65,12 @@ class Trainer:
         self.config = config = settle(config, self.device)
         self.listeners = listeners
         self.scene = scene or load_scene(
-            config.scene, data_dir=config.data_dir, split=config.split, resolution=config.resolution, seed=config.seed
+            config.scene,
+            data_dir=config.data_dir,
+            split=config.split,
+            resolution=config.resolution,
+            seed=config.seed,
+            model=config.model,
         )
         self.near = near_depth(self.scene) if config.near is None else config.near
         self.fixer = fixer or load_fixer(

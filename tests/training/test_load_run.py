@@ -166,3 +166,19 @@ def test_run_in_survey_coordinates_is_exported_as_it_is(tmp_path, toy_scene):
 
     assert psnr(picture(replace(exported, near=far_run.near)), picture(far_run)) > 60
     assert psnr(picture(replace(far_run, gaussians=packed)), picture(far_run)) > 30
+
+
+def test_the_cameras_that_were_chosen_are_those_of_the_run(tmp_path: Path, toy_scene, monkeypatch: pytest.MonkeyPatch):
+    """Also if the choice is relative to where the training began, and there are better ones since."""
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path, toy_scene, model="scene/transforms.json")
+    monkeypatch.chdir("/")
+    more = json.loads((tmp_path / "scene" / "transforms.json").read_text())
+    (tmp_path / "scene" / "images" / "x.png").symlink_to(toy_scene.photos[0].path)
+    more["frames"].append({**more["frames"][0], "file_path": "images/x.png"})
+    (tmp_path / "scene" / "transforms_train.json").write_text(json.dumps(more))
+    assert len(load_run(run).scene.photos) == 12
+    settings = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(settings.replace("model: scene/transforms.json", "model: null"))
+    with pytest.raises(UserError, match="other photos"):
+        load_run(run)
