@@ -15,6 +15,9 @@ REDUCED = ("images_2", "images_4", "images_8")
 NO_PHOTOS = re.compile(r"images_\d+|.*masks?(_\d+)?|depths?(_\d+)?|normals?|confidence|sparse|\..*", re.I)
 """Folders in which no photos are looked for."""
 
+OTHER_IMAGES = re.compile(r"^\.|^masks?[_.-]|[_.-](mask|depth|normal|alpha|segmentation)s?([_.-]?\d+)?$", re.I)
+"""In the names of images that are no photos."""
+
 
 def photo_folders(scene: Path, model: Path) -> list[Path]:
     """Folders in which the photos of a model may lie, the likeliest first.
@@ -101,4 +104,4 @@ def list_photos(folder: Path) -> list[str]:
 def is_photo(name: str) -> bool:
     """Whether a file is an image, and by its name no mask, no depth and no hidden file."""
     path = Path(name)
-    return path.suffix.lower() in IMAGES and not re.search(r"^\.|^mask[_.-]|[_.-](mask|depth|normal)$", path.stem)
+    return path.suffix.lower() in IMAGES and not OTHER_IMAGES.search(path.stem)

@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-SUFFIX = re.compile(r"\.(png|jpe?g|webp|bmp|tiff?|hei[cf]|avif|gif|tga|exr|dng|nef|cr[23]|arw)$", re.IGNORECASE)
+SUFFIX = re.compile(r"\.(png|jpe?g|jfif|webp|bmp|tiff?|hei[cf]|hif|avif|gif|tga|exr|dng|nef|cr[23]|arw)$", re.I)
 """Of pictures that a name may have been given to, whether they are read or not."""
 
 CODE_PAGES = ("cp1252", "cp932", "gbk", "cp949", "big5", "cp1251", "cp1250", "cp850", "latin-1")

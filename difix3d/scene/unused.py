@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from difix3d.formats import RAW
 from difix3d.scene.capture import Capture
 from difix3d.scene.locate import is_photo, is_there, list_photos
 
 log = logging.getLogger(__name__)
 
-NOT_READ = {".heic", ".heif", ".avif", ".jxl", ".jp2", ".dng", ".nef", ".cr2", ".cr3", ".arw", ".raf", ".orf", ".rw2"}
+NOT_READ = RAW | {".jxl", ".jp2", ".psd", ".exr", ".hdr"}
 """Suffixes of photos that need another program first."""
 
 
@@ -53,8 +54,9 @@ def _without_camera(capture: Capture) -> list[str]:
     folders = {file.parent for file in [*present, *used]}
     kinds = Counter(file.suffix.lower() for folder in folders for file in _files(folder))
     for kind in sorted(NOT_READ & kinds.keys()):
-        log.warning("%s: %d files of a kind that is not read (%s)", capture.folder, kinds[kind], kind)
-    return [file.name for file in present if file not in used]
+        log.warning("%s: %d %s beside the photos: a kind that is not read", capture.folder, kinds[kind], kind)
+    stems = {file.with_suffix("") for file in used}  # the same photo in another format is no other photo
+    return [file.name for file in present if file.with_suffix("") not in stems]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -159,13 +159,13 @@ def test_cameras_without_photos_are_left_out_if_they_are_few(make_scene, caplog:
 
 def test_other_files_beside_photos(make_scene, caplog: pytest.LogCaptureFixture):
     folder = make_scene()
-    for name in ("000_mask.png", "mask_001.png", "._002.png", "notes.txt", "depth_001.exr"):
+    for name in ("000_mask.png", "mask_001.png", "._002.png", "notes.txt", "r_0_depth_0001.png"):
         (folder / "images" / name).write_bytes(b"x")
-    for name in ("a.HEIC", "b.heic", "c.dng"):
+    for name in ("a.CR2", "b.cr2", "c.dng", "001.tif", "005.HEIC"):  # the last two are known photos in other formats
         (folder / "images" / name).write_bytes(b"x")
     (folder / "images" / "masks").mkdir()
     Image.new("L", (32, 24)).save(folder / "images" / "masks" / "x.png")
     load_scene(folder)
-    assert [message.split(": ")[1] for message in caplog.messages] == [
-        "1 files of a kind that is not read (.dng)", "2 files of a kind that is not read (.heic)"
-    ]  # fmt: skip
+    assert [message.removeprefix(f"{folder}: ") for message in caplog.messages] == [
+        f"{count} {kind} beside the photos: a kind that is not read" for count, kind in ((2, ".cr2"), (1, ".dng"))
+    ]
