@@ -142,7 +142,8 @@ class Scene:
         observations: pairs (point, photo): which photo sees which point; empty if unknown.
         train, test: indices into the cameras; disjoint.
         from_input: similarity that takes a point of the user's world to the normalised one.
-        extent: radius of the camera centres about their mean, times 1.1 (3DGS's "cameras_extent").
+        extent: radius of the camera centres about their mean, times 1.1 (3DGS's "cameras_extent"); those far off are
+            left aside.
         alpha: whether photos have alpha: they show an object, and nothing around it.
     """
 

@@ -25,6 +25,8 @@ ALIASES = {
     "EQUIDISTANT": "OPENCV_FISHEYE",
 }
 """Names read as another of COLMAP's models: Project Aria's in nerfstudio, one with a single focal length, ROS's."""
+FLAGS = {"latlong": EQUIRECTANGULAR, "equirectangular": EQUIRECTANGULAR, "orthographic": "ORTHOGRAPHIC"}
+"""Keys of instant-ngp that name a camera model."""
 PANORAMAS = (EQUIRECTANGULAR, "SPHERICAL")
 """What nerfstudio and Metashape call a 360 photo."""
 ALL_AROUND = ("OMNIDIRECTIONAL", "VR180", "CUBE", "DUAL", "CYLIND", "PANO")
@@ -55,7 +57,8 @@ def read_lens(keys: dict[str, Any], photo: Path, file: Path) -> Lens:
     Raises:
         UserError: no focal length, an unknown model, or distortion that the model does not have.
     """
-    width, height = (_side(keys, "w", file), _side(keys, "h", file)) if {"w", "h"} <= keys.keys() else image_size(photo)
+    sized = keys.get("w") is not None and keys.get("h") is not None
+    width, height = (_side(keys, "w", file), _side(keys, "h", file)) if sized else image_size(photo)
     model = _named(keys)
     if model in PANORAMAS:
         return _panorama(keys, photo, width, height, file)
@@ -100,8 +103,9 @@ def _panorama(keys: dict[str, Any], photo: Path, width: int, height: int, file: 
 
 
 def _named(keys: dict[str, Any]) -> str:
-    """The model's name as the file gives it, in capitals."""
-    model = str(keys.get("camera_model") or keys.get("distortion_model") or "OPENCV").upper()
+    """The model's name as the file gives it, in capitals; instant-ngp has flags."""
+    flag = next((key for key in FLAGS if keys.get(key)), None)
+    model = FLAGS[flag] if flag else str(keys.get("camera_model") or keys.get("distortion_model") or "OPENCV").upper()
     return ALIASES.get(model, model)
 
 

@@ -113,3 +113,21 @@ def test_points_at_infinity_are_not_plausible():
     centers = np.zeros((2, 3))
     points = np.array([[1.0, 0, 0], [0, 2, 0], [0, 0, 1.5], [1e9, 0, 0], [np.inf, 0, 0], [0, np.nan, 0]])
     assert normalize.plausible_points(points, centers).tolist() == [True, True, True, False, False, False]
+
+
+def test_remoteness_is_of_few_cameras_and_does_not_depend_on_the_users_world():
+    none = np.zeros((0, 3))
+    centers = ring()[:, :3, 3]
+    assert normalize.remoteness(centers, none).max() < 2
+    centers[[2, 7]] += [[0, 0, 4000], [1e5, 0, 0]]
+    remote = normalize.remoteness(centers, none)
+    assert np.flatnonzero(remote > normalize.ASIDE).tolist() == [2, 7]
+    assert np.allclose(normalize.remoteness(3 * centers + 50, none), remote)
+
+
+def test_a_camera_that_moved_is_not_remote_where_most_stand_still():
+    centers = np.zeros((10, 3))
+    centers[3, 0] = 1
+    points = np.array([[0, 0, 4.0], [0, 1, 5], [np.inf, 0, 0]])
+    assert normalize.remoteness(centers, points).max() < 3
+    assert (normalize.remoteness(centers, np.zeros((0, 3))) == 0).all()

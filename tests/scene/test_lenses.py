@@ -66,6 +66,8 @@ def test_a_model_keeps_all_its_parameters(keys: dict, model: str, params: tuple)
         ({"camera_model": "VR180_L"}, "camera model VR180_L.*as equirectangular panoramas"),
         ({"camera_model": "EQUIRECTANGULAR", "cx": 30}, "cx = 30 for the 360 photo a.png of 40 x 30"),
         ({"camera_model": "ORTHOPHOTO"}, "camera model ORTHOPHOTO"),
+        ({"orthographic": True}, "camera model ORTHOGRAPHIC"),
+        ({"ftheta_p0": 0.5}, "ftheta_p0 = 0.5"),
         ({"k1": "wide"}, "k1 in transforms.json is 'wide'"),
         ({"w": 0}, "w = 0"),
         ({"h": "inf"}, "h = inf"),
@@ -79,6 +81,7 @@ def test_what_a_model_cannot_hold_is_an_error(keys: dict, message: str):
         read(**keys)
 
 
-def test_numbers_may_be_quoted_and_angles_in_degrees_are_instant_ngps():
+def test_numbers_may_be_quoted_and_instant_ngp_has_keys_of_its_own():
     assert read(w="40.0", h="30", fl_x="50.5", k1="0.1").params[:5] == (50.5, 50.5, 20, 15, 0.1)
     assert np.isclose(read(fl_x=0, x_fov=90).params[0], 20)
+    assert read(latlong=True, fl_x=None, w=60, camera_model=None).model == "EQUIRECTANGULAR"
