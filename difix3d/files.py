@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -102,7 +102,12 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    write_text(path, json.dumps(finite(content), indent=1, allow_nan=False))
+    write_text(path, as_json(content))
+
+
+def as_json(content: Any) -> str:
+    """JSON, with ``null`` for NaN and infinity."""
+    return json.dumps(finite(content), indent=1, allow_nan=False)
 
 
 def finite(value: Any) -> Any:
@@ -125,39 +130,18 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: what is wrong with the file, and where.
     """
-    content = _load(path)
+    content = load_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}", "A JSON object was expected")
     return content
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """A JSON list of objects, as :func:`append_row` writes it; empty if there is no such file.
+def load_json(path: Path) -> Any:
+    """Whatever a JSON file holds.
 
     Raises:
-        UserError: the file holds something else.
+        UserError: what is wrong with the file, and where.
     """
-    rows = _load(path) if path.exists() else []
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and type(row.get("step")) is int for row in rows):
-        raise UserError(f"{path} is damaged", "A list of objects, each with a step, was expected", "Move it away")
-    return rows
-
-
-def append_row(path: Path, row: dict[str, Any], keep: Callable[[dict[str, Any]], bool]) -> None:
-    """Adds a row to a JSON list, in the way of :func:`write_json`.
-
-    Args:
-        path: of the file, which need not be there yet.
-        row: has a ``step``.
-        keep: which of the rows that are there stay.
-
-    Raises:
-        UserError: the file is damaged, or cannot be written.
-    """
-    write_json(path, [*filter(keep, read_rows(path)), row])
-
-
-def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

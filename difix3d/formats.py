@@ -31,6 +31,17 @@ MAX_PIXELS = 1_000_000_000
 LARGE = 64_000_000
 """Pixels of images that are decoded one at a time, whatever the number of threads: 4 bytes each, and as much again."""
 
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientations other than 1, and what makes their pixels stand upright; from 5 on width and height are swapped."""
+
 _ONE_LARGE = threading.Lock()
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns of more, and refuses twice as many
 
@@ -59,6 +70,25 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(
             f"The image {path} is unreadable ({reason})", "", "Copy it again, or leave it out of the scene"
         ) from None
+
+
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1..8; 1 (upright) if the file says nothing, or nonsense."""
+    try:
+        turn = Image.Image.getexif(image).get(0x0112, 1)  # a PNG's own would decode the whole file
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError, struct.error):
+        return 1
+    return turn if isinstance(turn, int) and turn in TURNS else 1
+
+
+def turned(size: tuple[int, int], turn: int) -> tuple[int, int]:
+    """(width, height) after the pixels are turned by an EXIF orientation; before and after may change places."""
+    return (size[1], size[0]) if turn >= 5 else size
+
+
+def undone(turn: int) -> int:
+    """The EXIF orientation that turns back what ``turn`` does."""
+    return {6: 8, 8: 6}.get(turn, turn)
 
 
 def _open(path: Path) -> Image.Image:

@@ -10,25 +10,33 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
 from difix3d.files import whole_file
-from difix3d.formats import eight_bits, opened
+from difix3d.formats import TURNS, eight_bits, opened, orientation, turned
 
 GAP = 4
 """White pixels between the pictures of a strip."""
 
 
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height) from the file's header; the pixels are not decoded."""
+def image_size(path: Path, turn: int = 1) -> tuple[int, int]:
+    """(width, height) from the file's header, if turned by an EXIF orientation; the pixels are not decoded."""
     with opened(path) as image:
-        return image.size
+        return turned(image.size, turn)
 
 
-def read_image(path: Path, size: tuple[int, int] | None = None, *, white: bool = True) -> UInt8[np.ndarray, "H W 3"]:
+def image_turn(path: Path) -> int:
+    """The EXIF orientation (1..8) by which the file asks to be turned when it is shown; from the header."""
+    with opened(path) as image:
+        return orientation(image)
+
+
+def read_image(
+    path: Path, size: tuple[int, int] | None = None, turn: int = 1, *, white: bool = True
+) -> UInt8[np.ndarray, "H W 3"]:
     """:func:`read_photo`, over white (or else black) where it is transparent."""
-    pixels = read_photo(path, size)
+    pixels = read_photo(path, size, turn)
     return pixels[..., :3] + (255 - pixels[..., 3:]) if white and pixels.shape[2] == 4 else pixels[..., :3]
 
 
-def read_photo(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W C"]:
+def read_photo(path: Path, size: tuple[int, int] | None = None, turn: int = 1) -> UInt8[np.ndarray, "H W C"]:
     """Decodes an image; 16-bit channels keep their upper 8 bits.
 
     C is 3, or 4 if some of the image is transparent (files of any kind: RGBA, LA, a palette, a transparent colour). The
@@ -38,7 +46,9 @@ def read_photo(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndar
     Args:
         size: (width, height) to resize to. Large JPEGs are decoded at a fraction of their size then, which is 2-4 times
             faster and leaves the filter at least twice the pixels it needs.
+        turn: the EXIF orientation that the pixels are turned by; they are as stored otherwise, whatever the file says.
     """
+    size = size and turned(size, turn)
     with opened(path) as image:
         if size is not None:
             image.draft(None, (2 * size[0], 2 * size[1]))
@@ -47,8 +57,12 @@ def read_photo(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndar
         # Lanczos overshoots at edges, where alpha would be cut at 1 and colours not: a light fringe
         sharp = Image.Resampling.LANCZOS if layer.mode == "RGB" else Image.Resampling.HAMMING
         layer = layer.resize(size, sharp, reducing_gap=2.0)
-    pixels = np.array(layer)
+    pixels = np.array(_turn(layer, turn))
     return pixels if pixels.shape[2] == 3 else np.minimum(pixels, pixels[..., 3:])
+
+
+def _turn(image: Image.Image, turn: int) -> Image.Image:
+    return image.transpose(TURNS[turn]) if turn in TURNS else image
 
 
 def _layer(image: Image.Image) -> Image.Image:
@@ -71,14 +85,19 @@ def straight(premultiplied: UInt8[np.ndarray, "H W 3"], alpha: UInt8[np.ndarray,
     return np.array(Image.fromarray(np.dstack([premultiplied, alpha]), "RGBa").convert("RGBA"))
 
 
-def read_mask(path: Path, size: tuple[int, int] | None = None) -> Bool[np.ndarray, "H W"]:
-    """True where a mask file is not zero; resized to (width, height), a pixel counts if half of it does."""
+def read_mask(path: Path, size: tuple[int, int] | None = None, turn: int = 1) -> Bool[np.ndarray, "H W"]:
+    """True where a mask file is not zero; resized to (width, height), a pixel counts if half of it does.
+
+    Args:
+        turn: the EXIF orientation that the pixels are turned by.
+    """
+    size = size and turned(size, turn)
     with opened(path) as image:
         values = np.asarray(image if image.mode[0] in "IF" else image.convert("L"))
         mask = Image.fromarray(values > 0).convert("L")
     if size is not None and mask.size != size:
         mask = mask.resize(size, Image.Resampling.BOX)
-    return np.asarray(mask) > 127
+    return np.asarray(_turn(mask, turn)) > 127
 
 
 def read_channels(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W C"]:

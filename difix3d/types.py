@@ -122,12 +122,16 @@ class Photo:
         path: the image file.
         lens: the camera the file was taken with; ``None`` if the file is an undistorted image of the camera already.
         mask: file whose zero pixels do not count, or ``None``.
+        turn, mask_turn: the EXIF orientation that the pixels of the photo and of the mask are turned by when they are
+            read; 1: as stored.
     """
 
     name: str
     path: Path
     lens: Lens | None = None
     mask: Path | None = None
+    turn: int = 1
+    mask_turn: int = 1
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,10 @@ import pytest
 
 from difix3d.errors import UserError
 from difix3d.files import (
-    append_row,
     cache_folder,
     claim,
     or_nan,
     read_json,
-    read_rows,
     safe_names,
     whole_file,
     write_bytes,
@@ -24,6 +22,7 @@ from difix3d.files import (
     write_text,
 )
 from difix3d.images import write_image
+from difix3d.runfiles import append_row, read_rows
 from difix3d.types import Gaussians
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -90,7 +89,9 @@ def test_a_full_disk_is_one_error_with_its_cure(tmp_path, monkeypatch, write):
     path = tmp_path / "a.json"
     path.write_text("[]")
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UserError, match=r"Cannot write .*a\.(json|png) \(No space left on device\)\. Free some space"):
+    with pytest.raises(
+        UserError, match=r"Cannot write .*(a|checksums)\.(json|png) \(No space left on device\)\. Free some space"
+    ):
         write(path)
     assert path.read_text() == "[]"
     assert entries(tmp_path) == ["a.json"]

@@ -9,7 +9,7 @@ PACKAGE = Path(difix3d.__file__).parent
 FLOORS = [
     {"errors", "schedule", "interrupt"},
     {"files", "streams"},
-    {"console"},
+    {"console", "runfiles"},
     {"types", "native", "devices", "limits", "formats"},
     {"geometry", "images", "background", "features", "ssim", "video"},
     {"synthetic", "gaussians", "render", "difix", "losses", "metrics"},

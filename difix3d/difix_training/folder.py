@@ -4,10 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from difix3d.difix_training.config import TrainDifixConfig
 from difix3d.errors import UserError
-from difix3d.files import append_row, or_nan, read_rows
+from difix3d.files import or_nan
 from difix3d.gaussians.checkpoint import newest_checkpoint
+from difix3d.runfiles import append_row, lock, mend_rows, read_rows
 from difix3d.training.configfile import write_yaml
 
 METRICS, MODEL = "metrics.json", "difix"
@@ -27,18 +30,21 @@ def check_folder(config: TrainDifixConfig) -> None:
         )
 
 
-def begin_folder(config: TrainDifixConfig) -> None:
-    """Makes the run's folder, with its ``config.yaml``.
+def begin_folder(config: TrainDifixConfig) -> FileLock:
+    """Makes the run's folder, with its ``config.yaml``; returns its lock. Damaged scores are moved aside.
 
     Raises:
-        UserError: it cannot be written to.
+        UserError: it cannot be written to, or another training writes there.
     """
     folder = config.output_dir
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        taken = lock(folder)
+        mend_rows(folder / METRICS)
         write_yaml(replace(config, resume=False), folder / "config.yaml")
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error})", "", "Choose another --output-dir") from error
+    return taken
 
 
 def record(folder: Path, row: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from difix3d.difix_training.start import DifixStep, start_pipeline
 from difix3d.difix_training.state import load_state, state
 from difix3d.difix_training.validate import evenly, means, validate
 from difix3d.errors import UserError
-from difix3d.gaussians.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
+from difix3d.gaussians.checkpoint import load_newest, save_checkpoint
 from difix3d.images import read_image
 from difix3d.interrupt import interruptible
 from difix3d.limits import check_limits
@@ -81,8 +81,7 @@ class DifixTrainer:
     def train(self) -> DifixPipeline:
         """Trains to the last step, or until a signal (``interrupted``) asks for an end; validates, saves, exports."""
         config, done = self.config, self.first
-        if self.main:
-            begin_folder(config)
+        lock = begin_folder(config) if self.main else None
         scores = recorded(self.folder, done)
         if config.tracker != "none":
             self.accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else "difix")
@@ -109,6 +108,8 @@ class DifixTrainer:
             self.interrupted = signalled()
             if self.main:
                 self._export(done, scores, bar)
+        if lock is not None:
+            lock.release()
         self.accelerator.end_training()
         return self.pipe
 
@@ -234,10 +235,10 @@ class DifixTrainer:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> int:
-        path = newest_checkpoint(self.folder / "checkpoints")
-        if path is None:  # stopped before the first
+        found = load_newest(self.folder / "checkpoints")
+        if found is None:  # stopped before the first
             return 0
-        step, tensors, _ = load_checkpoint(path)
+        path, (step, tensors, _) = found
         if step > self.config.steps:
             raise UserError(f"The run in {self.folder} is at step {step} already", f"--steps is {self.config.steps}")
         try:

@@ -1,9 +1,12 @@
 """Checkpoints: one safetensors file for a moment of a run, written whole or not at all.
 
-Keys are dotted paths ("gaussians.means", "optimizer.means.exp_avg"); the header holds what is not a tensor, as JSON.
+Keys are dotted paths ("gaussians.means", "optimizer.means.exp_avg"); the header holds what is not a tensor, as JSON,
+and a checksum over everything.
 """
 
+import hashlib
 import json
+import logging
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -17,8 +20,24 @@ from torch import Tensor
 from difix3d.errors import UserError
 from difix3d.files import whole_file
 
-FORMAT = 2
+log = logging.getLogger(__name__)
+
+FORMAT = 3
 """Raised whenever older programs could not continue from a newer file, or the other way round."""
+
+WITHOUT_CHECKSUM = "2"
+"""A format that is still read."""
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint that cannot be read, or does not hold what was written."""
+
+    def __init__(self, path: Path, reason: str):
+        super().__init__(
+            f"The checkpoint {path} is damaged ({reason})",
+            "It was cut short or changed after it was written",
+            "Copy it again, or use an older one (--resume takes the newest that is whole)",
+        )
 
 
 def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], extra: dict[str, Any], *, keep: int) -> Path:
@@ -28,9 +47,11 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], extra: 
     """
     path = folder / f"step_{step:07d}.safetensors"
     header = {"format": str(FORMAT), "step": str(step), "extra": json.dumps(extra)}
+    stored = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    header["sha256"] = _checksum(stored, header)
     with whole_file(path) as partial:
         try:
-            save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, partial, header)
+            save_file(stored, partial, header)
         except (OSError, SafetensorError) as error:
             raise UserError(
                 f"The checkpoint of step {step} could not be written to {folder} ({error})",
@@ -38,7 +59,7 @@ def save_checkpoint(folder: Path, step: int, tensors: dict[str, Tensor], extra: 
                 "Free some disk space and go on with --resume",
             ) from error
     if keep > 0:
-        for old in _checkpoints(folder)[:-keep]:
+        for old in checkpoints(folder)[:-keep]:
             old.unlink(missing_ok=True)
     return path
 
@@ -47,33 +68,69 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]
     """Returns (step, tensors on the CPU, extra).
 
     Raises:
-        UserError: the file is cut short or damaged, or was made by a version with another format.
+        DamagedCheckpoint: the file is cut short, its checksum is wrong, or its Gaussians are NaN or infinite.
+        UserError: it was made by a version with another format.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"The checkpoint {path} cannot be read ({error})",
-            "It was cut short or damaged",
-            "Delete it: --resume then goes on from the one before",
-        ) from error
-    if header.get("format") != str(FORMAT):
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DamagedCheckpoint(path, str(error)) from error
+    if header.get("format") not in (str(FORMAT), WITHOUT_CHECKSUM):
         raise UserError(
             f"The checkpoint {path} has format {header.get('format', 'unknown')}",
             f"this version of difix3d reads format {FORMAT}",
             "Resume with the version that wrote it, or train again; its point_cloud.ply can still be viewed",
         )
+    known = header.pop("sha256", None)
+    if known != _checksum(tensors, header) and (known or header["format"] != WITHOUT_CHECKSUM):
+        raise DamagedCheckpoint(path, "its checksum is wrong")
+    finite = all(value.isfinite().all() for key, value in tensors.items() if key.startswith("gaussians."))
+    if not finite:
+        raise DamagedCheckpoint(path, "NaN or infinite values")
     return int(header["step"]), tensors, json.loads(header["extra"])
+
+
+def load_newest(folder: Path) -> tuple[Path, tuple[int, dict[str, Tensor], dict[str, Any]]] | None:
+    """The newest checkpoint of a folder that is whole, and what :func:`load_checkpoint` gives of it.
+
+    Newer ones that are damaged are named in a warning. ``None`` if there is no checkpoint.
+
+    Raises:
+        DamagedCheckpoint: none of them is whole.
+    """
+    damaged: list[DamagedCheckpoint] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            loaded = load_checkpoint(path)
+        except DamagedCheckpoint as error:
+            damaged.append(error)
+            continue
+        for newer in damaged:
+            log.warning("%s; that of step %d is taken", newer.fact, loaded[0])
+        return path, loaded
+    if damaged:
+        raise damaged[0]
+    return None
+
+
+def _checksum(tensors: dict[str, Tensor], header: dict[str, str]) -> str:
+    """SHA-256 over names, types, shapes and bytes of the tensors, and over the header."""
+    whole = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for key, value in sorted(tensors.items()):
+        whole.update(f"{key} {value.dtype} {tuple(value.shape)}".encode())
+        whole.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint of the highest step in the folder."""
-    return next(reversed(_checkpoints(folder)), None)
+    return next(reversed(checkpoints(folder)), None)
 
 
-def _checkpoints(folder: Path) -> list[Path]:
+def checkpoints(folder: Path) -> list[Path]:
+    """All checkpoints in the folder, by step."""
     return sorted(path for path in folder.glob("step_*.safetensors") if re.fullmatch(r"step_\d+", path.stem))
 
 

@@ -4,6 +4,7 @@ Without a compiler nothing breaks: :func:`load` says once what to install and re
 their pure-torch twins.
 """
 
+import atexit
 import ctypes
 import functools
 import hashlib
@@ -78,11 +79,12 @@ def find_compiler() -> str | None:
 
 def cache_folder() -> Path:
     """The user's own folder for compiled files; made with mode 0700. Code is loaded from it: nobody else may write."""
-    folder = files.cache_folder()
     try:
+        folder = files.cache_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:  # a read-only home: compile for this process only
-        return Path(tempfile.mkdtemp(prefix="difix3d-"))
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, UserError):  # no home, a read-only one, a full disk: compile for this process only
+        return _own_folder()
     status = folder.stat()
     if status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise UserError(
@@ -93,16 +95,25 @@ def cache_folder() -> Path:
     return folder
 
 
+@functools.lru_cache
+def _own_folder() -> Path:
+    """A folder of this process alone, which is deleted with its end."""
+    folder = Path(tempfile.mkdtemp(prefix="difix3d-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
 def build(compiler: str, folder: Path) -> Path:
     """Compiles the library into ``folder`` unless that was done for these sources, compiler and machine.
 
     Several processes may do this at once: each compiles under a name of its own and moves the finished file into place.
+    A checksum beside the library tells whether it is whole: loading one that was cut short ends the process.
     """
     sources = sorted(Path(__file__).parent.glob("*.cpp"))
     texts = [file.read_text() for file in (*sources, *Path(__file__).parent.glob("*.h"))]
     identity = [*texts, _output(compiler, "--version"), _cpu(), repr((BASE_FLAGS, EXTRA_FLAGS))]
     target = folder / f"native-{hashlib.sha256(chr(0).join(identity).encode()).hexdigest()[:24]}.so"
-    if target.exists():
+    if _whole(target):
         return target
     _log.info("compiling %s, once for this machine", ", ".join(source.name for source in sources))
     error: subprocess.CalledProcessError | None = None
@@ -122,10 +133,24 @@ def build(compiler: str, folder: Path) -> Path:
             except subprocess.CalledProcessError as failure:
                 error = error or failure
                 continue
+            checksum = Path(temporary, "checksum")
+            checksum.write_text(_sha256(product))
             os.replace(product, target)
+            os.replace(checksum, target.with_suffix(".sha256"))
             return target
     assert error is not None
     raise error
+
+
+def _whole(library: Path) -> bool:
+    try:
+        return library.with_suffix(".sha256").read_text() == _sha256(library)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _output(*command: str) -> str:

@@ -20,12 +20,13 @@ RIGID = 0.01
 """By how much R^T R of a pose may miss the identity: files round."""
 WIDEST = 170.0
 """Degrees that a camera without a fisheye lens may see; a fisheye may see 360."""
-FACTORS = (2, 3, 4, 6, 8, 1 / 2, 1 / 4, 1 / 8)
-"""By which photos are made smaller (or larger) after their cameras were found."""
+FACTORS = (1.5, 2, 3, 4, 6, 8, 1 / 2, 1 / 4, 1 / 8)
+"""By which photos are often made smaller (or larger) after their cameras were found."""
 LOST = 100.0
 """Photos whose cameras are so many times as far out as most are not used."""
-UNSEEN, SEEN = 0.1, 0.9
-"""Shares of the points in view: of any photo, where cameras look elsewhere; of two photos, where they look right."""
+UNSEEN, MANY, SEEN = 0.05, 0.7, 0.9
+"""Shares of the points in view: of any photo where cameras look elsewhere, and where all is well; of two photos where
+cameras look right."""
 LIKELY = 1 / 3
 """Share of the cameras that see a point, on average, if a guess of what is wrong deserves to be told."""
 SAMPLE = 1000
@@ -145,20 +146,19 @@ def in_place(capture: Capture, train: Int[np.ndarray, "T"]) -> tuple[Bool[np.nda
 
 
 def _of_the_photos(capture: Capture) -> list[Lens]:
-    """The lenses, in pixels of the photos' size: principal points that all lie at one multiple of the middle tell
-    that the intrinsics are those of photos of another size."""
-    known = [lens for lens in set(capture.lenses) if lens.model in PARAMETERS]
+    """The lenses, in pixels of the photos' size: principal points that all lie on the diagonal, far from the middle,
+    tell that the intrinsics are those of photos of another size."""
+    known = [lens for lens in dict.fromkeys(capture.lenses) if lens.model in PARAMETERS]
     offset = {lens: np.divide(intrinsics(lens)[2:], (0.5 * lens.width, 0.5 * lens.height)) for lens in known}
-    factors = {_factor(*middle) for middle in offset.values()}
-    if len(factors) == 1 and (factor := factors.pop()) is not None:
+    factors = {lens: _factor(*middle) for lens, middle in offset.items()}
+    if factors and all(factors.values()):
         log.warning(
-            "%s: the principal points lie at %g times the middle of the photos: "
-            "intrinsics of photos %g times as large, taken as such",
+            "%s: the principal points lie at %.3g times the middle of the photos: taken for intrinsics of photos so "
+            "many times as large; give w and h of these photos to have it exact",
             capture.folder,
-            factor,
-            factor,
+            factors[known[0]],
         )
-        return [_scaled(lens, 1 / factor) if lens in offset else lens for lens in capture.lenses]
+        return [_scaled(lens, 1 / (factors.get(lens) or 1.0)) for lens in capture.lenses]
     at_the_edge = [
         name
         for name, lens in zip(capture.names, capture.lenses, strict=True)
@@ -177,8 +177,11 @@ def _of_the_photos(capture: Capture) -> list[Lens]:
 
 
 def _factor(x: float, y: float) -> float | None:
-    """The one of :data:`FACTORS` that both are, to a tenth."""
-    return next((float(n) for n in FACTORS if max(abs(x / n - 1), abs(y / n - 1)) < 0.1), None)
+    """What both are times the middle, if they agree and are far from it; one of :data:`FACTORS` if near to that."""
+    factor = 0.5 * (x + y)
+    if factor <= 0 or abs(x - y) > 0.05 * factor or 0.75 < factor < 1.35:
+        return None
+    return next((float(n) for n in FACTORS if abs(factor / n - 1) < 0.05), float(factor))
 
 
 def _scaled(lens: Lens, scale: float) -> Lens:
@@ -215,10 +218,11 @@ def _turned(capture: Capture) -> Capture:
     points = finite[rng.permutation(len(finite))[:SAMPLE]]
     some = rng.permutation(len(capture.names))[:SAMPLE]
     c2w, lenses = capture.c2w[some], [capture.lenses[i] for i in some]
-    now = float((_seen_by(c2w, lenses, points) > 0).mean())
-    if now >= UNSEEN:
+    seen = _seen_by(c2w, lenses, points)
+    now = float((seen > 0).mean())
+    if now >= MANY:
         return capture
-    if now < 0.5 * UNSEEN and (_seen_by(c2w @ FLIP, lenses, points) > 1).mean() >= SEEN:
+    if now < UNSEEN and (_seen_by(c2w @ FLIP, lenses, points) > 1).mean() >= SEEN:
         log.warning(
             "%s: the photos see the points only if their cameras are turned about x, and so they are: the poses seem "
             "to be in OpenCV's axes (y down, z ahead) where OpenGL's (y up, z back) belong, or the other way round",
@@ -236,12 +240,14 @@ def _turned(capture: Capture) -> Capture:
         ),
     }
     likely = max(guesses, key=guesses.__getitem__)
-    log.warning(
-        "%s: %.0f %% of the points are in view of any photo: %s",
-        capture.folder,
-        100 * now,
-        likely if guesses[likely] >= LIKELY * len(c2w) else "poses, points or focal lengths are wrong",
-    )
+    told = guesses[likely] >= max(LIKELY * len(c2w), 3 * seen.mean())
+    if told or now < UNSEEN:
+        log.warning(
+            "%s: %.0f %% of the points are in view of any photo: %s",
+            capture.folder,
+            100 * now,
+            likely if told else "poses, points or focal lengths are wrong",
+        )
     return capture
 
 

@@ -33,7 +33,8 @@ ALL_AROUND = ("OMNIDIRECTIONAL", "VR180", "CUBE", "DUAL", "CYLIND", "PANO")
 """How the names of other cameras begin that see all around."""
 DISTORTION = re.compile(
     r"k\d*|p\d|s\d|s[xy]\d|b\d|tau_?[xy]|omega|alpha|beta|xi|skew|ftheta_p\d"
-    r"|dist(ortion(_(params|coeffs?|coefficients))?|_?coeffs?)?|coeffs|D"
+    r"|dist(ortion(_(params|coeffs?|coefficients))?|_?coeffs?)?|coeffs",
+    re.IGNORECASE,
 )
 """Keys that hold distortion. Those that a model does not have must be zero: none is dropped in silence."""
 LISTS = {
@@ -136,7 +137,7 @@ def _model(keys: dict[str, Any], distortion: dict[str, float], file: Path) -> st
 
 def _distortion(keys: dict[str, Any], file: Path) -> dict[str, float]:
     """The distortion by COLMAP's names, without what is zero; EUCM's beta is 1 unless it is given."""
-    found = {key: keys[key] for key in keys if DISTORTION.fullmatch(key) and not isinstance(keys[key], bool)}
+    found = {key.lower(): keys[key] for key in keys if DISTORTION.fullmatch(key) and not isinstance(keys[key], bool)}
     lists = {key: value for key, value in found.items() if isinstance(value, list)}
     values = {key: _number(found, key, file) for key, value in found.items() if key not in lists and value is not None}
     for key, row in lists.items():

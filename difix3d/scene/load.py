@@ -20,6 +20,7 @@ from difix3d.scene.checks import checked, in_place
 from difix3d.scene.panorama import cut_panoramas, is_panorama
 from difix3d.scene.splits import choose_split
 from difix3d.scene.transforms import read_transforms
+from difix3d.scene.turns import choose_mask_turn, choose_turns, near_size, same_shape
 from difix3d.scene.unused import report_unused
 from difix3d.types import Cameras, Lens, Photo, Scene
 
@@ -27,9 +28,6 @@ log = logging.getLogger(__name__)
 
 LONG_SIDE = 1600
 """Larger photos are trained at this many pixels on the long side unless the user asks for more, as in 3DGS."""
-
-ROUNDING = 2
-"""Pixels by which a scaled image may miss the exact size: programs round ``images_N`` in different ways."""
 
 
 def load_scene(
@@ -71,7 +69,7 @@ def load_scene(
     from_input = similarity(capture.c2w[near], points) if normalize else np.eye(4)
     c2w, points = transform_poses(from_input, capture.c2w), transform_points(from_input, points)
     photos = [
-        Photo(name, file.path, None if is_pinhole(lens) else lens, mask)
+        Photo(name, file.path, None if is_pinhole(lens) else lens, mask, file.turn, file.mask_turn)
         for name, file, lens, mask in zip(capture.names, files, capture.lenses, capture.masks, strict=True)
     ]
     return Scene(
@@ -140,6 +138,8 @@ class _File:
     """The image file that a photo is decoded from, and the pinhole camera that it is decoded to."""
 
     path: Path
+    turn: int
+    mask_turn: int
     pinhole: tuple[float, float, float, float, int, int]
 
 
@@ -158,9 +158,10 @@ def choose_files(capture: Capture, long_side: int) -> list[_File]:
     if missing:
         raise missing_photos(capture.folder, missing, len(paths))
     found = [path for path in paths if path is not None]
+    turns = choose_turns(found, capture.lenses)
     return [
-        _File(path, _pinhole(path, lens, mask, long_side))
-        for path, lens, mask in zip(found, capture.lenses, capture.masks, strict=True)
+        _file(path, turn, lens, mask, long_side)
+        for path, turn, lens, mask in zip(found, turns, capture.lenses, capture.masks, strict=True)
     ]
 
 
@@ -175,12 +176,13 @@ def _smallest(file: Path, folder: Path, factors: list[int], shrink: float) -> Pa
     return next((copies[n] for n in order if copies[n].exists()), None)
 
 
-def _pinhole(path: Path, lens: Lens, mask: Path | None, long_side: int) -> tuple[float, float, float, float, int, int]:
-    file = image_size(path)
+def _file(path: Path, turn: int, lens: Lens, mask: Path | None, long_side: int) -> _File:
+    file, mask_turn = image_size(path, turn), 1
     _check_shape(path, file, (lens.width, lens.height))
     if mask is not None:
-        size = image_size(mask)
-        if size != (lens.width, lens.height) and not _near(size, file):
+        mask_turn = choose_mask_turn(mask, path, turn)
+        size = image_size(mask, mask_turn)
+        if size != (lens.width, lens.height) and not near_size(size, file):
             raise UserError(
                 f"The mask {mask} is {size[0]} x {size[1]} pixels",
                 f"Its photo {path.name} is {file[0]} x {file[1]}",
@@ -189,15 +191,14 @@ def _pinhole(path: Path, lens: Lens, mask: Path | None, long_side: int) -> tuple
     fx, fy, cx, cy, width, height = undistorted(lens)
     scale = min(1.0, long_side / max(width, height), max(file) / max(lens.width, lens.height))
     target = max(1, round(width * scale)), max(1, round(height * scale))
-    if is_pinhole(lens) and _near(target, file):
+    if is_pinhole(lens) and near_size(target, file):
         target = file  # spares a resampling by a pixel or two
     sx, sy = target[0] / width, target[1] / height
-    return fx * sx, fy * sy, cx * sx, cy * sy, *target
+    return _File(path, turn, mask_turn, (fx * sx, fy * sy, cx * sx, cy * sy, *target))
 
 
 def _check_shape(path: Path, size: tuple[int, int], camera: tuple[int, int]) -> None:
-    scale = max(size) / max(camera)
-    if _near(size, (round(camera[0] * scale), round(camera[1] * scale))):
+    if same_shape(size, camera):
         return
     turned = ": it is turned by 90 degrees" if (size[0] > size[1]) != (camera[0] > camera[1]) else ""
     raise UserError(
@@ -205,10 +206,6 @@ def _check_shape(path: Path, size: tuple[int, int], camera: tuple[int, int]) -> 
         f"Its camera is {camera[0]} x {camera[1]}",
         "Use the images that the cameras were found with",
     )
-
-
-def _near(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    return abs(a[0] - b[0]) <= ROUNDING and abs(a[1] - b[1]) <= ROUNDING
 
 
 def _cameras(c2w: Float[np.ndarray, "N 4 4"], lenses: list[Lens], files: list[_File]) -> Cameras:

@@ -5,7 +5,7 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from threading import Lock
 
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from difix3d.geometry.lens import intrinsics, sampling_map
-from difix3d.images import image_size, read_mask
+from difix3d.images import image_size, read_mask, read_photo
 from difix3d.scene.cache import photo_cache, prune, read_reduced
 from difix3d.scene.panorama import is_panorama, read_face
 from difix3d.types import Cameras, Lens, Photo, Scene, View
@@ -129,8 +129,8 @@ def decode(photo: Photo, camera: Cameras, cache: Path | None = None) -> Pixels:
     """
     size = camera.size
     if photo.lens is None:
-        image = torch.from_numpy(_read(photo.path, size, cache))
-        return image, None if photo.mask is None else torch.from_numpy(read_mask(photo.mask, size))
+        image = torch.from_numpy(_read(photo, size, cache))
+        return image, None if photo.mask is None else torch.from_numpy(read_mask(photo.mask, size, photo.mask_turn))
     if is_panorama(photo.lens):
         face, counts = read_face(photo, camera, cache)
         return torch.from_numpy(face), None if counts is None else torch.from_numpy(counts)
@@ -138,19 +138,20 @@ def decode(photo: Photo, camera: Cameras, cache: Path | None = None) -> Pixels:
     grid, inside = _grid(photo.lens, tuple(K.flatten().tolist()), *size)
     scale = min(1.0, K[0, 0] / intrinsics(photo.lens)[0])
     work = round(photo.lens.width * scale), round(photo.lens.height * scale)
-    stored = image_size(photo.path)
+    stored = image_size(photo.path, photo.turn)
     work = stored if max(work) > max(stored) else work
-    image = torch.from_numpy(_sample(_read(photo.path, work, cache), grid, "bicubic"))
+    image = torch.from_numpy(_sample(_read(photo, work, cache), grid, "bicubic"))
     if photo.mask is not None:
-        seen = read_mask(photo.mask, work)[..., None].astype(np.uint8) * 255
+        seen = read_mask(photo.mask, work, photo.mask_turn)[..., None].astype(np.uint8) * 255
         inside = inside & (_sample(np.repeat(seen, 3, 2), grid, "bilinear")[..., 0] > 127)
     return image, None if inside.all() else torch.from_numpy(inside)
 
 
-def _read(path: Path, size: tuple[int, int], cache: Path | None) -> UInt8[np.ndarray, "H W C"]:
-    pixels = read_reduced(path, size, cache)
+def _read(photo: Photo, size: tuple[int, int], folder: Path | None) -> UInt8[np.ndarray, "H W C"]:
+    read, key = partial(read_photo, turn=photo.turn), "" if photo.turn == 1 else f"turn {photo.turn}"
+    pixels = read_reduced(photo.path, size, folder, read, key)
     if pixels.shape[2] == 4 and not pixels[..., 3].any():
-        _tell_empty(path)
+        _tell_empty(photo.path)
     return pixels
 
 

@@ -1,6 +1,8 @@
 """YAML files and nested dataclasses: each key is checked, and a wrong one is answered with the nearest right one."""
 
 import difflib
+import logging
+import reprlib
 import types
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
@@ -9,20 +11,37 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from difix3d.errors import UserError
-from difix3d.files import write_text
 from difix3d.limits import check_limits, former_names
+from difix3d.runfiles import changed, write_state
 
 Config = TypeVar("Config")
+log = logging.getLogger(__name__)
+
+END = "# the end of the settings\n"
+"""Last line of what :func:`write_yaml` writes: without it, a file was cut short."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; an empty file is an empty mapping."""
+    """The mapping in a YAML file; an empty file is an empty mapping.
+
+    Raises:
+        UserError: it is something else, or a run's own file that was cut short.
+    """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        text = path.read_text(encoding="utf-8")
+        values = yaml.safe_load(text) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read as YAML ({error})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds a {type(values).__name__}", "a configuration is a mapping of names to values")
+    if changed(path):
+        if not text.endswith(END):
+            raise UserError(
+                f"{path} was cut short after it was written",
+                f"Its last line is {END.strip()!r}",
+                "Put back what is lost, or train again; the defaults may be other settings than the run's",
+            )
+        log.warning("%s was changed after it was written; its settings are taken as they are", path)
     return values
 
 
@@ -36,7 +55,14 @@ def write_yaml(config: Any, path: Path) -> None:
             return [plain(item) for item in value]
         return str(value) if isinstance(value, Path) else value
 
-    write_text(path, yaml.safe_dump(plain(asdict(config)), sort_keys=False))
+    write_state(path, yaml.safe_dump(plain(asdict(config)), sort_keys=False) + END)
+
+
+def shown(value: Any) -> str:
+    """A value in an error: of nested lists only the beginning, as aliases can make them endless."""
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring = 2, 200
+    return short.repr(value)
 
 
 def merge(config: Config, values: dict[str, Any], *, source: str, prefix: str = "") -> Config:
@@ -64,14 +90,14 @@ def merge(config: Config, values: dict[str, Any], *, source: str, prefix: str = 
         if is_dataclass(current):
             if not isinstance(value, dict):
                 raise UserError(
-                    f"{source} sets {name} to {value!r}", f"{name} is a group of options: give it a mapping"
+                    f"{source} sets {name} to {shown(value)}", f"{name} is a group of options: give it a mapping"
                 )
             changes[key] = merge(current, value, source=source, prefix=f"{name}.")
         else:
             changes[key] = _convert(value, hints[key], name, source)
     merged = replace(config, **changes)  # type: ignore[type-var]
     if not prefix:
-        check_limits(merged, lambda name, value: f"{source} sets {name} to {value!r}")
+        check_limits(merged, lambda name, value: f"{source} sets {name} to {shown(value)}")
     return merged
 
 
@@ -102,4 +128,4 @@ def _convert(value: Any, hint: Any, name: str, source: str) -> Any:
     wanted = (
         f"one of {', '.join(map(str, get_args(hint)))}" if origin is Literal else getattr(hint, "__name__", str(hint))
     )
-    raise UserError(f"{source} sets {name} to {value!r}", f"it must be {wanted}")
+    raise UserError(f"{source} sets {name} to {shown(value)}", f"it must be {wanted}")

@@ -10,13 +10,14 @@ import torch
 from difix3d.devices import choose_device
 from difix3d.errors import UserError
 from difix3d.files import read_json
-from difix3d.gaussians import newest_checkpoint, read_ply, transform
+from difix3d.gaussians import load_checkpoint, load_newest, newest_checkpoint, read_ply, transform
 from difix3d.render import rasterize
+from difix3d.runfiles import changed
 from difix3d.scene import load_scene
 from difix3d.scene.load import places
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
-from difix3d.training.run import check_scene, load_trained_on
+from difix3d.training.run import check_scene, check_trained_on
 from difix3d.types import Cameras, Gaussians, Render, Scene
 
 OTHERS_NEAR = 0.01
@@ -86,7 +87,9 @@ def load_run(
         ) from error
     check_scene(loaded, facts, run, "Give the scene as it was by --scene FOLDER, or train again")
     cure = f"{run / 'config.yaml'} was changed since: resume with the --scene, --split and --seed that it began with"
-    at, tensors = load_trained_on(loaded, path, cure)
+    found = load_newest(path.parent) if step is None else None
+    path, (at, tensors, extra) = found or (path, load_checkpoint(path))
+    check_trained_on(loaded, extra, path, cure)
     prefix = "gaussians."
     model = Gaussians(**{key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
     return TrainedRun(config, loaded, model.to(place), at, float(facts["near"]))
@@ -159,12 +162,14 @@ def _model(config: TrainConfig, facts: dict[str, Any]) -> str | None:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    facts = read_json(path)
+    facts, cure = read_json(path), "Resume the training for a step, which writes it again"
+    if changed(path):
+        raise UserError(f"{path} is damaged", "It is not what training wrote", cure)
     lost = sorted({"photos", "train", "test", "from_input", "near"} - facts.keys())
     if lost:
         raise UserError(
             f"{path} has no {', '.join(lost)}",
             "It was written by another version of difix3d",
-            "Resume the training for a step, which writes it again",
+            cure,
         )
     return facts

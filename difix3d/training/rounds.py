@@ -63,7 +63,9 @@ class Rounds:
         self.folder = folder
         self.device = device
         self.pseudo: PseudoViews | None = None
-        self._done: int | None = None
+        self._done = -1
+        self._asked: list[int] = []
+        self._targets: Cameras | None = None
         self.distiller = Distiller(
             self.config,
             scene,
@@ -76,7 +78,8 @@ class Rounds:
         )
 
     def set_targets(self, targets: Cameras) -> None:
-        """Sends the novel cameras of further rounds there."""
+        """Sends the novel cameras of further rounds there, also after a resume."""
+        self._targets = targets.to("cpu")
         self.distiller.targets = targets.to(self.device)
 
     def due(self, step: int) -> bool:
@@ -98,7 +101,7 @@ class Rounds:
         if step == self._done:
             return
         if step not in steps:
-            insort(steps, step)
+            self._add(step)
         self._done = step
         done = self.distiller.run_round(render, step, lambda count, of: emit(RoundProgress(step, count, of)))
         held_out = self.distiller.held_out(step)
@@ -128,12 +131,30 @@ class Rounds:
         return self.draw(self.pseudo, step) if self.pseudo is not None and self.is_novel(step) else None
 
     def state(self) -> dict[str, Tensor]:
-        """The novel views, as tensors of a checkpoint."""
-        return {} if self.pseudo is None else pack(self.pseudo)
+        """The novel views, and what was asked for beside the schedule, as tensors of a checkpoint."""
+        state = {} if self.pseudo is None else pack(self.pseudo)
+        if self._asked:
+            state |= {"rounds.asked": torch.tensor(self._asked), "rounds.done": torch.tensor(self._done)}
+        if self._targets is not None:
+            state |= {f"rounds.targets.{name}": value for name, value in vars(self._targets).items()}
+        return state
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Puts back the novel views from the tensors of a checkpoint."""
+        """Puts back what :meth:`state` gave."""
         self.pseudo = unpack(state)
+        self._done = int(state.get("rounds.done", -1))
+        for step in state.get("rounds.asked", torch.empty(0)).tolist():
+            self._add(step)
+        prefix = "rounds.targets."
+        targets = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        if targets:
+            self.set_targets(Cameras(**targets))
+
+    def _add(self, step: int) -> None:
+        """A round that the schedule does not have."""
+        self._asked.append(step)
+        if step not in self.distiller.steps:
+            insort(self.distiller.steps, step)
 
     def is_novel(self, step: int) -> bool:
         """Whether it is the novel views' turn, if there are any."""

@@ -7,17 +7,22 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.evaluate import Name
-from difix3d.files import append_row, read_json, read_rows, write_json
-from difix3d.gaussians import load_checkpoint, newest_checkpoint, save_checkpoint, write_ply
+from difix3d.files import as_json, cannot_write, read_json
+from difix3d.gaussians import load_newest, newest_checkpoint, save_checkpoint, write_ply
 from difix3d.gaussians.transform import transform
 from difix3d.geometry.normalize import same_world
+from difix3d.runfiles import append_row, lock, mend_rows, read_rows, write_state
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import write_yaml
 from difix3d.types import Gaussians, Scene
+
+ROWS = ("metrics.json", "rounds.json")
+"""Files of a run that grow by a row at a time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class RunFolder:
         """
         if config.resume and config.output_dir is None:
             raise UserError("--resume needs the run's folder", cure="Add --output-dir outputs/SCENE/RUN")
-        stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S")
+        stamp = datetime.now().strftime("%Y-%m-%d_%H%M%S-%f")[:-3]  # milliseconds keep trainings of a script apart
         run = cls(config.output_dir or Path("outputs") / scene.name / stamp, scene)
         if config.resume and not run.begun:
             raise UserError(f"There is no run in {run.path}", "config.yaml is missing", "Train it without --resume")
@@ -52,17 +57,31 @@ class RunFolder:
 
     def begin(self, config: TrainConfig, **facts: Any) -> None:
         """Writes ``config.yaml`` and ``scene.json``, from which a run is resumed and loaded; ``facts`` go into the
-        latter."""
+        latter. Damaged rows of an earlier part of the run are moved aside."""
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            for name in ROWS:
+                mend_rows(self.path / name)
             write_yaml(replace(config, output_dir=self.path, resume=False), self.path / "config.yaml")
             facts |= {"name": self.scene.name, **identity(self.scene), "extent": self.scene.extent}
             facts["began_in"] = str(Path.cwd())
-            write_json(self.path / "scene.json", facts)
+            write_state(self.path / "scene.json", as_json(facts))
         except OSError as error:
             raise UserError(
                 f"The run's folder {self.path} cannot be written ({error})", cure="Choose another --output-dir"
             ) from error
+
+    def lock(self) -> FileLock:
+        """The right to write here, until it is released or the process ends.
+
+        Raises:
+            UserError: another training has it, or the folder cannot be made.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+        return lock(self.path)
 
     @property
     def begun(self) -> bool:
@@ -85,16 +104,18 @@ class RunFolder:
             write_ply(model, self.path / "point_cloud.compressed.ply", compressed=True)
 
     def load(self) -> tuple[int, dict[str, Tensor]] | None:
-        """The step and the tensors of the newest checkpoint, by dotted names; ``None`` before the first.
+        """The step and the tensors of the newest whole checkpoint, by dotted names; ``None`` before the first.
 
         Raises:
             UserError: it was trained on another scene or other photos than these.
         """
-        path = newest_checkpoint(self.checkpoints)
-        if path is None:
+        found = load_newest(self.checkpoints)
+        if found is None:
             return None
+        path, (step, tensors, extra) = found
         cure = "Resume with the --scene, --split and --seed that the run began with (config.yaml)"
-        return load_trained_on(self.scene, path, cure)
+        check_trained_on(self.scene, extra, path, cure)
+        return step, tensors
 
     def model_at(self, step: int) -> Name:
         """Row of the ablation that its model is after a step: plain 3DGS until there have been novel views."""
@@ -116,16 +137,16 @@ def identity(scene: Scene) -> dict[str, Any]:
     return {"photos": names, **split, "from_input": scene.from_input.tolist()}
 
 
-def load_trained_on(scene: Scene, path: Path, cure: str) -> tuple[int, dict[str, Tensor]]:
-    """The step and the tensors of a checkpoint, if it was trained on just this scene.
+def check_trained_on(scene: Scene, extra: dict[str, Any], path: Path, cure: str) -> None:
+    """Refuses a checkpoint that was trained on another scene than this, as :func:`check_scene` does.
 
-    Raises:
-        UserError: it was not, or cannot be read.
+    Args:
+        extra: of the checkpoint.
+        path: its file.
+        cure: what to do about it.
     """
-    step, tensors, extra = load_checkpoint(path)
     known = extra["scene"] if "scene" in extra else {"train": extra["photos"]}  # all that older versions kept
     check_scene(scene, known, path, cure)
-    return step, tensors
 
 
 def check_scene(scene: Scene, known: dict[str, Any], path: Path, cure: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 
 from difix3d.background import over
 from difix3d.devices import choose_device
@@ -82,6 +83,7 @@ class Trainer:
         self.rounds = Rounds(config, self.scene, self.views.__getitem__, self.fixer, targets, self.folder, self.device)
         self.control = Control()
         self._signal: Callable[[], int] = lambda: 0
+        self._lock: FileLock | None = None
         self.drawn = 0
         self.first = self._resume() if config.resume else 0
 
@@ -91,7 +93,9 @@ class Trainer:
         return self.model.gaussians
 
     def begin(self) -> None:
-        """Writes the run's settings into its folder, from which it is resumed; before, nothing is written."""
+        """Writes the run's settings into its folder, from which it is resumed; before, nothing is written. From here to
+        the end of the training no other may write there."""
+        self._lock = self._lock or self.folder.lock()
         self.folder.begin(self.config, near=self.near)
 
     @property
@@ -144,8 +148,14 @@ class Trainer:
             ) from error
         finally:
             photos.close()
+            self._release()
         self.emit(Finished(done, time.perf_counter() - start, self.interrupted > 0))
         return self.gaussians
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release(force=True)
+            self._lock = None
 
     def _handle_requests(self, step: int, guard: LossGuard) -> None:
         """Does what was asked for since the last step; while it is paused, waits here."""
@@ -248,9 +258,9 @@ class Trainer:
                 "Raise --max-steps, or leave out --resume and give another --output-dir",
             )
         self.drawn = int(state.pop("drawn"))
-        pseudo = {name: state.pop(name) for name in list(state) if name.startswith("pseudo.")}
+        rounds = {name: state.pop(name) for name in list(state) if name.startswith(("pseudo.", "rounds."))}
         if self.fixer is not None:
-            self.rounds.load(pseudo)
+            self.rounds.load(rounds)
         self.model.load_state(state)
         return step
 

@@ -1,5 +1,6 @@
 """Compiling at first use: the cache, several processes at once, no compiler, and what loading does to the process."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -31,7 +32,7 @@ def test_two_processes_at_once(tmp_path):
     both = [subprocess.Popen([sys.executable, "-W", "error", "-c", code], env=environment) for _ in range(2)]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     folder = tmp_path / "difix3d"
-    assert len(list(folder.iterdir())) == 1  # one library, nothing left over
+    assert sorted(path.suffix for path in folder.iterdir()) == [".sha256", ".so"]  # one library, nothing left over
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
@@ -46,6 +47,38 @@ def test_compiled_once(fresh, monkeypatch):
         lambda *command: before(*command) if "--version" in command else pytest.fail("compiled again"),
     )
     assert native.build(compiler, fresh).exists()
+
+
+@needs_compiler
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "no checksum"])
+def test_a_damaged_library_is_compiled_again(fresh, damage):
+    compiler, folder = native.find_compiler(), native.cache_folder()
+    library = native.build(compiler, folder)
+    whole = library.read_bytes()
+    if damage == "no checksum":
+        library.with_suffix(".sha256").unlink()
+    else:
+        flipped = bytes([whole[5000] ^ 1])
+        changed = {"empty": b"", "cut": whole[: len(whole) // 2], "flipped": whole[:5000] + flipped + whole[5001:]}
+        library.unlink()  # it may be loaded
+        library.write_bytes(changed[damage])
+    assert native.build(compiler, folder) == library
+    assert len(library.read_bytes()) == len(whole)
+    assert native.load() is not None
+
+
+@needs_compiler
+def test_a_cache_that_cannot_be_written_is_done_without(fresh, monkeypatch, tmp_path):
+    def full(**_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(native.tempfile, "TemporaryFile", full)
+    monkeypatch.setattr(native.tempfile, "tempdir", str(tmp_path))
+    native._own_folder.cache_clear()
+    assert native.load() is not None
+    assert native.cache_folder().parent == tmp_path
+    assert not list(fresh.iterdir())
+    native._own_folder.cache_clear()
 
 
 @pytest.mark.parametrize("compiler", [None, "/bin/false"])

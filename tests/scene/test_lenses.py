@@ -32,7 +32,7 @@ def read(**keys) -> Lens:
         ({"camera_model": "RADIAL_FISHEYE", "k1": 0.1, "k2": 0.2}, "OPENCV_FISHEYE", (0.1, 0.2, 0, 0)),
         ({"is_fisheye": True, "k1": 0.1}, "OPENCV_FISHEYE", (0.1, 0, 0, 0)),
         (
-            {"camera_model": "THIN_PRISM_FISHEYE", "k1": 1, "k2": 2, "p1": 3, "p2": 4, "sx1": 5, "sy1": 6, "k4": 7},
+            {"camera_model": "THIN_PRISM_FISHEYE", "k1": 1, "k2": 2, "P1": 3, "p2": 4, "sx1": 5, "sy1": 6, "k4": 7},
             "THIN_PRISM_FISHEYE",
             (1, 2, 3, 4, 0, 7, 5, 6),
         ),

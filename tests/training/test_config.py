@@ -57,6 +57,17 @@ def test_not_a_mapping_or_not_yaml(tmp_path):
         read_yaml(tmp_path / "b.yaml")
 
 
+def test_nested_aliases_are_not_written_out():
+    """Each line is nine times the one before: a gigabyte, if the error showed the value."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10)]
+    bomb = yaml.safe_load("\n".join(lines))["a9"]
+    for values in ({"max_steps": bomb}, {"eval_steps": bomb}, {"loss": bomb}, {"fixer": bomb}):
+        with pytest.raises(UserError, match="sets ") as error:
+            merge(TrainConfig(), values, source="test")
+        assert len(str(error.value)) < 10_000
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_are_valid(name):
     assert asdict(from_preset(name))

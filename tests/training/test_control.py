@@ -106,6 +106,25 @@ def test_a_round_between_those_of_the_schedule(toy_scene, config, keep):
     assert [(event.step, event.number, event.total) for event in asking.of(RoundDone)] == [(2, 1, 2), (3, 2, 2)]
 
 
+def test_what_was_asked_for_is_kept_by_a_resume(toy_scene, config, keep):
+    """A round beside the schedule, and other targets, also hold for what follows in another process."""
+
+    def ask(control):
+        control.set_targets(toy_scene.cameras[[2, 6]])
+        control.request_round()
+
+    config = replace(config, max_steps=16, distill=replace(config.distill, mode="once"))
+    whole = Asking(after_3=ask)
+    expected = train(replace(config, output_dir=config.output_dir.with_name("whole")), toy_scene, whole, fixer=keep)
+    train(config, toy_scene, Asking(after_3=ask, after_4=lambda control: control.stop()), fixer=keep)
+    rest = Asking()
+    resumed = train(replace(config, resume=True), toy_scene, rest, fixer=keep)
+    rounds = [(event.step, event.number, event.total) for event in whole.of(RoundDone)]
+    assert [(event.step, event.number, event.total) for event in rest.of(RoundDone)] == rounds[1:]
+    assert len(rounds) > 1
+    assert same(resumed, expected)
+
+
 def test_painting_while_paused_and_without_a_fixer(toy_scene, config, keep):
     def ask(control):
         control.pause()

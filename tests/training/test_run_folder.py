@@ -1,11 +1,13 @@
 """A run's folder: what is in it already."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from difix3d.errors import UserError
 from difix3d.training import Trainer
+from difix3d.training.configfile import read_yaml
 
 
 @pytest.mark.parametrize("name", ["point_cloud.ply", "config.yaml", "scene.json", "report.html"])
@@ -21,6 +23,49 @@ def test_files_of_others_are_not_overwritten(config, toy_scene, name):
 def test_what_was_broken_off_before_its_first_checkpoint_is_begun_again(config, toy_scene):
     for _ in range(2):
         Trainer(config, toy_scene).begin()
+
+
+def test_a_folder_has_one_writer(config, toy_scene):
+    first = Trainer(config, toy_scene)
+    first.begin()
+    with pytest.raises(UserError, match="is being written by another training.*A run has one writer"):
+        Trainer(config, toy_scene).begin()
+    first.train()
+    resumed = Trainer(replace(config, resume=True, max_steps=config.max_steps + 1), toy_scene)
+    resumed.train()
+
+
+def test_runs_begun_in_the_same_second_have_folders_of_their_own(config, toy_scene, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = replace(config, output_dir=None)
+    assert len({Trainer(config, toy_scene).folder.path for _ in range(3)}) == 3
+
+
+def test_damaged_state_is_noticed(config, toy_scene, caplog):
+    """Settings cut short are not filled up with defaults; a damaged checkpoint or list of scores ends nothing."""
+    config = replace(config, max_steps=6, save_steps=(3,))
+    Trainer(config, toy_scene).train()
+    run, resume = config.output_dir, replace(config, resume=True, max_steps=8)
+    newest = run / "checkpoints" / "step_0000006.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-3] ^= 4
+    newest.write_bytes(content)
+    (run / "metrics.json").write_text("")
+    trainer = Trainer(resume, toy_scene)
+    assert trainer.first == 3
+    trainer.train()
+    assert "step_0000006.safetensors is damaged (its checksum is wrong); that of step 3 is taken" in caplog.text
+    assert "It is kept as metrics.damaged.json" in caplog.text
+    assert [row["step"] for row in trainer.folder.rows("metrics.json")] == [8]
+
+    text = (run / "config.yaml").read_text()
+    for size in (0, len(text) // 2, len(text) - 5):
+        (run / "config.yaml").write_text(text[:size])
+        with pytest.raises(UserError, match="config.yaml (was cut short|cannot be read as YAML)"):
+            read_yaml(run / "config.yaml")
+    (run / "config.yaml").write_text(text.replace("max_steps: 8", "max_steps: 9"))
+    assert read_yaml(run / "config.yaml")["max_steps"] == 9
+    assert "config.yaml was changed after it was written; its settings are taken as they are" in caplog.text
 
 
 def test_a_model_of_others_is_not_replaced(tmp_path: Path):
