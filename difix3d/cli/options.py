@@ -10,6 +10,21 @@ from difix3d.training.load import TrainedRun, load_run
 
 
 @dataclass(frozen=True)
+class Address:
+    """Where a viewer is found, and by whom."""
+
+    _: KW_ONLY
+    host: str = "127.0.0.1"
+    """Address that the viewer listens on. On any other than this machine's own, the printed address holds a token, and
+    whoever has it can pause a training and write files into the run's folder."""
+    port: Annotated[int, Limits(min=0, max=65_535)] = 8080
+    """Port of the viewer; the next free one is taken if it is not, and any that is free for 0."""
+    allow_origin: tuple[str, ...] = ()
+    """Further origins whose pages may use the viewer, as of a proxy before it: https://machine.example. Other web pages
+    are refused."""
+
+
+@dataclass(frozen=True)
 class RunOptions:
     """Which model of a run, where its scene lies, and what cleans its renders."""
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from difix3d.cli.arguments import from_command_line, read_config
-from difix3d.limits import Limits
+from difix3d.cli.options import Address
 from difix3d.logs import ProgressLog, TensorBoardLog
 from difix3d.report import write_report
 from difix3d.training import Trainer
@@ -19,16 +19,11 @@ from difix3d.training.run import RunFolder
 
 
 @dataclass(frozen=True)
-class ViewerOptions:
+class ViewerOptions(Address):
     """Whether and where the training is shown; no run's ``config.yaml`` keeps it."""
 
     viewer: bool = False
     """Show the training in the browser; afterwards the viewer stays until Ctrl-C."""
-    host: str = "127.0.0.1"
-    """Address that the viewer listens on. Any other than this machine's own lets everyone in who can reach it: there
-    are no passwords."""
-    port: Annotated[int, Limits(min=0, max=65_535)] = 8080
-    """Port of the viewer; the next free one is taken if it is not, and any that is free for 0."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ def train(args: Sequence[str] | None = None) -> None:
         if show.viewer:
             from difix3d.viewer import watch
 
-            viewer = watch(trainer, show.host, show.port)
+            viewer = watch(trainer, show.host, show.port, show.allow_origin)
             stack.callback(viewer.close)
             progress.print(f"viewer: {viewer.url}")
         if plain is not None:

@@ -3,22 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import tyro
 
 from difix3d.cli.arguments import from_command_line
-from difix3d.cli.options import RunOptions
+from difix3d.cli.options import Address, RunOptions
 from difix3d.console import console
 from difix3d.devices import choose_device
 from difix3d.gaussians import is_splat_file
-from difix3d.limits import Limits
 from difix3d.training.variants import choose_fixer
 from difix3d.viewer import Monitor, Viewer, model_of_ply, model_of_run
 
 
 @dataclass(frozen=True)
-class ViewConfig(RunOptions):
+class ViewConfig(RunOptions, Address):
     """Shows a trained run, or any splat model, in the browser.
 
     Examples:
@@ -30,11 +28,6 @@ class ViewConfig(RunOptions):
     model: tyro.conf.Positional[Path]
     """Folder of the run, or a splat file: .ply (3DGS, or packed by SuperSplat), .splat or .spz. A file comes without
     photos, and so without the fixer."""
-    host: str = "127.0.0.1"
-    """Address to listen on. Any other than this machine's own lets everyone in who can reach it: there are no
-    passwords, and a visitor can write files into the run's folder."""
-    port: Annotated[int, Limits(min=0, max=65_535)] = 8080
-    """Port to listen on; the next free one is taken if it is not, and any that is free for 0."""
 
 
 def view(args: Sequence[str] | None = None) -> None:
@@ -50,7 +43,8 @@ def view(args: Sequence[str] | None = None) -> None:
 def open_viewer(config: ViewConfig) -> Viewer:
     """Loads what is to be shown, and serves it."""
     if is_splat_file(config.model):
-        return Viewer(model_of_ply(config.model, choose_device(config.device)), host=config.host, port=config.port)
+        viewer_model = model_of_ply(config.model, choose_device(config.device))
+        return Viewer(viewer_model, host=config.host, port=config.port, origins=config.allow_origin)
     run = config.load(config.model, config.step)
     fixer, why = choose_fixer(config.fixer, run)
     if fixer is None and not why:
@@ -60,4 +54,5 @@ def open_viewer(config: ViewConfig) -> Viewer:
             else "There is no fixer"
         )
     viewer_model = model_of_run(run, config.model, fixer, why)
-    return Viewer(viewer_model, Monitor.of_run(config.model, run.scene), host=config.host, port=config.port)
+    monitor = Monitor.of_run(config.model, run.scene)
+    return Viewer(viewer_model, monitor, host=config.host, port=config.port, origins=config.allow_origin)

@@ -1,8 +1,10 @@
 """The viewer's server: one session for each browser, and the events of a training."""
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import viser
@@ -14,6 +16,7 @@ from difix3d.training import Trainer
 from difix3d.training.events import Event, Finished, Paused, RoundDone, Stepped
 from difix3d.viewer.fixing import FixQueue
 from difix3d.viewer.frames import FrameLoop
+from difix3d.viewer.guard import Guard, OneLine, free_port, wait_for_answer
 from difix3d.viewer.monitor import Monitor
 from difix3d.viewer.pose import fov_of
 from difix3d.viewer.session import Session
@@ -24,6 +27,8 @@ SHARE = 0.03
 SOONEST = 1.0
 """Seconds between two new models, at least."""
 
+logging.getLogger("websockets.server").addFilter(OneLine())
+
 
 class Viewer:
     """Serves a model until it is closed; a listener of the trainer's events if there is one.
@@ -31,9 +36,13 @@ class Viewer:
     Args:
         viewer_model: what is shown.
         monitor: what is known of the run.
-        host: address to listen on; others than this machine's own let anyone in who can reach it.
+        host: address to listen on; on others than this machine's own, a browser needs the token in ``url``.
         port: to listen on; the next free one is taken if it is not.
+        origins: further places whose pages may use it, as of a proxy: ``https://machine.example``.
         trainer: whose model is shown while it is trained.
+
+    Raises:
+        UserError: nothing can listen there, or an origin is none.
     """
 
     def __init__(
@@ -43,6 +52,7 @@ class Viewer:
         *,
         host: str = "127.0.0.1",
         port: int = 8080,
+        origins: tuple[str, ...] = (),
         trainer: Trainer | None = None,
     ):
         self.model = viewer_model
@@ -55,7 +65,10 @@ class Viewer:
         self._renewed = time.monotonic()
         self._closed = threading.Event()
         others = set(threading.enumerate())
-        self.server = viser.ViserServer(host=host, port=port, label="difix3d", verbose=False)
+        port = free_port(host, port)
+        guard = Guard(host, origins)
+        with guard.watching():
+            self.server = viser.ViserServer(host=host, port=port, label="difix3d", verbose=False)
         self._servers = [thread for thread in threading.enumerate() if thread not in others]
         self.server.request_share_url = _refuse_to_share  # type: ignore[method-assign]
         self.server.gui.configure_theme(show_share_button=False, control_width="medium", dark_mode=True)
@@ -63,7 +76,11 @@ class Viewer:
         viewer_model.on_change.append(self._wake_all)
         self.server.on_client_disconnect(self._left)
         self.server.on_client_connect(self._joined)
-        self.url = f"http://{host}:{self.server.get_port()}"
+        port = self.server.get_port()
+        self.url = (
+            f"http://{f'[{host}]' if ':' in host else host}:{port}{f'/?token={guard.token}' if guard.token else ''}"
+        )
+        wait_for_answer(host, port)
         self._panels = threading.Thread(target=self._keep_panels, daemon=True, name="viewer panels")
         self._panels.start()
 
@@ -162,10 +179,11 @@ class Viewer:
         )
 
 
-def watch(trainer: Trainer, host: str = "127.0.0.1", port: int = 8080) -> Viewer:
+def watch(trainer: Trainer, host: str = "127.0.0.1", port: int = 8080, origins: tuple[str, ...] = ()) -> Viewer:
     """A viewer of a training; it listens from now on."""
     viewer_model = model_of_trainer(trainer)
-    viewer = Viewer(viewer_model, Monitor.of_trainer(trainer), host=host, port=port, trainer=trainer)
+    address: dict[str, Any] = {"host": host, "port": port, "origins": origins}
+    viewer = Viewer(viewer_model, Monitor.of_trainer(trainer), trainer=trainer, **address)
     trainer.listeners = [*trainer.listeners, viewer]
     return viewer
 
