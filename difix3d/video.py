@@ -16,14 +16,22 @@ VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
 WRITTEN = VIDEOS - {".webm"}
 """Those that can hold what :func:`video_writer` writes."""
 
-OPTIONS = "-vf scale=out_color_matrix=bt709 -colorspace bt709 -preset veryfast"
-"""ffmpeg's: the colour matrix is named in the file (else players guess it by the size of the picture), and the encoder
-is several times as fast as by default, in files of the same size."""
+OPTIONS = (
+    "-vf scale=out_color_matrix=bt709:out_range=tv -color_range tv -colorspace bt709 -color_primaries bt709 "
+    "-color_trc bt709 -preset veryfast"
+)
+"""ffmpeg's: the colours are named in the file (else players guess them by the size of the picture), and the encoder is
+several times as fast as by default, in files of the same size."""
+STREAMED = {".mp4": "-movflags +faststart", ".mov": "-movflags +faststart"}
+"""Options for containers whose index would lie at the end: browsers play what they have when it lies at the start."""
 
 
 @contextmanager
 def video_writer(path: Path, fps: float) -> Iterator[Callable[[UInt8[np.ndarray, "H W 3"]], None]]:
-    """A function that appends frames (H.264); the file appears at the end, if there was any frame and no error.
+    """A function that appends frames; the file appears at the end, if there was any frame and no error.
+
+    It is H.264 in yuv420p, which all players show. That needs even sides: the last column or row of a frame with an odd
+    side is there twice.
 
     Raises:
         UserError: a frame of another size than the first, or a file that cannot be written.
@@ -37,13 +45,14 @@ def video_writer(path: Path, fps: float) -> Iterator[Callable[[UInt8[np.ndarray,
         with _explained(path):
             if writer is None:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                writer, first = _open(partial, fps, frame), frame.shape
+                writer, first = _open(partial, fps), frame.shape
             if frame.shape != first:
                 raise UserError(
                     f"A frame of {path} is {frame.shape[1]} x {frame.shape[0]} pixels",
                     f"All frames of a video have the size of the first: {first[1]} x {first[0]}",
                 )
-            writer.append_data(frame)
+            odd = frame.shape[0] % 2, frame.shape[1] % 2
+            writer.append_data(np.pad(frame, ((0, odd[0]), (0, odd[1]), (0, 0)), "edge") if any(odd) else frame)
 
     try:
         yield write
@@ -57,18 +66,18 @@ def video_writer(path: Path, fps: float) -> Iterator[Callable[[UInt8[np.ndarray,
             partial.unlink(missing_ok=True)
 
 
-def _open(path: Path, fps: float, frame: UInt8[np.ndarray, "H W 3"]) -> Any:
+def _open(path: Path, fps: float) -> Any:
     import imageio.v2 as imageio
 
-    even = frame.shape[0] % 2 == frame.shape[1] % 2 == 0  # which the usual chroma subsampling needs
+    options = f"{OPTIONS} {STREAMED.get(path.suffix.lower(), '')}"
     return imageio.get_writer(
         path,
         "ffmpeg",
         fps=fps,
         quality=9,
         macro_block_size=1,
-        pixelformat="yuv420p" if even else "yuv444p",
-        output_params=OPTIONS.split(),
+        pixelformat="yuv420p",
+        output_params=options.split(),
     )
 
 

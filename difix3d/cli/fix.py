@@ -32,7 +32,7 @@ class FixConfig:
     """
 
     input: tyro.conf.Positional[Path]
-    """An image, a folder of images (with its subfolders), or a video (its sound is not kept)."""
+    """An image, a folder of images (with its subfolders), or a video (its sound is not kept, and sides become even)."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Where to; default is beside the input, with "_fixed" added to its name."""
     ref: Path | None = None

@@ -186,7 +186,7 @@ def test_video(folders, video):
         with imageio.get_reader(folders / f"{name}.mp4") as reader:
             assert reader.count_frames() == 3
             assert reader.get_meta_data()["fps"] == 10
-            assert reader.get_data(0).shape == (37, width, 3)
+            assert reader.get_data(0).shape == (38, width, 3)  # 37 is odd
 
 
 def test_video_errors(folders, video, tiny, monkeypatch):
