@@ -100,14 +100,19 @@ def _open(path: Path) -> Image.Image:
             raise
         if kind != "HEIF":
             raise UserError(f"The image {path} is {kind}, which is not read", "", "Convert it to PNG or JPEG") from None
-        try:
-            from pillow_heif import register_heif_opener
-        except ImportError:
-            raise UserError(
-                f"The photo {path} is HEIC, which needs pillow-heif", "", "pip install 'difix3d[heic]'"
-            ) from None
-        register_heif_opener()
+        register_heif(path)
         return Image.open(path)
+
+
+def register_heif(path: Path) -> None:
+    """Lets Pillow read and write HEIC, for the file that is named in the error if pillow-heif is not there."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        raise UserError(
+            f"The photo {path} is HEIC, which needs pillow-heif", "", "pip install 'difix3d[heic]'"
+        ) from None
+    register_heif_opener()
 
 
 def _kind(path: Path) -> str | None:

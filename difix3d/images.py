@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image
 
 from difix3d.files import whole_file
-from difix3d.formats import TURNS, eight_bits, opened, orientation, turned
+from difix3d.formats import HEIF, TURNS, eight_bits, opened, orientation, register_heif, turned
 
 GAP = 4
 """White pixels between the pictures of a strip."""
@@ -57,11 +57,12 @@ def read_photo(path: Path, size: tuple[int, int] | None = None, turn: int = 1) -
         # Lanczos overshoots at edges, where alpha would be cut at 1 and colours not: a light fringe
         sharp = Image.Resampling.LANCZOS if layer.mode == "RGB" else Image.Resampling.HAMMING
         layer = layer.resize(size, sharp, reducing_gap=2.0)
-    pixels = np.array(_turn(layer, turn))
+    pixels = np.array(turned_upright(layer, turn))
     return pixels if pixels.shape[2] == 3 else np.minimum(pixels, pixels[..., 3:])
 
 
-def _turn(image: Image.Image, turn: int) -> Image.Image:
+def turned_upright(image: Image.Image, turn: int) -> Image.Image:
+    """The image turned by an EXIF orientation."""
     return image.transpose(TURNS[turn]) if turn in TURNS else image
 
 
@@ -97,7 +98,7 @@ def read_mask(path: Path, size: tuple[int, int] | None = None, turn: int = 1) ->
         mask = Image.fromarray(values > 0).convert("L")
     if size is not None and mask.size != size:
         mask = mask.resize(size, Image.Resampling.BOX)
-    return np.asarray(_turn(mask, turn)) > 127
+    return np.asarray(turned_upright(mask, turn)) > 127
 
 
 def read_channels(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndarray, "H W C"]:
@@ -150,5 +151,7 @@ def write_image(path: Path, image: Shaped[torch.Tensor, "H W C"] | Shaped[np.nda
     """
     array = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
     array = array if array.dtype == np.uint8 else to_uint8(array)
+    if path.suffix.lower() in HEIF:
+        register_heif(path)
     with whole_file(path, sync=False) as partial:
         Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array).save(partial, **options)

@@ -13,9 +13,10 @@ import tyro
 from difix3d.cli.arguments import from_command_line
 from difix3d.console import console, track
 from difix3d.devices import Device, choose_device
-from difix3d.difix.batch import beside, list_references, open_video, plan, quality, readable, side_by_side
+from difix3d.difix.batch import beside, list_references, open_video, plan, readable, side_by_side
+from difix3d.difix.original import read_original
 from difix3d.errors import UserError
-from difix3d.images import read_image, to_uint8, write_image
+from difix3d.images import to_uint8, write_image
 from difix3d.limits import Formerly, Limits
 from difix3d.video import WRITTEN, video_writer
 
@@ -24,7 +25,7 @@ Fixer = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 @dataclass(frozen=True)
 class FixConfig:
-    """Cleans images with Difix; sizes and names stay.
+    """Cleans images with Difix; sizes and names stay, so do alpha, colour profile and EXIF. Photos come out upright.
 
     Examples:
       difix3d fix renders/ --ref photos/ --output clean/
@@ -92,12 +93,12 @@ def fix_images(config: FixConfig, output: Path) -> tuple[int, list[str]]:
         raise UserError(f"None of the {len(jobs)} images in {config.input} can be fixed: {unreadable[0]}")
     fixer = load(config)
     for job in track(good, len(good), "fixing"):
-        image = read_image(job.source)
-        reference = None if job.reference is None else read_image(job.reference)
-        fixed = fixer(image, reference)
-        write_image(job.target, fixed, **quality(job.target))
+        original = read_original(job.source)
+        reference = None if job.reference is None else read_original(job.reference).rgb
+        fixed = fixer(original.rgb, reference)
+        original.write(job.target, fixed)
         if config.compare:
-            write_image(beside(job.target, output), side_by_side(image, reference, fixed))
+            write_image(beside(job.target, output), side_by_side(original.rgb, reference, fixed))
     return len(good), skipped + unreadable
 
 
@@ -133,7 +134,7 @@ def fix_video(config: FixConfig, output: Path) -> tuple[int, list[str]]:
         output = output / config.input.name
     if output.resolve() == config.input.resolve():
         raise UserError(f"{output} is the input itself", "", "Choose another --output")
-    references = [] if config.ref is None else [read_image(path) for path in list_references(config.ref)]
+    references = [] if config.ref is None else [read_original(path).rgb for path in list_references(config.ref)]
     reader, count, fps = open_video(config.input)
     if len(references) not in (0, 1, count):
         raise UserError(

@@ -144,8 +144,3 @@ def beside(target: Path, output: Path) -> Path:
     if target == output:
         return target.with_name(f"{target.stem}_compare{target.suffix}")
     return output.with_name(f"{output.name}_compare") / target.relative_to(output)
-
-
-def quality(target: Path) -> dict[str, Any]:
-    """Pillow's options for formats that lose something."""
-    return {"quality": 95} if target.suffix.lower() in (".jpg", ".jpeg", ".webp") else {}
