@@ -38,7 +38,7 @@ import matplotlib.pyplot as plt
 SHARED = Path(os.environ.get("DIFIX3D_SHARED", Path(__file__).parents[2] / "shared"))
 RESULTS = Path(__file__).parent / "results"
 SIZES = {"S": (20_000, 200, 130), "M": (50_000, 480, 320), "L": (111_785, 648, 420)}
-# Floating-point operations for one pixel of a visited tile row, counted in splat.cpp (a fused multiply-add is two).
+# Floating-point operations for one pixel of a visited tile row, counted in rasterize.cpp (a fused multiply-add is two).
 FLOP_FORWARD, FLOP_BACKWARD = 30, 52
 
 

@@ -16,7 +16,7 @@ from difix3d import native
 from difix3d.render import torch_twin
 from difix3d.types import Cameras, Gaussians, Render
 
-FIELDS = 16  # floats of a packed Gaussian; the order is enum Field in splat.cpp
+FIELDS = 16  # floats of a packed Gaussian; the order is enum Field in splat.h
 CONICS = slice(2, 5)
 OPACITY = 5
 COLORS = slice(6, 9)
