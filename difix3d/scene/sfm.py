@@ -1,0 +1,347 @@
+"""Structure from motion by pycolmap: one way after the other, until most of the photos have a camera."""
+
+import logging
+import os
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from difix3d.console import Bar, console
+from difix3d.errors import UserError
+from difix3d.files import cache_folder
+from difix3d.formats import TURNS, eight_bits, opened, turned
+from difix3d.scene.listing import Header, read_header
+from difix3d.scene.pairs import Pairs, exhaustive, sequential, similar
+
+log = logging.getLogger(__name__)
+
+ENOUGH = 0.5
+"""Share of the photos with cameras at which nothing further is tried."""
+MIN_REGISTERED = 0.3
+"""Share of the photos (3 at least) whose cameras must be found."""
+MIN_POINTS = 15
+"""Points that a photo must see: global mapping gives a camera to photos that see none."""
+EXHAUSTIVE = 300
+"""Photos up to which each is matched with each."""
+COLMAP_READS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
+"""Suffixes; of others it is given JPEG copies."""
+
+ORIENTATION = 0x0112
+"""EXIF tag."""
+
+CURE = "Take more photos that overlap by two thirds, move sideways rather than turn, avoid blur and bare walls"
+
+
+def find_cameras(root: Path, names: list[str], folder: Path, video: bool, seed: int) -> Path:
+    """Finds cameras (SIFT on the CPU, or on CUDA where pycolmap has it) and writes the model with the most photos.
+
+    Features are matched and cameras found incrementally; if fewer than half of the photos have one then, globally
+    (GLOMAP); then with other pairs; then with more features. The best of all is kept.
+
+    Args:
+        root: of the photos.
+        names: of the photos, relative to ``root``; those of a video in order.
+        folder: of the scene; the model goes to the first ``sparse/N`` that is not there.
+        video: whether the photos are frames of one video.
+        seed: of what COLMAP draws.
+
+    Returns:
+        The folder of the model.
+
+    Raises:
+        UserError: too few cameras were found, or nothing can be written.
+    """
+    import pycolmap
+
+    check_writable(folder)
+    pycolmap.set_random_seed(seed)
+    best: Any = pycolmap.Reconstruction()
+    parts, tried = [0], []
+    with _workplace() as work, _quiet(pycolmap):
+        for way, models in _ways(work, root, names, video, seed):
+            found = sorted(filter(None, map(_placed, models)), reverse=True) or [0]
+            tried.append(f"{way}: {found[0]}")
+            if found[0] > parts[0]:
+                parts, best = found, max(models, key=_placed)
+            if parts[0] >= max(3, ENOUGH * len(names)):
+                break
+        for image in list(best.images.values()):
+            if image.num_points3D < MIN_POINTS:
+                best.deregister_frame(image.frame_id)
+            else:
+                image.name = names[int(Path(image.name).stem)]
+        _check_registered(names, {best.images[i].name for i in best.reg_image_ids()}, tried)
+        if len(parts) > 1:
+            log.warning("the photos fall into parts of %s that do not join: the largest is taken", parts)
+        return _write(best, folder)
+
+
+def _ways(work: Path, root: Path, names: list[str], video: bool, seed: int) -> Iterator[tuple[str, list[Any]]]:
+    """Ways to find cameras, the quickest first: what it is called, and the models that it gave."""
+    photos = work / "photos"
+    photos.mkdir()
+    headers = [read_header(root / name) for name in names]
+    upright = any(header.sideways for header in headers)  # else the readers of the model cannot tell
+    for number, (name, header) in enumerate(zip(names, headers, strict=True)):
+        _link(root / name, photos, number, header.turn if upright else 1)
+    groups = _by_camera(names, headers)
+    for features in ("usual features", "more features"):
+        colmap = _Colmap(work / f"{features}.db", photos, sorted(os.listdir(photos)), seed)
+        colmap.extract(groups, sensitive=features == "more features")
+        for pairing, pairs in _pairings(colmap, len(names), video, seed):
+            if not colmap.match(pairs):
+                continue
+            yield f"{pairing}, {features}", colmap.incremental()
+            yield f"{pairing}, {features}, globally", colmap.globally()
+
+
+def _pairings(colmap: "_Colmap", number: int, video: bool, seed: int) -> Iterator[tuple[str, Pairs]]:
+    if video:
+        alike = similar(colmap.descriptors(), 5, seed)  # where the camera comes back to
+        yield "each frame with its neighbours", sequential(number) | alike
+    if number <= EXHAUSTIVE:
+        yield "each with each", exhaustive(number)
+        return
+    near = sequential(number, 5)
+    for neighbours in (40, 120):
+        yield f"each with the {neighbours} most alike", near | similar(colmap.descriptors(), neighbours, seed)
+
+
+class _Colmap:
+    """A database of features and matches, and what is made of it. The photos' names there are their numbers."""
+
+    def __init__(self, database: Path, photos: Path, names: list[str], seed: int):
+        import pycolmap
+
+        self._pycolmap, self._database, self._photos, self._names = pycolmap, database, photos, names
+        self._seed, self._matched = seed, set[tuple[int, int]]()
+
+    def extract(self, groups: list[list[int]], *, sensitive: bool) -> None:
+        """Finds features; photos of one group share a camera (OPENCV), those that are alone have one each."""
+        pycolmap = self._pycolmap
+        options = pycolmap.FeatureExtractionOptions()
+        if sensitive:
+            options.sift.peak_threshold /= 4
+            options.sift.max_num_features *= 2
+        alone = [group[0] for group in groups if len(group) == 1]
+        batches = [(batch, -1) for batch in _batches(alone)]
+        batches += [(batch, group[0]) for group in groups if len(group) > 1 for batch in _batches(group)]
+        done = 0
+        with progress(f"finding {'more ' * sensitive}features in {len(self._names)} photos", len(self._names)) as bar:
+            for batch, first in batches:
+                names = [self._names[number] for number in batch]
+                reader = pycolmap.ImageReaderOptions(camera_model="OPENCV", existing_camera_id=self._camera(first))
+                pycolmap.extract_features(
+                    self._database,
+                    self._photos,
+                    image_names=names,
+                    camera_mode=_camera_mode(pycolmap, self._photos, names),
+                    reader_options=reader,
+                    extraction_options=options,
+                )
+                done += len(batch)
+                bar.update(done)
+
+    def _camera(self, photo: int) -> int:
+        """The id of a photo's camera, -1 if there is none yet."""
+        if photo < 0 or not self._database.exists():
+            return -1
+        with self._pycolmap.Database.open(self._database) as database:
+            image = database.read_image_with_name(self._names[photo])
+            return -1 if image is None else image.camera_id
+
+    def descriptors(self) -> list[UInt8[np.ndarray, "_ D"]]:
+        """Of each photo's features, 128 bytes each; none for a photo that could not be read."""
+        with self._pycolmap.Database.open(self._database) as database:
+            images = {image.name: image.image_id for image in database.read_all_images()}
+            none = np.zeros((0, 128), np.uint8)
+            return [database.read_descriptors(images[n]).data if n in images else none for n in self._names]
+
+    def match(self, pairs: Pairs) -> int:
+        """Matches the pairs that were not matched before; returns how many these are.
+
+        It is done bit by bit: COLMAP says nothing while it matches, and cannot be interrupted.
+        """
+        new = sorted(pairs - self._matched)
+        self._matched |= pairs
+        lists, at, size = self._database.with_suffix(".txt"), 0, 64
+        with progress(f"matching {len(new)} pairs of photos", len(new)) as bar:
+            while at < len(new):
+                begin = time.perf_counter()
+                lines = [f"{self._names[i]} {self._names[j]}\n" for i, j in new[at : at + size]]
+                lists.write_text("".join(lines), encoding="utf-8")
+                self._pycolmap.match_image_pairs(
+                    self._database, pairing_options=self._pycolmap.ImportedPairingOptions(match_list_path=lists)
+                )
+                at += len(lines)
+                bar.update(at)
+                size = 2 * size if time.perf_counter() - begin < 2 else size
+        return len(new)
+
+    def incremental(self) -> list[Any]:
+        """Models, one photo after the other."""
+        with progress("finding the cameras", len(self._names)) as bar, self._output() as out:
+            placed = iter(range(3, len(self._names) + 1))
+            options = self._pycolmap.IncrementalPipelineOptions(random_seed=self._seed)
+            with suppress(RuntimeError, ValueError):  # nothing was found; another way may do
+                return list(
+                    self._pycolmap.incremental_mapping(
+                        self._database, self._photos, out, options=options,
+                        next_image_callback=lambda: bar.update(next(placed, len(self._names))),
+                    ).values()
+                )  # fmt: skip
+        return []
+
+    def globally(self) -> list[Any]:
+        """Models, all photos at once (Pan et al., "Global Structure-from-Motion Revisited", ECCV 2024)."""
+        with progress("finding the cameras globally"), self._output() as out, suppress(RuntimeError, ValueError):
+            copy = out / "database.db"  # focal lengths are changed in it
+            shutil.copy(self._database, copy)
+            self._pycolmap.calibrate_view_graph(copy)
+            options = self._pycolmap.GlobalPipelineOptions(random_seed=self._seed)
+            return list(self._pycolmap.global_mapping(copy, self._photos, out, options=options).values())
+        return []
+
+    @contextmanager
+    def _output(self) -> Iterator[Path]:
+        with TemporaryDirectory(dir=self._database.parent) as out:
+            yield Path(out)
+
+
+def _batches(numbers: Sequence[int]) -> list[Sequence[int]]:
+    """Enough for all processors, and few enough to see them pass."""
+    size = max(16, 4 * (os.cpu_count() or 1))
+    return [numbers[at : at + size] for at in range(0, len(numbers), size)]
+
+
+def _link(photo: Path, folder: Path, number: int, turn: int) -> None:
+    """Puts a photo where COLMAP reads it: under a name without spaces or letters that it does not know, turned by an
+    EXIF orientation, and in a format that it reads."""
+    suffix = photo.suffix.lower()
+    if suffix not in COLMAP_READS or turn != 1:
+        with opened(photo) as image:
+            exif, pixels = image.getexif(), eight_bits(image).convert("RGB")
+        exif[ORIENTATION] = 1
+        pixels = pixels.transpose(TURNS[turn]) if turn in TURNS else pixels
+        pixels.save(folder / f"{number:06d}.jpg", quality=97, subsampling=0, exif=exif)
+        return
+    target = folder / f"{number:06d}{suffix}"
+    try:
+        target.symlink_to(photo.resolve())
+    except OSError:
+        shutil.copyfile(photo, target)
+
+
+def _by_camera(names: list[str], headers: list[Header]) -> list[list[int]]:
+    """The photos' numbers by the camera that took them: its folder, upright size, and focal length if EXIF has it."""
+    groups = defaultdict(list)
+    for number, (name, header) in enumerate(zip(names, headers, strict=True)):
+        groups[os.path.dirname(name), turned(header.size, header.turn), header.focal].append(number)
+    return list(groups.values())
+
+
+def _camera_mode(pycolmap: Any, root: Path, names: list[str]) -> Any:
+    """One camera for all photos if they are of one kind, else one each."""
+    groups = _by_camera(names, [read_header(root / name) for name in names])
+    return pycolmap.CameraMode.SINGLE if len(groups) == 1 else pycolmap.CameraMode.PER_IMAGE
+
+
+def _placed(model: Any) -> int:
+    """Photos of the model with a camera that can be trusted."""
+    return sum(model.images[i].num_points3D >= MIN_POINTS for i in model.reg_image_ids())
+
+
+def _check_registered(names: list[str], registered: set[str], tried: list[str]) -> None:
+    left_out = sorted(set(names) - registered)
+    need = max(3, round(MIN_REGISTERED * len(names)))
+    if len(registered) < need:
+        raise UserError(
+            f"Only {len(registered)} of the {len(names)} photos could be placed (tried {'; '.join(tried)})",
+            f"At least {need} are needed",
+            CURE,
+        )
+    first = f"; left out: {', '.join(left_out[:5])}{' and more' if len(left_out) > 5 else ''}" if left_out else ""
+    log.warning("found the cameras of %d of %d photos%s", len(registered), len(names), first)
+
+
+def check_writable(folder: Path) -> None:
+    """Makes sure, before minutes of work, that a model can be written to ``folder/sparse``.
+
+    Raises:
+        UserError: it cannot.
+    """
+    sparse = folder / "sparse"
+    try:
+        with TemporaryDirectory(prefix=".sfm-", dir=sparse if sparse.exists() else folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to {sparse} ({error.strerror})",
+            "The cameras that are found are kept beside the photos",
+            "Copy the photos elsewhere",
+        ) from None
+    half = [place for place in sorted(sparse.glob("*")) if place.is_dir() and any(place.iterdir())]
+    if half:
+        log.warning(
+            "%s is no whole model (cameras, images, points3D): left as it is; cameras are found anew and kept in %s",
+            half[0], _free(folder),
+        )  # fmt: skip
+
+
+def _free(folder: Path) -> Path:
+    """The first ``sparse/N`` that nobody has written to."""
+    places = (folder / "sparse" / str(number) for number in count())
+    return next(place for place in places if not place.exists() or (place.is_dir() and not any(place.iterdir())))
+
+
+def _write(model: Any, folder: Path) -> Path:
+    (folder / "sparse").mkdir(exist_ok=True)
+    with TemporaryDirectory(prefix=".sfm-", dir=folder / "sparse") as work:
+        finished = Path(work) / "0"
+        finished.mkdir()
+        model.write(finished)
+        target = _free(folder)
+        os.replace(finished, target)
+    return target
+
+
+@contextmanager
+def _workplace() -> Iterator[Path]:
+    """A folder for the database, which takes a megabyte or two for each photo: in the user's cache, if there is one."""
+    home = None
+    with suppress(OSError, UserError):
+        home = cache_folder() / "sfm"
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=home, ignore_cleanup_errors=True) as work:
+        yield Path(work)
+
+
+@contextmanager
+def _quiet(pycolmap: Any) -> Iterator[None]:
+    """COLMAP logs thousands of lines; errors still come as exceptions."""
+    level = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = pycolmap.logging.FATAL.value
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"COLMAP failed: {error}", "", CURE) from error
+    finally:
+        pycolmap.logging.minloglevel = level
+
+
+@contextmanager
+def progress(text: str, total: int | None = None) -> Iterator[Bar]:
+    """A bar on a terminal, one line at the start elsewhere."""
+    if not console.is_terminal:
+        console.print(text)
+    with Bar(text, total) as bar:
+        yield bar
