@@ -97,8 +97,11 @@ def read_ply(path: Path) -> Gaussians:
         raise _unreadable(path, error) from error
     offset = read_offset(path, ply.comments)
     if offset is not None:
-        model = replace(model, means=model.means.double() + torch.from_numpy(offset))
-    return narrowed(model)
+        return narrowed(replace(model, means=model.means.double() + torch.from_numpy(offset)))
+    model = narrowed(model)
+    if model.means.dtype == torch.float64 and torch.equal(model.means, model.means.float().double()):
+        log.warning("%s: 32-bit positions are too coarse for its large coordinates; export it near the origin", path)
+    return model
 
 
 def open_ply(path: Path, *, cure: str) -> PlyData:

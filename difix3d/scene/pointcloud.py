@@ -31,6 +31,9 @@ HARMONICS = ("f_dc_0", "f_dc_1", "f_dc_2")
 GREYS = ("intensity", "scalar_intensity", "reflectance", "gray", "grey")
 """Names of a single channel, taken where there are no colours."""
 
+STEP = 1e-3
+"""Rounding of positions that is worth a word, as a share of the points' spread."""
+
 GREY = 128
 """Of points without colours."""
 
@@ -59,9 +62,20 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray,
         raise UserError(f"The points {path} have no positions", "The element vertex needs x, y and z", cure)
     try:
         points = np.stack([np.asarray(vertex[columns[axis]], np.float64) for axis in "xyz"], 1)
+        _check_steps(points, path)
         return points, _colors(vertex, columns, path)
     except (ValueError, TypeError) as error:  # lists in place of numbers
         raise UserError(f"The points {path} cannot be read ({error})", "", cure) from error
+
+
+def _check_steps(points: Float[np.ndarray, "P 3"], path: Path) -> None:
+    """Says so where the points were rounded to 32-bit floats that are coarse for them, as in survey coordinates."""
+    finite = points[np.isfinite(points).all(1)]
+    if len(finite) and np.array_equal(finite, finite.astype(np.float32)):
+        step = float(np.spacing(np.abs(finite).max().astype(np.float32)))
+        spread = float(np.median(np.abs(finite - np.median(finite, axis=0))))
+        if step > STEP * spread > 0:
+            log.warning("%s: its 32-bit positions are rounded to %g; export them as double", path, step)
 
 
 def _of_splat_file(path: Path) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray, "P 3"]]:

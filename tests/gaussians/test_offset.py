@@ -82,6 +82,19 @@ def test_doubles_of_other_programs_are_kept_where_they_are_needed(tmp_path):
     torch.testing.assert_close(read_ply(path).means, model.means, atol=1e-6, rtol=0)
 
 
+def test_positions_that_another_program_rounded_are_told(tmp_path, caplog):
+    model, path = far_out(), tmp_path / "a.ply"
+    write_ply(replace(model, means=model.means - torch.from_numpy(UTM)), path)
+    table = PlyData.read(str(path), mmap=False)["vertex"].data
+    assert read_ply(path).means.dtype == torch.float32
+    assert not caplog.records
+    for axis, shift in zip("xyz", UTM, strict=True):
+        table[axis] += np.float32(shift)
+    PlyData([PlyElement.describe(table, "vertex")]).write(str(path))
+    assert read_ply(path).means.dtype == torch.float64
+    assert "32-bit positions are too coarse for its large coordinates" in caplog.text
+
+
 def test_transform_loses_nothing_on_the_way_home():
     model = far_out()
     home = np.eye(4)

@@ -49,7 +49,7 @@ def test_colours(tmp_path, names, values, kind):
     assert np.abs(colors.astype(int) - COLORS).max() <= 1
 
 
-def test_text_other_byte_order_and_doubles(tmp_path):
+def test_text_other_byte_order_and_doubles(tmp_path, caplog):
     utm = POINTS + np.array([448251.3, 5411932.7, 120.0])
     write(tmp_path / "a.ply", "red green blue", COLORS, "u1", coordinate="f8", text=True)
     write(tmp_path / "b.ply", "red green blue", COLORS / 255, ">f4", coordinate=">f8", order=">")
@@ -57,9 +57,15 @@ def test_text_other_byte_order_and_doubles(tmp_path):
         points, colors = read_points(tmp_path / f"{name}.ply")
         assert np.array_equal(points, POINTS)
         assert np.abs(colors.astype(int) - COLORS).max() <= 1
-    table = np.array([(*row,) for row in utm], [(axis, "f8") for axis in "xyz"])
+    names = [*"xyz", "red", "green", "blue"]
+    table = np.array([(*row, 1, 2, 3) for row in utm], [(name, "f8") for name in names])
     PlyData([PlyElement.describe(table, "vertex")]).write(str(tmp_path / "c.ply"))
     assert np.array_equal(read_points(tmp_path / "c.ply")[0], utm)
+    assert not caplog.records
+    table = table.astype([(name, "f4") for name in names])
+    PlyData([PlyElement.describe(table, "vertex")]).write(str(tmp_path / "d.ply"))
+    read_points(tmp_path / "d.ply")
+    assert "d.ply: its 32-bit positions are rounded to 0.5" in caplog.text
 
 
 def test_intensity_is_grey_and_none_is_grey_with_a_word(tmp_path, caplog):

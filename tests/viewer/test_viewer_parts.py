@@ -1,5 +1,6 @@
 """The viewer's parts that need no server."""
 
+import json
 import math
 import time
 from dataclasses import replace
@@ -10,8 +11,10 @@ import torch
 from fake_browser import until
 
 from difix3d.errors import UserError
-from difix3d.gaussians import from_points
+from difix3d.gaussians import from_points, write_ply
 from difix3d.render import rasterize
+from difix3d.scene.paths import CameraPath, read_path, write_path
+from difix3d.types import Cameras
 from difix3d.viewer.crop import within
 from difix3d.viewer.frames import FRAME, SMALLEST, AdaptiveScale, FrameLoop
 from difix3d.viewer.nodes import splat_arrays
@@ -19,7 +22,7 @@ from difix3d.viewer.pictures import INVENTED, SEEN, Seen, compared, depth_colors
 from difix3d.viewer.pose import fov_of, pinhole
 from difix3d.viewer.status_line import escape
 from difix3d.viewer.training_tab import smooth
-from difix3d.viewer.viewer_model import result_path
+from difix3d.viewer.viewer_model import model_of_ply, result_path
 
 
 def test_what_photos_see_is_told_from_what_they_do_not(toy_scene, truth):
@@ -152,6 +155,23 @@ def test_a_box_keeps_what_lies_in_it():
     points = np.array([[0, 0, 0], [1, 0, 0], [0, 5, 0]], np.float32)
     model = from_points(points, np.zeros((3, 3), np.uint8))
     assert within(model, (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)).means.tolist() == points[:2].tolist()
+
+
+def test_model_in_survey_coordinates_stands_near_the_origin_and_paths_in_its_own_world(tmp_path, toy_scene):
+    utm = np.array([448251.3, 5411932.7, 120.0])
+    near = from_points(toy_scene.points, toy_scene.colors)
+    far = replace(near, means=near.means.double() + torch.from_numpy(utm))
+    write_ply(far, tmp_path / "a.ply")
+    model = model_of_ply(tmp_path / "a.ply", torch.device("cpu"))
+    shift = -model.scene.from_input[:3, 3]
+    torch.testing.assert_close(
+        model.snapshot.gaussians.means.double() + torch.from_numpy(shift), far.means, atol=1e-6, rtol=0
+    )
+    camera = Cameras(torch.eye(4)[None], torch.eye(3)[None], torch.tensor([8]), torch.tensor([6]))
+    write_path(CameraPath(camera, 24.0), tmp_path / "path.json", model.scene)
+    pose = np.array(json.loads((tmp_path / "path.json").read_text())["cameras"][0]["c2w"])
+    np.testing.assert_allclose(pose[:3, 3], shift)
+    assert torch.equal(read_path(tmp_path / "path.json", model.scene).cameras.c2w, camera.c2w)
 
 
 def test_names_stay_in_their_folder(tmp_path):
