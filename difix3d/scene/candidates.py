@@ -46,7 +46,7 @@ class Candidate:
 
     def read(self, scene: Path) -> Capture:
         """The cameras; photos are looked for up to the scene's folder."""
-        return read_transforms(self.transforms) if self.transforms else read_colmap(scene, self.place)
+        return read_transforms(self.transforms, scene) if self.transforms else read_colmap(scene, self.place)
 
 
 def read_best(folder: Path, model: Path | None = None) -> Capture | None:

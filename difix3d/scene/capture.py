@@ -57,22 +57,6 @@ class Capture:
         )
 
 
-def find_masks(folder: Path, names: list[str]) -> list[Path | None]:
-    """``masks/NAME.EXT.png`` (COLMAP's convention) or ``masks/NAME.png`` of each photo, ``None`` without one."""
-    masks = folder / "masks"
-    if not masks.is_dir():
-        return [None] * len(names)
-
-    def find(name: str) -> Path | None:
-        if Path(name).is_absolute() or ".." in Path(name).parts:  # leads out of masks/, perhaps to the photo itself
-            return None
-        return next(
-            (path for path in (masks / f"{name}.png", (masks / name).with_suffix(".png")) if path.exists()), None
-        )
-
-    return [find(name) for name in names]
-
-
 def missing_photos(folder: Path, missing: list[Path], total: int) -> UserError:
     """The error for photos that are not there."""
     first = ", ".join(str(path) for path in missing[:3])

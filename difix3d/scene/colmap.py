@@ -18,8 +18,9 @@ from jaxtyping import Float, Int, UInt8
 from difix3d.errors import UserError
 from difix3d.geometry.lens import PARAMETERS
 from difix3d.geometry.panorama import EQUIRECTANGULAR
-from difix3d.scene.capture import Capture, find_masks
+from difix3d.scene.capture import Capture
 from difix3d.scene.locate import find_photos, photo_folders
+from difix3d.scene.masks import find_masks
 from difix3d.types import Lens
 
 MODEL_IDS = (
@@ -87,14 +88,14 @@ def read_colmap(folder: Path, model: Path) -> Capture:
     photos = find_photos([pose.name for pose in poses], photo_folders(folder, model))
     order = sorted(range(len(poses)), key=photos.names.__getitem__)
     names, poses = [photos.names[i] for i in order], [poses[i] for i in order]
-    home = photos.folder.parent if photos.folder.name == "images" else photos.folder
+    home = photos.folder.parent if photos.folder.name in ("images", "input") else photos.folder
     return Capture(
         folder=home,
         names=names,
         files=[photos.files[i] for i in order],
         c2w=_camera_to_world(poses),
         lenses=[cameras[pose.camera_id] for pose in poses],
-        masks=find_masks(home, names),
+        masks=find_masks([home], photos.folder, names),
         points=points.xyz,
         colors=points.rgb,
         observations=_observations(points, poses),

@@ -182,11 +182,11 @@ def _file(path: Path, turn: int, lens: Lens, mask: Path | None, long_side: int) 
     if mask is not None:
         mask_turn = choose_mask_turn(mask, path, turn)
         size = image_size(mask, mask_turn)
-        if size != (lens.width, lens.height) and not near_size(size, file):
+        if not same_shape(size, file):
             raise UserError(
                 f"The mask {mask} is {size[0]} x {size[1]} pixels",
                 f"Its photo {path.name} is {file[0]} x {file[1]}",
-                "Make them the same size",
+                "Make them the same size, or the same shape",
             )
     fx, fy, cx, cy, width, height = undistorted(lens)
     scale = min(1.0, long_side / max(width, height), max(file) / max(lens.width, lens.height))

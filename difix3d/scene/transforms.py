@@ -10,6 +10,8 @@ from difix3d.errors import UserError
 from difix3d.files import read_json
 from difix3d.scene.capture import Capture, missing_photos
 from difix3d.scene.lenses import read_lens
+from difix3d.scene.locate import find_photos, is_there, photo_folders
+from difix3d.scene.masks import find_masks, named_mask
 from difix3d.scene.pointcloud import read_points
 
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
@@ -27,15 +29,19 @@ def find_transforms(folder: Path) -> list[dict[str, Path]]:
     return ([parts] if train.exists() else []) + ([{"": whole}] if whole.exists() else [])
 
 
-def read_transforms(files: dict[str, Path]) -> Capture:
+def read_transforms(files: dict[str, Path], scene: Path | None = None) -> Capture:
     """Reads the frames of the files, and the sparse points that ``ply_file_path`` names.
+
+    Args:
+        files: by the role of their frames.
+        scene: folder around theirs, up to which photos are looked for.
 
     Raises:
         UserError: broken JSON, missing keys, photos missing where the image size has to come from them.
     """
     folder = next(iter(files.values())).parent
     frames = [(role, file, meta, frame) for role, file in files.items() for meta, frame in _frames(file)]
-    paths = [_find(folder, frame["file_path"]) for _, _, _, frame in frames]
+    paths, note = _find_all(folder, [str(frame["file_path"]) for *_, frame in frames], scene or folder)
     unsized = [
         path
         for path, (_, _, meta, frame) in zip(paths, frames, strict=True)
@@ -49,7 +55,6 @@ def read_transforms(files: dict[str, Path]) -> Capture:
         read_lens({**meta, **frame}, path, file) for path, (_, file, meta, frame) in zip(paths, frames, strict=True)
     ]
     c2w = [_pose(frame, file) for _, file, _, frame in frames]
-    masks = [folder / frame["mask_path"] if frame.get("mask_path") else None for *_, frame in frames]
     points, colors = _points(folder, frames[0][2].get("ply_file_path"))
     splits = {role: [names[i] for i in order if frames[i][0] == role] for role in files if role}
     return Capture(
@@ -58,11 +63,12 @@ def read_transforms(files: dict[str, Path]) -> Capture:
         files=[paths[i] for i in order],
         c2w=np.stack([c2w[i] for i in order]) @ FROM_OPENGL,
         lenses=[lenses[i] for i in order],
-        masks=[masks[i] for i in order],
+        masks=_masks(folder, [names[i] for i in order], [frames[i][3].get("mask_path") for i in order]),
         points=points,
         colors=colors,
         observations=np.zeros((0, 2), np.int64),
         splits=splits,
+        notes=(note,) if note else (),
     )
 
 
@@ -85,6 +91,27 @@ def _find(folder: Path, name: str) -> Path:
     """The photo, with an extension if the file leaves it out; a path that need not exist, if none is found."""
     path = folder / name.replace("\\", "/")
     return next((p for p in (path.with_name(path.name + suffix) for suffix in SUFFIXES) if p.is_file()), path)
+
+
+def _find_all(folder: Path, names: list[str], scene: Path) -> tuple[list[Path], str]:
+    """The photos, and what to say if some are not where the file says: it may be of another computer."""
+    paths = [_find(folder, name) for name in names]
+    missing = [i for i, path in enumerate(paths) if not is_there(path)]
+    if not missing:
+        return paths, ""
+    found, used = find_photos([names[i] for i in missing], photo_folders(scene, folder)), set(paths)
+    moved = {i: file for i, file in zip(missing, found.files, strict=True) if file not in used and is_there(file)}
+    return [moved.get(i, path) for i, path in enumerate(paths)], found.note if moved else ""
+
+
+def _masks(folder: Path, names: list[str], given: list[str | None]) -> list[Path | None]:
+    """The masks that the frames name, for the others those that are called as their photos."""
+    named = [named_mask(folder, path) if path else None for path in given]
+    if all(named):
+        return named
+    photos = folder / "images" if (folder / "images").is_dir() else folder
+    found = find_masks([folder], photos, names)
+    return [mask or other for mask, other in zip(named, found, strict=True)]
 
 
 def _name(path: Path, folder: Path) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from difix3d.formats import RAW
 from difix3d.scene.capture import Capture
 from difix3d.scene.locate import is_photo, is_there, list_photos
+from difix3d.scene.masks import check_masks
 
 log = logging.getLogger(__name__)
 
@@ -19,12 +20,16 @@ NOT_READ = RAW | {".jxl", ".jp2", ".psd", ".exr", ".hdr"}
 
 
 def report_unused(capture: Capture) -> Capture:
-    """Says what was noted of the reading, and counts photos without a camera and cameras without a photo.
+    """Says what was noted of the reading, and counts photos without a camera or a mask and cameras without a photo.
 
     Returns:
         The capture without cameras whose photo is missing, if more than half of the photos are there.
+
+    Raises:
+        UserError: there are masks that belong to no photo.
     """
-    for note in capture.notes:
+    masks = check_masks([capture.folder], capture.masks, capture.names)
+    for note in (*capture.notes, *([masks] if masks else [])):
         log.warning("%s: %s", capture.folder, note)
     alone = _without_camera(capture)
     if alone:

@@ -159,7 +159,7 @@ def test_cameras_without_photos_are_left_out_if_they_are_few(make_scene, caplog:
 
 def test_other_files_beside_photos(make_scene, caplog: pytest.LogCaptureFixture):
     folder = make_scene()
-    for name in ("000_mask.png", "mask_001.png", "._002.png", "notes.txt", "r_0_depth_0001.png"):
+    for name in ("x_mask.png", "mask_y.png", "._002.png", "notes.txt", "r_0_depth_0001.png"):
         (folder / "images" / name).write_bytes(b"x")
     for name in ("a.CR2", "b.cr2", "c.dng", "001.tif", "005.HEIC"):  # the last two are known photos in other formats
         (folder / "images" / name).write_bytes(b"x")
