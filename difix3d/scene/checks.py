@@ -229,26 +229,31 @@ def _turned(capture: Capture) -> Capture:
             capture.folder,
         )
         return replace(capture, c2w=capture.c2w @ FLIP)
-    inverse = np.linalg.inv(c2w)
-    inverses = [inverse, FLIP @ inverse, inverse @ FLIP, FLIP @ inverse @ FLIP]
-    guesses = {
-        "the matrices seem to go from world to camera; invert them": max(
-            _seen_by(poses, lenses, points).mean() for poses in inverses
-        ),
-        "the points seem to lie in a world with other axes than the poses; export both from one program": max(
-            _seen_by(c2w, lenses, turn(points)).mean() for turn in WORLDS
-        ),
-    }
-    likely = max(guesses, key=guesses.__getitem__)
-    told = guesses[likely] >= max(LIKELY * len(c2w), 3 * seen.mean())
-    if told or now < UNSEEN:
+    guess = _guess(c2w, lenses, points, at_least=max(LIKELY * len(c2w), 3 * seen.mean()))
+    if guess or now < UNSEEN:
         log.warning(
             "%s: %.0f %% of the points are in view of any photo: %s",
             capture.folder,
             100 * now,
-            likely if told else "poses, points or focal lengths are wrong",
+            guess or "poses, points or focal lengths are wrong",
         )
     return capture
+
+
+def _guess(
+    c2w: Float[np.ndarray, "N 4 4"], lenses: list[Lens], points: Float[np.ndarray, "P 3"], *, at_least: float
+) -> str | None:
+    """What may be wrong with poses or points, if they would be in view of so many cameras on average without it."""
+    inverse = np.linalg.inv(c2w)
+    inverses = [inverse, FLIP @ inverse, inverse @ FLIP, FLIP @ inverse @ FLIP]
+    inverted = [_seen_by(poses, lenses, points) for poses in inverses]
+    turned = [_seen_by(c2w, lenses, turn(points)) for turn in WORLDS]
+    best = max(*inverted, *turned, key=np.mean)
+    if best.mean() < at_least or (best > 1).mean() < SEEN:
+        return None
+    if any(best is seen for seen in inverted):
+        return "the matrices seem to go from world to camera; invert them"
+    return "the points seem to lie in a world with other axes than the poses; export both from one program"
 
 
 def _seen_by(
