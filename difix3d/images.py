@@ -119,11 +119,32 @@ def read_channels(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.n
     return np.where(there, np.concatenate([pixels[..., :3], np.full_like(pixels[..., 3:], 255)], 2), 0).astype(np.uint8)
 
 
-def resize(image: UInt8[np.ndarray, "H W 3"], width: int, height: int) -> UInt8[np.ndarray, "height width 3"]:
-    """Lanczos, antialiased when the image shrinks."""
+def resize(image: UInt8[np.ndarray, "H W C"], width: int, height: int) -> UInt8[np.ndarray, "height width C"]:
+    """Lanczos, antialiased when the image shrinks; each channel by itself."""
     if image.shape[:2] == (height, width):
         return image
-    return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+    if image.shape[2] == 3:
+        return np.array(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
+    channels = np.moveaxis(image, 2, 0)
+    resized = [Image.fromarray(c).resize((width, height), Image.Resampling.LANCZOS) for c in channels]
+    return np.stack([np.asarray(channel) for channel in resized], 2)
+
+
+def sample(
+    image: UInt8[np.ndarray, "h w C"], shares: Float[np.ndarray, "H W 2"], mode: str
+) -> UInt8[np.ndarray, "H W C"]:
+    """The image at the given shares (0..1) of its width and height; colours stay below their alpha.
+
+    Args:
+        mode: ``bilinear`` or ``bicubic``.
+    """
+    channels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    where = torch.from_numpy(shares).float()[None] * 2 - 1
+    sampled = torch.nn.functional.grid_sample(channels, where, mode, "border", align_corners=False)
+    if len(sampled[0]) == 4:  # what bicubic sampling overshoots in alpha it does in colour as well
+        sampled = sampled * 255 / sampled[:, 3:].clamp(min=255)
+        sampled = torch.minimum(sampled, sampled[:, 3:])
+    return sampled[0].permute(1, 2, 0).clamp(0, 255).round().byte().contiguous().numpy()
 
 
 def strip(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], axis: int = 1) -> UInt8[np.ndarray, "_ _ 3"]:

@@ -5,13 +5,12 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from difix3d.errors import UserError
 from difix3d.geometry.lens import sampling_map
 from difix3d.geometry.panorama import EQUIRECTANGULAR, FACES, PAD, continued, face_pinhole
-from difix3d.images import image_size, read_image, read_mask, resize
+from difix3d.images import image_size, read_mask, read_photo, resize, sample
 from difix3d.scene.cache import read_reduced
 from difix3d.scene.capture import Capture
 from difix3d.types import Cameras, Lens, Photo
@@ -23,6 +22,8 @@ Reduced as a rectangle, a panorama would be blurred too little across near its p
 face: white noise, reduced four times, misses the exact face by 18 of 255 (RMS), cut 2 times larger by 4.2, 3 times 1.4.
 """
 
+OPAQUE = 250
+"""Alpha from which a pixel counts."""
 BAND = 128
 """Rows of a face that are cut at a time: a panorama as floats would be four times its size in memory."""
 
@@ -102,6 +103,8 @@ def read_face(
 ) -> tuple[UInt8[np.ndarray, "H W 3"], Bool[np.ndarray, "H W"] | None]:
     """A face of a 360 photo as its camera sees it, and which pixels count (``None``: all).
 
+    Transparent pixels do not: that is how programs that stitch panoramas leave what no lens has seen.
+
     Raises:
         UserError: the file cannot be read.
     """
@@ -112,24 +115,26 @@ def read_face(
     scale = min(1.0, FINER * K[0, 0] / focal, image_size(photo.path, photo.turn)[0] / lens.width)
     panorama = max(1, round(lens.width * scale)), max(1, round(lens.height * scale))
     finer = max(1.0, focal * scale / K[0, 0])
-    large = np.diag([finer, finer, 1.0]) @ K
+    enlarged = np.diag([finer, finer, 1.0]) @ K
 
-    def face(pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "H W 3"]:
-        return resize(cut(pixels, lens, large, round(width * finer), round(height * finer)), width, height)
+    def face(pixels: UInt8[np.ndarray, "h w C"]) -> UInt8[np.ndarray, "H W C"]:
+        return resize(cut(pixels, lens, enlarged, round(width * finer), round(height * finer)), width, height)
 
-    def make(path: Path, _: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-        return face(read_image(path, panorama, photo.turn))
+    def make(path: Path, _: tuple[int, int]) -> UInt8[np.ndarray, "H W C"]:
+        return face(read_photo(path, panorama, photo.turn))
 
     image = read_reduced(photo.path, (width, height), cache, make, key=f"{lens} {K.tolist()} {photo.turn}")
-    if photo.mask is None:
-        return image, None
-    counts = read_mask(photo.mask, panorama, photo.mask_turn)[..., None].astype(np.uint8) * 255
-    return image, face(np.repeat(counts, 3, 2))[..., 0] > 127
+    counts = np.ones((height, width), bool)
+    if image.shape[2] == 4:
+        counts &= image[..., 3] >= OPAQUE
+    if photo.mask is not None:
+        counts &= face(read_mask(photo.mask, panorama, photo.mask_turn)[..., None].astype(np.uint8) * 255)[..., 0] > 127
+    return image[..., :3], None if counts.all() else counts
 
 
 def cut(
-    panorama: UInt8[np.ndarray, "h w 3"], lens: Lens, K: Float[np.ndarray, "3 3"], width: int, height: int
-) -> UInt8[np.ndarray, "height width 3"]:
+    panorama: UInt8[np.ndarray, "h w C"], lens: Lens, K: Float[np.ndarray, "3 3"], width: int, height: int
+) -> UInt8[np.ndarray, "height width C"]:
     """The lens's face, sampled (bicubic) by a pinhole camera; seam and poles of the panorama are not seen in it."""
     whole = continued(panorama)
     tops = range(0, height, BAND)
@@ -138,15 +143,12 @@ def cut(
 
 
 def _cut_band(
-    whole: UInt8[np.ndarray, "h w 3"], lens: Lens, K: Float[np.ndarray, "3 3"], width: int, height: int
-) -> UInt8[np.ndarray, "height width 3"]:
+    whole: UInt8[np.ndarray, "h w C"], lens: Lens, K: Float[np.ndarray, "3 3"], width: int, height: int
+) -> UInt8[np.ndarray, "height width C"]:
     shares, _ = sampling_map(lens, K, width, height)
     where = shares * (np.array(whole.shape[1::-1]) - 2 * PAD) + PAD
     low = np.floor(where.min((0, 1))).astype(int) - PAD
     high = np.ceil(where.max((0, 1))).astype(int) + PAD
     low = low.clip(min=0)
-    window = torch.from_numpy(whole[low[1] : high[1], low[0] : high[0]])
-    grid = torch.from_numpy((where - low) / window.shape[1::-1] * 2 - 1).float()
-    channels = window.permute(2, 0, 1)[None].float()
-    sampled = torch.nn.functional.grid_sample(channels, grid[None], "bicubic", "border", align_corners=False)
-    return sampled[0].permute(1, 2, 0).clamp(0, 255).round().byte().contiguous().numpy()
+    window = whole[low[1] : high[1], low[0] : high[0]]
+    return sample(window, (where - low) / window.shape[1::-1], "bicubic")

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from difix3d.geometry.lens import intrinsics, sampling_map
-from difix3d.images import image_size, read_mask, read_photo
+from difix3d.images import image_size, read_mask, read_photo, sample
 from difix3d.scene.cache import photo_cache, prune, read_reduced
 from difix3d.scene.panorama import is_panorama, read_face
 from difix3d.types import Cameras, Lens, Photo, Scene, View
@@ -140,10 +140,10 @@ def decode(photo: Photo, camera: Cameras, cache: Path | None = None) -> Pixels:
     work = round(photo.lens.width * scale), round(photo.lens.height * scale)
     stored = image_size(photo.path, photo.turn)
     work = stored if max(work) > max(stored) else work
-    image = torch.from_numpy(_sample(_read(photo, work, cache), grid, "bicubic"))
+    image = torch.from_numpy(sample(_read(photo, work, cache), grid, "bicubic"))
     if photo.mask is not None:
         seen = read_mask(photo.mask, work, photo.mask_turn)[..., None].astype(np.uint8) * 255
-        inside = inside & (_sample(np.repeat(seen, 3, 2), grid, "bilinear")[..., 0] > 127)
+        inside = inside & (sample(np.repeat(seen, 3, 2), grid, "bilinear")[..., 0] > 127)
     return image, None if inside.all() else torch.from_numpy(inside)
 
 
@@ -165,16 +165,3 @@ def _grid(
     lens: Lens, K: tuple[float, ...], width: int, height: int
 ) -> tuple[Float[np.ndarray, "H W 2"], Bool[np.ndarray, "H W"]]:
     return sampling_map(lens, np.array(K).reshape(3, 3), width, height)
-
-
-def _sample(
-    image: UInt8[np.ndarray, "h w C"], grid: Float[np.ndarray, "H W 2"], mode: str
-) -> UInt8[np.ndarray, "H W C"]:
-    """The image at the given shares of its width and height; colours stay below their alpha."""
-    channels = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-    where = torch.from_numpy(grid)[None] * 2 - 1
-    sampled = torch.nn.functional.grid_sample(channels, where, mode, "border", align_corners=False)
-    if len(sampled[0]) == 4:  # what bicubic sampling overshoots in alpha it does in colour as well
-        sampled = sampled * 255 / sampled[:, 3:].clamp(min=255)
-        sampled = torch.minimum(sampled, sampled[:, 3:])
-    return sampled[0].permute(1, 2, 0).clamp(0, 255).round().byte().contiguous().numpy()

@@ -89,7 +89,7 @@ def test_faces_of_a_large_panorama_are_cached(tmp_path: Path, monkeypatch: pytes
     cache = tmp_path / "cache" / "photos"
     first = [decode(photo, scene.cameras[i], cache)[0] for i, photo in enumerate(scene.photos)]
     assert len(list(cache.iterdir())) == 12
-    monkeypatch.setattr("difix3d.scene.panorama.read_image", None)
+    monkeypatch.setattr("difix3d.scene.panorama.read_photo", None)
     again = [decode(photo, scene.cameras[i], cache)[0] for i, photo in enumerate(scene.photos)]
     assert all(map(torch.equal, first, again))
 
@@ -111,6 +111,27 @@ def test_a_mask_goes_with_its_panorama(tmp_path: Path):
     assert (down.numpy() == ~tripod).mean() > 0.98
     assert front[: side // 2].all()
     assert not front[-1, side // 2]
+
+
+def test_transparent_pixels_of_a_panorama_do_not_count(tmp_path: Path):
+    """Programs that stitch leave what no lens has seen transparent: it is unknown, not empty."""
+    folder = write_360(tmp_path / "s", 2)
+    whole = {view.name: view.image for view in Views(load_scene(folder))}
+    file = folder / "images" / "pano_0.png"
+    with Image.open(file) as image:
+        layer = image.convert("RGBA")
+    alpha = np.full((WIDTH // 2, WIDTH), 255, np.uint8)
+    alpha[-WIDTH // 8 :] = 0
+    layer.putalpha(Image.fromarray(alpha))
+    layer.save(file)
+    scene = load_scene(folder)
+    assert not scene.alpha
+    views = {view.name: view for view in Views(scene)}
+    down = views["pano_0/down"]
+    assert down.alpha is None
+    assert 0.3 < down.mask.float().mean() < 0.45
+    assert (down.image - whole["pano_0/down"])[down.mask].abs().max() < 0.02
+    assert views["pano_0/up"].mask is None
 
 
 def test_all_faces_are_on_the_same_side_of_the_split(tmp_path: Path):
