@@ -1,17 +1,22 @@
-"""What ends a run early: a loss that is NaN or infinite."""
+"""What ends a run early: a loss that is NaN or infinite, and photos that show nothing of the model."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from difix3d.errors import UserError
-from difix3d.types import View
+from difix3d.types import RenderFn, View
 
 EXPLODED = 100.0
 """A loss above this is not an image difference any more: that of black and white is 1."""
 PERIOD = 20
 """Steps between two looks at the losses."""
+SIGHT_STEPS, SIGHT_PHOTOS = (0, 200), 32
+"""Steps before which photos are looked at, and how many at most."""
+FAINT = 1 / 255
+"""Coverage below which nothing is to be seen."""
 
 
 class LossGuard:
@@ -48,3 +53,30 @@ class LossGuard:
                     "Look at that photo and its pose; or lower the learning rates (--optim.*) and go on with --resume",
                 )
         self._recent.clear()
+
+
+@torch.no_grad()
+def check_sight(photos: Iterable[View], render: RenderFn, step: int) -> None:
+    """Looks through photos until one shows something of the model, and one has pixels that count.
+
+    Raises:
+        UserError: none does: training would go on to its end with nothing learnt.
+    """
+    count, seen, used = 0, False, False
+    for view in photos:
+        count += 1
+        used = used or view.mask is None or bool(view.mask.any())
+        seen = seen or bool(render(view.camera).alpha.max() > FAINT)
+        if seen and used:
+            return
+    if not used:
+        raise UserError(
+            f"The masks of {count} training photos that were looked at leave no pixel",
+            "Black does not count, white does",
+            "Look at the masks: they may be inverted, or move them away",
+        )
+    raise UserError(
+        f"Before step {step} none of {count} training photos that were looked at shows a Gaussian",
+        "They stand behind the cameras, elsewhere, or have faded",
+        "Check that poses and points are of one model, and the poses' axes",
+    )

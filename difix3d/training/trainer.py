@@ -28,7 +28,7 @@ from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control
 from difix3d.training.evaluation import evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
-from difix3d.training.guard import LossGuard
+from difix3d.training.guard import SIGHT_PHOTOS, SIGHT_STEPS, LossGuard, check_sight
 from difix3d.training.model import SplatModel
 from difix3d.training.presets import settle
 from difix3d.training.rounds import Rounds
@@ -121,6 +121,9 @@ class Trainer:
                     self._evaluate(done, missing=True)
                 while done < config.max_steps and not self.interrupted:
                     self._handle_requests(done, guard)
+                    if done in SIGHT_STEPS:
+                        some = self.scene.train[:: max(1, len(self.scene.train) // SIGHT_PHOTOS)][:SIGHT_PHOTOS]
+                        check_sight(map(self.views.__getitem__, some.tolist()), self.model.render, done)
                     if self.rounds.due(done):
                         self._round(done)
                     views = self.rounds.pick(done)
