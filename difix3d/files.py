@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,12 +21,37 @@ LONGEST = 100
 OWN = ".difix3d"
 """File that marks folders which :func:`claim` made."""
 
+LEFT_SECONDS = 3600
+"""Age of a half-written file from which :func:`sweep` may delete it."""
+
 _numbers = count()
 
 
 def beside(path: Path) -> Path:
     """A new name in the same folder, with the same suffix (which tells many writers the format)."""
     return path.with_name(f".{os.getpid()}-{next(_numbers)}.partial{path.suffix}")
+
+
+def sweep(folder: Path) -> None:
+    """Deletes what processes that were killed have left of files they wrote, anywhere below a folder.
+
+    A process of another machine may write there as well, of which nothing is known here: files of the last hour stay.
+    """
+    for path in folder.rglob(".*.partial*"):
+        pid = re.fullmatch(r"\.(\d+)-\d+\.partial(\..*)?", path.name)
+        with suppress(OSError):
+            if pid and not _alive(int(pid[1])) and time.time() - path.stat().st_mtime > LEFT_SECONDS:
+                path.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 @contextmanager

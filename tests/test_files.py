@@ -4,6 +4,8 @@ import errno
 import json
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from difix3d.files import (
     or_nan,
     read_json,
     safe_names,
+    sweep,
     whole_file,
     write_bytes,
     write_json,
@@ -69,6 +72,22 @@ def _yaml(path: Path) -> None:
     from difix3d.training.configfile import write_yaml
 
     write_yaml(TrainConfig(), path)
+
+
+def test_what_killed_processes_left_is_swept(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    (tmp_path / "eval").mkdir()
+    left = tmp_path / "eval" / f".{killed.pid}-3.partial.png"
+    recent, running = tmp_path / f".{killed.pid}-4.partial", tmp_path / f".{os.getpid()}-0.partial.json"
+    mine = [tmp_path / name for name in (".1.partial.png", f".{killed.pid}-x.partial.png", "a.partial")]
+    for path in (left, recent, running, *mine):
+        path.write_bytes(b"half")
+        os.utime(path, (0, 0))
+    os.utime(recent)
+    sweep(tmp_path)
+    assert not left.exists()
+    assert all(path.exists() for path in (recent, running, *mine))
 
 
 @pytest.mark.parametrize(

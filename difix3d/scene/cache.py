@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from difix3d.errors import UserError
-from difix3d.files import cache_folder, whole_file
+from difix3d.files import cache_folder, sweep, whole_file
 from difix3d.images import image_size, may_be_transparent, read_photo
 
 EXPENSIVE = 4_000_000
@@ -68,6 +68,7 @@ def read_reduced(
 
 def prune(folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:
     """Deletes the photos that were not read for longest until the folder is below the limit."""
+    sweep(folder)
     with suppress(OSError):
         entries = sorted(((e.stat().st_mtime, e.stat().st_size, e) for e in folder.glob("*.npy")), reverse=True)
         total = 0

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.evaluate import Name
-from difix3d.files import as_json, cannot_write, read_json
+from difix3d.files import as_json, cannot_write, read_json, sweep
 from difix3d.gaussians import load_newest, newest_checkpoint, save_checkpoint, write_ply
 from difix3d.gaussians.transform import transform
 from difix3d.geometry.normalize import same_world
@@ -60,6 +60,7 @@ class RunFolder:
         latter. Damaged rows of an earlier part of the run are moved aside."""
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
+            sweep(self.path)
             for name in ROWS:
                 mend_rows(self.path / name)
             write_yaml(replace(config, output_dir=self.path, resume=False), self.path / "config.yaml")
