@@ -38,6 +38,7 @@ class Views:
             are decoded ahead come on top.
         threads: that decode.
         ahead: how many photos ``stream`` decodes before they are asked for.
+        cache: keep reduced copies of large photos in the user's cache folder (``scene/cache.py``), and read them there.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Views:
         memory_limit_bytes: int = 4 << 30,
         threads: int = min(4, os.cpu_count() or 1),
         ahead: int = 8,
+        cache: bool = True,
     ):
         self.scene = scene
         self.device = torch.device(device)
@@ -56,7 +58,7 @@ class Views:
         self._cameras = scene.cameras.to(device)
         self._kept: OrderedDict[int, Pixels] = OrderedDict()
         self._lock = Lock()
-        self._cache = photo_cache()
+        self._cache = photo_cache() if cache else None
         if self._cache is not None:
             prune(self._cache)
         self._workers = ThreadPoolExecutor(threads, thread_name_prefix="decode")

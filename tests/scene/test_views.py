@@ -156,6 +156,16 @@ def test_large_photos_are_decoded_once_and_kept_on_disk(tmp_path: Path, monkeypa
     assert len(list(cache.iterdir())) == 1
 
 
+def test_the_cache_can_be_done_without(make_scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("difix3d.scene.cache.EXPENSIVE", 0)
+    monkeypatch.setattr("difix3d.scene.cache.KEEP_FREE_BYTES", 0)
+    scene = load_scene(make_scene(), resolution=16)
+    for cache, kept in ((False, 0), (True, 1)):
+        assert Views(scene, cache=cache)[0].image.shape[1] == 16
+        assert len(list((tmp_path / "cache").rglob("*.npy"))) == kept
+
+
 def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     _leave(monkeypatch, free=KEEP_FREE_BYTES)
     Image.new("RGB", (2400, 1800)).save(tmp_path / "large.jpg")
