@@ -60,7 +60,7 @@ class EvaluateConfig(RunOptions):
     photos that need nothing.
 
     Examples:
-      difix3d evaluate outputs/garden/2025-01-31_120000
+      difix3d evaluate outputs/garden/2025-01-31_120000-123
       difix3d evaluate outputs/*/first --metrics psnr ssim lpips-alex --output tables
       difix3d evaluate outputs/demo/first --metrics psnr ssim tsed warp --frames 60
       difix3d evaluate outputs/demo/first --pictures theirs=../other/renders

@@ -39,7 +39,7 @@ class RenderConfig(RunOptions):
     """Renders a trained run along a camera path, to PNG frames and an MP4.
 
     Examples:
-      difix3d render outputs/demo/2025-01-31_120000
+      difix3d render outputs/demo/2025-01-31_120000-123
       difix3d render outputs/demo/first --path spiral --frames 240 --fps 30 --resolution 1280
       difix3d render outputs/demo/first --path camera_path.json --output flight --no-images
       difix3d render outputs/demo/first --plus

@@ -20,7 +20,7 @@ class ViewConfig(RunOptions, Address):
     """Shows a trained run, or any splat model, in the browser.
 
     Examples:
-      difix3d view outputs/demo/2025-01-31_120000
+      difix3d view outputs/demo/2025-01-31_120000-123
       difix3d view outputs/demo/first --fixer nvidia/difix_ref
       difix3d view point_cloud.ply
     """

@@ -141,7 +141,7 @@ def _config(run: Path, scene: str | None, data_dir: Path | None) -> TrainConfig:
     path = run / "config.yaml"
     if not path.is_file():
         fact = f"There is no run in {run}: " + (f"it has no {path.name}" if run.is_dir() else "no such folder")
-        raise UserError(fact, "A run is the folder that training wrote, like outputs/garden/2025-01-31_120000")
+        raise UserError(fact, "A run is the folder that training wrote, like outputs/garden/2025-01-31_120000-123")
     config = merge(TrainConfig(), read_yaml(path), source=str(path))
     return replace(config, output_dir=run, scene=scene or config.scene, data_dir=data_dir or config.data_dir)
 
