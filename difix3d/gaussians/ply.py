@@ -13,7 +13,7 @@ from torch import Tensor
 from difix3d.errors import UserError
 from difix3d.files import whole_file
 from difix3d.gaussians.offset import comments, local_offset, narrowed, read_offset, taken_off, write_offset
-from difix3d.gaussians.packed import COEFFICIENTS, COEFFICIENTS_TOLD, is_packed, unpack
+from difix3d.gaussians.packed import COEFFICIENTS, COEFFICIENTS_TOLD, is_packed, pack, unpack
 from difix3d.gaussians.sound import sound, up_to_degree_3
 from difix3d.types import Gaussians
 
@@ -29,32 +29,17 @@ def write_ply(gaussians: Gaussians, path: Path, *, compressed: bool = False) -> 
     Args:
         gaussians: the model, in the world that the file shall be in; the means may be float64.
         path: target file.
-        compressed: SuperSplat's packed layout (gsplat's exporter), about a quarter of the size and lossy.
+        compressed: SuperSplat's packed layout, about a quarter of the size and lossy.
 
     Raises:
-        UserError: the file cannot be written, or gsplat is too old for ``compressed``.
+        UserError: the file cannot be written.
     """
     offset = local_offset(gaussians)
     model = taken_off(gaussians.map(lambda tensor: tensor.detach().cpu()), offset)
     with whole_file(path) as partial:
-        if compressed:
-            partial.write_bytes(_compressed(model, comments(offset)))
-        else:
-            table = PlyElement.describe(_to_table(model), "vertex")
-            PlyData([table], comments=comments(offset)).write(str(partial))
+        elements = pack(model) if compressed else [PlyElement.describe(_to_table(model), "vertex")]
+        PlyData(elements, byte_order="<", comments=comments(offset)).write(str(partial))
     write_offset(path, offset)
-
-
-def _compressed(gaussians: Gaussians, lines: list[str]) -> bytes:
-    try:
-        from gsplat import export_splats
-    except ImportError:
-        raise UserError(
-            "The compressed layout needs gsplat 1.5", "an older one is installed", "Run: pip install -U gsplat"
-        ) from None
-    data = export_splats(**gaussians.as_dict(), format="ply_compressed")
-    head = b"format binary_little_endian 1.0\n"
-    return data.replace(head, head + "".join(f"comment {line}\n" for line in lines).encode(), 1)
 
 
 def _to_table(gaussians: Gaussians) -> np.ndarray:

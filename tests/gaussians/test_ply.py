@@ -46,7 +46,6 @@ def test_layout_is_the_one_of_3dgs(tmp_path):
 
 @pytest.mark.parametrize("degree", [0, 1, 3])
 def test_compressed_file_is_smaller_and_holds_the_same_splats(tmp_path, degree):
-    pytest.importorskip("gsplat", minversion="1.5")
     gaussians = random_gaussians(600, degree)
     write_ply(gaussians, tmp_path / "a.ply")
     write_ply(gaussians, tmp_path / "b.ply", compressed=True)
@@ -65,13 +64,37 @@ def test_compressed_file_is_smaller_and_holds_the_same_splats(tmp_path, degree):
     assert cosine.min() > 0.9999
 
 
-def test_compression_needs_gsplat_1_5(tmp_path, monkeypatch):
-    import gsplat
+def test_compressed_file_reads_as_that_of_gsplat(tmp_path):
+    """Another program's writer of the layout, which PlayCanvas's own viewers read."""
+    pytest.importorskip("gsplat", minversion="1.5")
+    from gsplat import export_splats
 
-    monkeypatch.delattr(gsplat, "export_splats", raising=False)
-    with pytest.raises(UserError, match=r"needs gsplat 1\.5"):
-        write_ply(random_gaussians(), tmp_path / "a.ply", compressed=True)
-    assert not list(tmp_path.iterdir())
+    gaussians = random_gaussians(300, 1)
+    (tmp_path / "a.ply").write_bytes(export_splats(**gaussians.as_dict(), format="ply_compressed"))
+    write_ply(gaussians, tmp_path / "b.ply", compressed=True)
+    theirs, ours = read_ply(tmp_path / "a.ply"), read_ply(tmp_path / "b.ply")
+    nearest = torch.cdist(ours.means, theirs.means).argmin(1)
+    assert len(set(nearest.tolist())) == len(ours) == len(theirs)
+    theirs = theirs.map(lambda tensor: tensor[nearest])
+    for name, tolerance in {"means": 0.01, "quats": 0.005, "scales": 0.01, "sh0": 0.05, "shN": 0.01}.items():
+        torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), atol=tolerance, rtol=0, msg=name)
+    torch.testing.assert_close(ours.opacities.sigmoid(), theirs.opacities.sigmoid(), atol=0.004, rtol=0)
+    assert list(PlyData.read(str(tmp_path / "b.ply")).header.split()) == [
+        *PlyData.read(str(tmp_path / "a.ply")).header.split()
+    ]
+
+
+def test_faint_and_infinite_splats_and_chunks_of_one_place_are_packed(tmp_path):
+    gaussians = random_gaussians(300, 0)
+    gaussians.opacities[0], gaussians.opacities[1] = -10.0, torch.nan
+    gaussians.means[2:] = gaussians.means[2]
+    write_ply(gaussians, tmp_path / "a.ply", compressed=True)
+    back = read_ply(tmp_path / "a.ply")
+    assert len(back) == 298
+    assert (back.means == gaussians.means[2]).all()
+    write_ply(gaussians.map(lambda tensor: tensor[:2]), tmp_path / "a.ply", compressed=True)
+    with pytest.raises(UserError, match="It has none at all"):
+        read_ply(tmp_path / "a.ply")
 
 
 def test_missing_damaged_and_other_files_are_named(tmp_path):

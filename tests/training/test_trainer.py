@@ -58,7 +58,6 @@ def test_a_run_learns_and_leaves_everything_in_its_folder(toy_scene, config):
 
 
 def test_a_compressed_file_on_request(toy_scene, config):
-    pytest.importorskip("gsplat", minversion="1.5")
     Trainer(replace(config, max_steps=1, compressed_ply=True), toy_scene).train()
     assert (config.output_dir / "point_cloud.compressed.ply").exists()
 
