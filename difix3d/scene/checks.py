@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from difix3d.errors import UserError
-from difix3d.geometry.lens import PARAMETERS, intrinsics
+from difix3d.geometry.lens import PARAMETERS, intrinsics, is_pinhole, undistorted
 from difix3d.geometry.normalize import ASIDE, remoteness
 from difix3d.scene.capture import Capture
 from difix3d.types import Lens
@@ -20,6 +20,8 @@ RIGID = 0.01
 """By how much R^T R of a pose may miss the identity: files round."""
 WIDEST = 170.0
 """Degrees that a camera without a fisheye lens may see; a fisheye may see 360."""
+KEPT = 0.6
+"""Share of a photo's width that its undistorted picture must keep if no word is said."""
 FACTORS = (1.5, 2, 3, 4, 6, 8, 1 / 2, 1 / 4, 1 / 8)
 """By which photos are often made smaller (or larger) after their cameras were found."""
 LOST = 100.0
@@ -68,6 +70,7 @@ def checked(capture: Capture) -> Capture:
     )
     capture = replace(capture, c2w=_rigid(capture), lenses=_of_the_photos(capture))
     _check_views(capture)
+    _say_cut(capture)
     return _turned(capture)
 
 
@@ -207,6 +210,24 @@ def _check_views(capture: Capture) -> None:
                     f"It is in pixels and above 0; a {lens.model} camera sees {most:g} degrees at most",
                     "Correct it: a focal length in shares of the width, or in millimetres, must be changed into pixels",
                 )
+
+
+def _say_cut(capture: Capture) -> None:
+    """A word if undistorted photos keep little of the photos."""
+    distorted = {lens for lens in capture.lenses if lens.model in PARAMETERS and not is_pinhole(lens)}
+    kept = {lens: undistorted(lens)[4] / lens.width for lens in distorted}
+    little = [name for name, lens in zip(capture.names, capture.lenses, strict=True) if kept.get(lens, 1.0) < KEPT]
+    if little:
+        log.warning(
+            "%s: %d of %d photos keep less than %g %% of their width when they are undistorted, first %s (%.0f %%): "
+            "check the calibration",
+            capture.folder,
+            len(little),
+            len(capture.names),
+            100 * KEPT,
+            little[0],
+            100 * kept[capture.lenses[capture.names.index(little[0])]],
+        )
 
 
 def _turned(capture: Capture) -> Capture:

@@ -36,6 +36,12 @@ MODEL_IDS = (
     "RADIAL_FISHEYE",
     "THIN_PRISM_FISHEYE",
     "RAD_TAN_THIN_PRISM_FISHEYE",
+    "SIMPLE_DIVISION",
+    "DIVISION",
+    "SIMPLE_FISHEYE",
+    "FISHEYE",
+    "EUCM",
+    EQUIRECTANGULAR,
 )
 PARAM_COUNTS = {name: len(params.split()) for name, params in PARAMETERS.items()}
 PARAM_COUNTS[EQUIRECTANGULAR] = 2
@@ -116,6 +122,8 @@ def _read(model: Path, name: str, binary, text):
         if path.suffix == ".bin":
             return binary(path.read_bytes())
         return text(decode(path.read_bytes()))
+    except UserError as error:
+        raise UserError(f"{path}: {error.fact}", error.limit, error.cure) from None
     except (struct.error, ValueError, IndexError, KeyError, OverflowError) as error:
         raise UserError(
             f"{path} is damaged: {path.stat().st_size} bytes, {error}",
@@ -141,6 +149,7 @@ def _cameras_text(text: str) -> dict[int, Lens]:
     cameras = {}
     for line in _lines(text):
         camera_id, model, width, height, *params = line.split()
+        model = model.upper()
         if len(params) != _param_count(model):
             raise ValueError(f"{model} has {_param_count(model)} parameters, not {len(params)}")
         cameras[int(camera_id)] = Lens(model, tuple(map(float, params)), int(width), int(height))
@@ -148,19 +157,19 @@ def _cameras_text(text: str) -> dict[int, Lens]:
 
 
 def _model_name(model_id: int) -> str:
-    if 0 <= model_id < len(MODEL_IDS):
-        return MODEL_IDS[model_id]
-    import pycolmap  # models that are younger than the table
-
-    return pycolmap.CameraModelId(model_id).name
+    if not 0 <= model_id < 100:  # COLMAP's numbers are small
+        raise ValueError(f"a camera has the model {model_id}")
+    return MODEL_IDS[model_id] if model_id < len(MODEL_IDS) else f"number {model_id}"
 
 
 def _param_count(model: str) -> int:
-    if model in PARAM_COUNTS:
-        return PARAM_COUNTS[model]
-    import pycolmap
-
-    return len(pycolmap.Camera.create_from_model_name(0, model, 1.0, 2, 2).params)
+    if model not in PARAM_COUNTS:
+        raise UserError(
+            f"a camera has the model {model}, which COLMAP 4.2 does not have",
+            f"Known are {', '.join(MODEL_IDS)}",
+            "Undistort the photos with the program that wrote it (colmap image_undistorter) and use the output",
+        )
+    return PARAM_COUNTS[model]
 
 
 def _images_binary(data: bytes) -> list[Pose]:

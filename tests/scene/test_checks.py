@@ -177,6 +177,13 @@ def test_focal_lengths_that_no_camera_has(write, focal: float):
         load_scene(write(fl_x=focal))
 
 
+def test_distortion_that_leaves_little_of_the_photos_gets_a_word(write, caplog: Words):
+    load_scene(write(k1=-0.05))
+    assert caplog.text == ""
+    load_scene(write(k1=40.0))
+    assert re.search("10 of 10 photos keep less than 60 % of their width .* first 000.png", caplog.text)
+
+
 def test_a_wide_fisheye_is_no_mistake(write):
     assert load_scene(write(fl_x=8.0, camera_model="OPENCV_FISHEYE")).photos[0].lens is not None
 

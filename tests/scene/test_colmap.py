@@ -108,6 +108,25 @@ def test_broken_text_files_are_named(make_scene, file: str):
         read(folder)
 
 
+def test_models_of_lenses_are_named_if_colmap_has_none_such(make_scene):
+    folder = make_scene()
+    cameras = folder / "sparse" / "0" / "cameras.txt"
+    good = cameras.read_text()
+    cameras.write_text(good.replace("PINHOLE", "pinhole"))
+    assert read(folder).lenses[0].model == "PINHOLE"
+    cameras.write_text(good.replace("PINHOLE", "DOUBLE_SPHERE"))
+    with pytest.raises(UserError, match=r"cameras\.txt: a camera has the model DOUBLE_SPHERE.*Undistort"):
+        read(folder)
+    cameras.write_text(good)
+    model = cameras.parent
+    pycolmap.Reconstruction(model).write_binary(model)
+    data = bytearray((model / "cameras.bin").read_bytes())
+    data[12] = 18
+    (model / "cameras.bin").write_bytes(bytes(data))
+    with pytest.raises(UserError, match=r"cameras\.bin: a camera has the model number 18"):
+        read(folder)
+
+
 def test_an_image_without_its_camera_is_an_error(make_scene):
     folder = make_scene()
     cameras = folder / "sparse" / "0" / "cameras.txt"
