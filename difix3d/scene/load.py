@@ -60,7 +60,8 @@ def load_scene(
         raise UserError(f"The resolution is {resolution}", "The long side must be at least 16 pixels")
     path = find_source(str(source), data_dir)
     capture = checked(read_capture(path, data_dir, seed, Path(model) if model else None))
-    train, test = choose_split(split, capture.names, capture.folder, capture.splits)
+    folders = [path, capture.folder] if path.is_dir() else [capture.folder]
+    train, test = choose_split(split, capture.names, folders, capture.splits)
     near, used = in_place(capture, train)
     capture, photo_of = cut_panoramas(capture)
     near = near[photo_of]

@@ -1,5 +1,6 @@
 """Which photos are trained on and which are held out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,8 @@ from jaxtyping import Int
 
 from difix3d.errors import UserError
 from difix3d.files import read_json
+from difix3d.scene.names import match
+from difix3d.scene.protocols import stated_split
 
 Split = tuple[Int[np.ndarray, "T"], Int[np.ndarray, "E"]]
 
@@ -15,19 +18,20 @@ EVERY = 8
 """The held-out share of the 3DGS and Mip-NeRF 360 papers: the first photo of each eight, sorted by name."""
 
 
-def choose_split(split: str, names: list[str], folder: Path, given: dict[str, list[str]]) -> Split:
+def choose_split(split: str, names: list[str], folders: Sequence[Path], given: dict[str, list[str]]) -> Split:
     """Indices of the train and test photos.
 
     Args:
-        split: ``auto`` (the top level of ``split.json``, else what the format itself says, else ``every:8``), ``none``
-            (all train), ``every:N`` (the first of each N is test), ``extrapolation`` (the top level of ``split.json``),
-            another of its keys such as ``interpolation``, or ``file:PATH`` to a JSON file with ``train`` and ``eval``.
+        split: ``auto`` (the top level of ``split.json``, else what the format itself, lists or the photos' names say
+            (:mod:`difix3d.scene.protocols`), else ``every:8``), ``none`` (all train), ``every:N`` (the first of each N
+            is test), ``extrapolation`` (the top level of ``split.json``), another of its keys such as
+            ``interpolation``, or ``file:PATH`` to a JSON file with ``train`` and ``eval``.
         names: of the photos, sorted.
-        folder: of the scene, where ``split.json`` lies.
+        folders: of the scene, where ``split.json`` and other lists may lie.
         given: the format's own lists, ``train`` and ``test``; may be empty.
     """
     kind, _, value = split.partition(":")
-    path = folder / "split.json"
+    path = next((f / "split.json" for f in folders if (f / "split.json").exists()), folders[0] / "split.json")
     train, test = list(range(len(names))), list[int]()
     if kind == "none":
         pass
@@ -36,12 +40,12 @@ def choose_split(split: str, names: list[str], folder: Path, given: dict[str, li
     elif kind == "file":
         train, test = _from_lists(read_json(Path(value)), names, Path(value))
     elif split == "auto" and not path.exists():
-        train, test = _from_lists(given, names, folder) if given else _every(names, str(EVERY))
+        train, test = stated_split(names, folders, given) or _every(names, str(EVERY))
     elif path.exists():
         train, test = _from_file(split, names, path)
     else:
         raise UserError(
-            f"There is no split {split!r}: {folder} has no split.json",
+            f"There is no split {split!r}: {folders[0]} has no split.json",
             "Without it there are auto, none, every:N and file:PATH",
             f"Use --split every:{EVERY}",
         )
@@ -100,6 +104,9 @@ def _positions(wanted: list[str], names: list[str], source: Path) -> list[int]:
             index.setdefault(key, []).append(i)
     exact = {name: [i] for i, name in enumerate(names)}
     found = {name: exact.get(name, index.get(name, [])) for name in wanted}
+    loose = match([name for name, hits in found.items() if not hits], names)
+    for name, hit in zip([name for name, hits in found.items() if not hits], loose, strict=True):
+        found[name] = [] if hit is None else [hit]
     bad = [name for name, hits in found.items() if not hits or (len(hits) > 1 and not name.endswith("/"))]
     if bad:
         raise UserError(

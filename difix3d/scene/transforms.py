@@ -12,6 +12,7 @@ from difix3d.scene.capture import Capture, missing_photos
 from difix3d.scene.lenses import read_lens
 from difix3d.scene.locate import find_photos, is_there, photo_folders
 from difix3d.scene.masks import find_masks, named_mask
+from difix3d.scene.names import match
 from difix3d.scene.pointcloud import read_points
 
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
@@ -40,7 +41,7 @@ def read_transforms(files: dict[str, Path], scene: Path | None = None) -> Captur
         UserError: broken JSON, missing keys, photos missing where the image size has to come from them.
     """
     folder = next(iter(files.values())).parent
-    frames = [(role, file, meta, frame) for role, file in files.items() for meta, frame in _frames(file)]
+    frames = [(role or own, file, meta, frame) for role, file in files.items() for own, meta, frame in _frames(file)]
     paths, note = _find_all(folder, [str(frame["file_path"]) for *_, frame in frames], scene or folder)
     unsized = [
         path
@@ -56,7 +57,7 @@ def read_transforms(files: dict[str, Path], scene: Path | None = None) -> Captur
     ]
     c2w = [_pose(frame, file) for _, file, _, frame in frames]
     points, colors = _points(folder, frames[0][2].get("ply_file_path"))
-    splits = {role: [names[i] for i in order if frames[i][0] == role] for role in files if role}
+    splits, of_lists = _splits(frames, names)
     return Capture(
         folder=folder,
         names=[names[i] for i in order],
@@ -68,23 +69,52 @@ def read_transforms(files: dict[str, Path], scene: Path | None = None) -> Captur
         colors=colors,
         observations=np.zeros((0, 2), np.int64),
         splits=splits,
-        notes=(note,) if note else (),
+        notes=tuple(filter(None, (note, of_lists))),
     )
 
 
-def _frames(file: Path) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """(what all frames share, frame) for each frame of one file."""
+def _frames(file: Path) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """(role, what all frames share, frame) for each frame of one file; ScanNet++ has ``test_frames`` of their own."""
     meta = read_json(file)
-    frames = meta.pop("frames", None)
-    if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames):
+    frames, held_out = meta.pop("frames", None), meta.pop("test_frames", None) or []
+    if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames + held_out):
         raise UserError(
             f"{file} has no frames", "It must have a list 'frames' with a pose for each photo", "Export again"
         )
+    roles = ["train" if held_out else ""] * len(frames) + ["test"] * len(held_out)
+    frames = frames + held_out
     for number, frame in enumerate(frames):
         lost = {"file_path", "transform_matrix"} - frame.keys()
         if lost:
             raise UserError(f"Frame {number} of {len(frames)} in {file} has no {' and no '.join(sorted(lost))}")
-    return [(meta, frame) for frame in frames]
+    return [(role, meta, frame) for role, frame in zip(roles, frames, strict=True)]
+
+
+def _splits(
+    frames: list[tuple[str, Path, dict[str, Any], dict[str, Any]]], names: list[str]
+) -> tuple[dict[str, list[str]], str]:
+    """The names of the train and test photos, and what to say of nerfstudio's lists of them.
+
+    The roles of files and lists of frames go first, then ``train_filenames``, ``test_filenames`` and ``val_filenames``:
+    without test photos those of val are held out, and without train photos the others are trained on.
+    """
+    roles = [role for role, *_ in frames]
+    if any(roles):
+        return {role: sorted(n for n, own in zip(names, roles, strict=True) if own == role) for role in set(roles)}, ""
+    meta, paths = frames[0][2], [str(frame["file_path"]) for *_, frame in frames]
+    lists = {role: [str(path) for path in meta.get(f"{role}_filenames") or []] for role in ("train", "test", "val")}
+    found = {role: match(listed, paths) for role, listed in lists.items()}
+    unknown = [
+        path for role in lists for path, i in zip(lists[role], found[role], strict=True) if i is None
+    ]  # fmt: skip
+    held_out = {names[i] for i in found["test"] if i is not None} or {names[i] for i in found["val"] if i is not None}
+    train = {names[i] for i in found["train"] if i is not None} or set(names) - held_out
+    both = len(train & held_out)
+    if not any(lists.values()) or (not held_out and train == set(names)):
+        return {}, ""
+    notes = [f"{len(unknown)} names in its lists of photos are of no frame, first {unknown[0]}"] if unknown else []
+    notes += [f"{both} photos are in train_filenames and held out: they are not trained on"] if both else []
+    return {"train": sorted(train - held_out), "test": sorted(held_out)}, "; ".join(notes)
 
 
 def _find(folder: Path, name: str) -> Path:

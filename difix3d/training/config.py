@@ -46,8 +46,8 @@ class TrainConfig:
     compare: bool = False
     """Train plain 3DGS beside it, with the same seed and steps, and report both."""
     split: str = "auto"
-    """Which photos are held out: `auto` (split.json, else every 8th), `interpolation`, `extrapolation`, `every:N`,
-    `none`, `file:JSON`."""
+    """Which photos are held out: `auto` (split.json, else what the data set itself states, else every 8th),
+    `interpolation`, `extrapolation`, `every:N`, `none`, `file:JSON`."""
     model: str | None = None
     """COLMAP model's folder or transforms.json to take, in the scene's folder or the current one, where there are
     several; by default the one with the most photos."""
