@@ -20,8 +20,8 @@ from difix3d.errors import UserError
 from difix3d.files import read_json, write_json
 from difix3d.images import write_image
 from difix3d.scene.candidates import candidates
+from difix3d.scene.database import progress
 from difix3d.scene.listing import FEWEST
-from difix3d.scene.sfm import progress
 
 log = logging.getLogger(__name__)
 

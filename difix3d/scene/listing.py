@@ -103,20 +103,18 @@ def list_photos(folder: Path) -> tuple[Path, list[str]]:
     root = folder / "images" if _any_image(folder / "images") else folder
     names, unread, videos = _walk(root)
     listing = _Listing(root, names)
+    told = "".join(f"; {text}" for text in (listing.left_out(), _unread(unread, listing.names)) if text)
     if len(listing.names) >= FEWEST:
-        told = [listing.left_out(), _unread(unread, listing.names)]
-        if any(told):
-            log.warning("%s: %d photos; %s", root, len(listing.names), "; ".join(filter(None, told)))
+        if told:
+            log.warning("%s: %d photos%s", root, len(listing.names), told)
         return root, sorted(listing.names)
-    told = [listing.left_out(), _unread(unread, listing.names)]
     cure = "Check the path, or add photos"
     if videos:
         cure = f"Give the video itself: {root / videos[0]}"
     elif listing.set_aside:
         cure = f"If these are the photos, give their folder itself: {root / listing.set_aside}"
     raise UserError(
-        f"{folder} has no COLMAP model, no transforms.json and {len(listing.names)} photos"
-        + "".join(f"; {text}" for text in told if text),
+        f"{folder} has no COLMAP model, no transforms.json and {len(listing.names)} photos{told}",
         f"To find the cameras takes {FEWEST} photos at least, and 20 to be good",
         cure,
     )

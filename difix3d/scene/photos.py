@@ -7,9 +7,10 @@ from difix3d.interrupt import unwinding
 from difix3d.scene.candidates import read_best
 from difix3d.scene.capture import Capture
 from difix3d.scene.colmap import read_colmap
+from difix3d.scene.database import _camera_mode  # noqa: F401
 from difix3d.scene.frames import _sharpest, extract_frames, list_frames  # noqa: F401
 from difix3d.scene.listing import list_photos
-from difix3d.scene.sfm import _camera_mode, find_cameras  # noqa: F401
+from difix3d.scene.sfm import find_cameras
 from difix3d.video import VIDEOS
 
 

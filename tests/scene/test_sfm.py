@@ -11,6 +11,7 @@ from PIL import Image
 
 from difix3d.errors import UserError
 from difix3d.scene import sfm
+from difix3d.scene.database import Colmap, by_camera
 from difix3d.scene.listing import read_header
 from difix3d.scene.pairs import exhaustive, sequential, similar
 
@@ -40,9 +41,9 @@ class Model:
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ten photos, and a COLMAP that finds no features."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(sfm._Colmap, "extract", lambda self, groups, sensitive: None)
-    monkeypatch.setattr(sfm._Colmap, "descriptors", lambda self: [np.zeros((0, 128), np.uint8)] * 10)
-    monkeypatch.setattr(sfm._Colmap, "match", lambda self, pairs: len(pairs))
+    monkeypatch.setattr(Colmap, "extract", lambda self, groups, sensitive: None)
+    monkeypatch.setattr(Colmap, "descriptors", lambda self: [np.zeros((0, 128), np.uint8)] * 10)
+    monkeypatch.setattr(Colmap, "match", lambda self, pairs: len(pairs))
     for number in range(10):
         Image.new("RGB", (32, 24), (number, 0, 0)).save(tmp_path / f"my photo {number}.png")
     return tmp_path
@@ -52,9 +53,7 @@ def give(monkeypatch: pytest.MonkeyPatch, incremental: list[Any], globally: list
     """What the mappers return, call by call; returns the list that their calls are noted in."""
     calls: list[str] = []
     for name, models in (("incremental", incremental), ("globally", globally)):
-        monkeypatch.setattr(
-            sfm._Colmap, name, lambda self, name=name, models=models: (calls.append(name), models.pop(0))[1]
-        )
+        monkeypatch.setattr(Colmap, name, lambda self, name=name, models=models: (calls.append(name), models.pop(0))[1])
     return calls
 
 
@@ -115,7 +114,7 @@ def test_ctrl_c_leaves_nothing(photos: Path, monkeypatch):
     def stop(self: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sfm._Colmap, "incremental", stop)
+    monkeypatch.setattr(Colmap, "incremental", stop)
     with pytest.raises(KeyboardInterrupt):
         find(photos)
     assert not (photos / "sparse").exists()
@@ -133,7 +132,7 @@ def test_photos_share_a_camera_by_folder_size_and_focal_length(tmp_path: Path):
     (tmp_path / "left").mkdir()
     shutil.copy(tmp_path / "a.jpg", tmp_path / "left/a.jpg")
     names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "left/a.jpg"]
-    assert sfm._by_camera(names, [read_header(tmp_path / name) for name in names]) == [[0], [1, 3], [2], [4]]
+    assert by_camera(names, [read_header(tmp_path / name) for name in names]) == [[0], [1, 3], [2], [4]]
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".jpg"])
