@@ -189,7 +189,7 @@ class _Listing:
             f"{number} {reason}" + (f" ({self._example[reason]})" if reason in self._example else "")
             for reason, number in self._reasons.items()
         ]
-        return f"{self._reasons.total()} files were left out: {', '.join(parts)}"
+        return f"left out: {', '.join(parts)}"
 
     def _header(self, name: str) -> Header:
         header = self._headers[name]

@@ -59,25 +59,26 @@ def find_cameras(root: Path, names: list[str], folder: Path, video: bool, seed: 
 
     check_writable(folder)
     pycolmap.set_random_seed(seed)
-    best: Any = pycolmap.Reconstruction()
-    parts, tried = [0], []
+    best: list[Any] = []
+    tried = []
     with _workplace() as work, _quiet(pycolmap):
         for way, models in _ways(work, root, names, video, seed):
-            found = sorted(filter(None, map(_placed, models)), reverse=True) or [0]
-            tried.append(f"{way}: {found[0]}")
-            if found[0] > parts[0]:
-                parts, best = found, max(models, key=_placed)
-            if parts[0] >= max(3, ENOUGH * len(names)):
+            found = sorted(models, key=lambda model: -len(_placed(model)))
+            tried.append(f"{way}: {len(_placed(found[0])) if found else 0}")
+            best = max(best, found, key=lambda models: len(_placed(models[0])) if models else 0)
+            if best and len(_placed(best[0])) >= max(3, ENOUGH * len(names)):
                 break
-        for image in list(best.images.values()):
-            if image.num_points3D < MIN_POINTS:
-                best.deregister_frame(image.frame_id)
-            else:
-                image.name = names[int(Path(image.name).stem)]
-        _check_registered(names, {best.images[i].name for i in best.reg_image_ids()}, tried)
+        placed = _placed(best[0]) if best else set()
+        _check_registered(names, {names[_number(best[0], i)] for i in placed}, tried)
+        parts = [len(placed), *(more for model in best[1:] if (more := len(_placed(model) - placed)) >= 3)]
         if len(parts) > 1:
             log.warning("the photos fall into parts of %s that do not join: the largest is taken", parts)
-        return _write(best, folder)
+        for i in best[0].reg_image_ids():
+            image = best[0].images[i]
+            image.name = names[_number(best[0], i)]
+            if i not in placed:
+                best[0].deregister_frame(image.frame_id)
+        return _write(best[0], folder)
 
 
 def _ways(work: Path, root: Path, names: list[str], video: bool, seed: int) -> Iterator[tuple[str, list[Any]]]:
@@ -129,9 +130,14 @@ def _link(photo: Path, folder: Path, number: int, turn: int) -> None:
         shutil.copyfile(photo, target)
 
 
-def _placed(model: Any) -> int:
-    """Photos of the model with a camera that can be trusted."""
-    return sum(model.images[i].num_points3D >= MIN_POINTS for i in model.reg_image_ids())
+def _placed(model: Any) -> set[int]:
+    """The ids of the model's photos whose cameras can be trusted."""
+    return {i for i in model.reg_image_ids() if model.images[i].num_points3D >= MIN_POINTS}
+
+
+def _number(model: Any, image: int) -> int:
+    """Of the photo, which is its name in the database."""
+    return int(Path(model.images[image].name).stem)
 
 
 def _check_registered(names: list[str], registered: set[str], tried: list[str]) -> None:

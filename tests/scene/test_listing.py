@@ -59,7 +59,7 @@ def test_what_is_no_photo_is_left_out_and_counted(tmp_path: Path, others: str, c
     for number, name in enumerate(NAMES):
         photo(tmp_path / others.format(name), 10 + number)
     assert listed(tmp_path) == names
-    assert "4 photos; 4 files were left out: 4" in caplog.text
+    assert "4 photos; left out: 4" in caplog.text
     assert len(caplog.records) == 1
 
 
