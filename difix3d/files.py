@@ -169,7 +169,7 @@ def load_json(path: Path) -> Any:
         UserError: what is wrong with the file, and where.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())  # in UTF-8, or what its byte-order mark says
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", "", "Check the path") from None
     except OSError as error:

@@ -12,7 +12,7 @@ from difix3d.errors import UserError
 from difix3d.geometry.lens import is_pinhole
 from difix3d.scene.capture import Capture
 from difix3d.scene.colmap import is_model, read_colmap
-from difix3d.scene.locate import is_there, list_photos
+from difix3d.scene.locate import images_below, is_there
 from difix3d.scene.transforms import find_transforms, read_transforms
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def read_best(folder: Path, model: Path | None = None) -> Capture | None:
     Raises:
         UserError: none can be read; ``model`` is not there; the folder holds several scenes.
     """
-    found = _given(folder, model) if model else candidates(folder) or _in_subfolder(folder)
+    found = _given(folder, model) if model else candidates(folder) or _in_subfolder(folder) or _around(folder)
     read = [(candidate.place, _try(candidate, folder)) for candidate in found]
     captures = [(place, capture) for place, capture in read if isinstance(capture, Capture)]
     errors = [error for _, error in read if isinstance(error, UserError)]
@@ -119,7 +119,7 @@ def _here(place: Path) -> list[Candidate]:
 def _in_subfolder(folder: Path) -> list[Candidate]:
     """Of a folder around the scene's own, as archives make it."""
     inside = {entry: candidates(entry) for entry in sorted(_folders(folder))}
-    scenes = [entry for entry, found in inside.items() if found and list_photos(entry)]
+    scenes = [entry for entry, found in inside.items() if found and images_below(entry)]
     if len(scenes) > 1:
         names = ", ".join(entry.name for entry in scenes[:5])
         raise UserError(
@@ -130,6 +130,14 @@ def _in_subfolder(folder: Path) -> list[Candidate]:
     found = [candidate for entry in inside.values() for candidate in entry]
     if found:
         log.warning("%s has no cameras itself; they are taken from %s", folder, found[0].place.parent)
+    return found
+
+
+def _around(images: Path) -> list[Candidate]:
+    """Of the scene, where the folder of its photos was given."""
+    found = candidates(images.parent) if images.name in ("images", "input") else []
+    if found:
+        log.warning("%s has no cameras itself; those beside it, in %s, are taken", images, images.parent)
     return found
 
 

@@ -21,6 +21,7 @@ from difix3d.geometry.panorama import EQUIRECTANGULAR
 from difix3d.scene.capture import Capture
 from difix3d.scene.locate import find_photos, photo_folders
 from difix3d.scene.masks import find_masks
+from difix3d.scene.pointcloud import read_points
 from difix3d.types import Lens
 
 MODEL_IDS = (
@@ -83,7 +84,7 @@ def read_colmap(folder: Path, model: Path) -> Capture:
     """
     cameras = _read(model, "cameras", _cameras_binary, _cameras_text)
     poses = _read(model, "images", _images_binary, _images_text)
-    points = _read(model, "points3D", _points_binary, _points_text)
+    points = _read_points(model)
     orphan = next((pose for pose in poses if pose.camera_id not in cameras), None)
     if orphan is not None:
         raise UserError(
@@ -107,6 +108,15 @@ def read_colmap(folder: Path, model: Path) -> Capture:
         observations=_observations(points, poses),
         notes=(photos.note,) if photos.note else (),
     )
+
+
+def _read_points(model: Path) -> Points:
+    """The points file, or what 3DGS and others make of it: ``points3D.ply``, which does not know who sees what."""
+    cloud = model / "points3D.ply"
+    if cloud.is_file() and not any((model / f"points3D.{kind}").is_file() for kind in ("bin", "txt")):
+        nobody = np.zeros(0, np.int64)
+        return Points(*read_points(cloud), nobody, nobody)
+    return _read(model, "points3D", _points_binary, _points_text)
 
 
 def _read(model: Path, name: str, binary, text):
@@ -152,7 +162,7 @@ def _cameras_text(text: str) -> dict[int, Lens]:
         model = model.upper()
         if len(params) != _param_count(model):
             raise ValueError(f"{model} has {_param_count(model)} parameters, not {len(params)}")
-        cameras[int(camera_id)] = Lens(model, tuple(map(float, params)), int(width), int(height))
+        cameras[int(camera_id)] = Lens(model, tuple(map(float, params)), round(float(width)), round(float(height)))
     return cameras
 
 
@@ -240,7 +250,7 @@ def _points_text(text: str) -> Points:
     track = [(row, int(image_id)) for row, values in enumerate(rows) for image_id in values[8::2]]
     pairs = np.array(track, np.int64).reshape(-1, 2)
     xyz = np.array([values[1:4] for values in rows], np.float64).reshape(-1, 3)
-    rgb = np.array([values[4:7] for values in rows], np.int64).reshape(-1, 3).astype(np.uint8)
+    rgb = np.array([values[4:7] for values in rows], np.float64).reshape(-1, 3).clip(0, 255).astype(np.uint8)
     return Points(xyz, rgb, pairs[:, 0], pairs[:, 1])
 
 

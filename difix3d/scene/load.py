@@ -130,7 +130,7 @@ def read_capture(path: Path, data_dir: Path, seed: int = 0, model: Path | None =
     if known is None:
         from difix3d.scene.photos import reconstruct
 
-        known = reconstruct(path, data_dir, seed)
+        return report_unused(reconstruct(path, data_dir, seed), told=True)
     return report_unused(known)
 
 

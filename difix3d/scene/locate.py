@@ -63,7 +63,7 @@ def find_photos(names: Sequence[str], folders: Sequence[Path]) -> Found:
     folder = folders[exact.index(max(exact))]
     if max(exact) == len(names):
         return Found(readable(names, lambda _: 0), [folder / name for name in names], folder)
-    present = {folder: list_photos(folder) for folder in folders}
+    present = {folder: images_below(folder) for folder in folders}
     names = readable(names, lambda tried: max(_hits(tried, found) for found in present.values()))
     hits = {folder: _hits(names, found) for folder, found in present.items()}
     folder = max(folders, key=hits.__getitem__)
@@ -89,7 +89,7 @@ def is_there(file: Path) -> bool:
     return at is not None and any(Path(*parts[:at], name, *parts[at + 1 :]).is_file() for name in REDUCED)
 
 
-def list_photos(folder: Path) -> list[str]:
+def images_below(folder: Path) -> list[str]:
     """Images below a folder, by their paths in it, sorted; of ``images``, if it is not there, those of its copies."""
     if folder.name == "images":
         folder = next((f for f in (folder, *(folder.with_name(name) for name in REDUCED)) if f.is_dir()), folder)

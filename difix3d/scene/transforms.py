@@ -170,6 +170,10 @@ def _pose(frame: dict[str, Any], file: Path) -> Float[np.ndarray, "4 4"]:
 
 
 def _points(folder: Path, name: str | None) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray, "P 3"]]:
-    if not name:
+    """What ``ply_file_path`` names, also if that is a path of another computer; else what nerfstudio calls it."""
+    path = folder / (name or "sparse_pc.ply").replace("\\", "/")
+    if not path.is_file() and (folder / path.name).is_file():
+        path = folder / path.name
+    if not name and not path.is_file():
         return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
-    return read_points(folder / name.replace("\\", "/"))
+    return read_points(path)

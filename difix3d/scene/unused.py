@@ -10,7 +10,7 @@ import numpy as np
 
 from difix3d.formats import RAW
 from difix3d.scene.capture import Capture
-from difix3d.scene.locate import is_photo, is_there, list_photos
+from difix3d.scene.locate import images_below, is_photo, is_there
 from difix3d.scene.masks import check_masks
 
 log = logging.getLogger(__name__)
@@ -19,8 +19,12 @@ NOT_READ = RAW | {".jxl", ".jp2", ".psd", ".exr", ".hdr"}
 """Suffixes of photos that need another program first."""
 
 
-def report_unused(capture: Capture) -> Capture:
+def report_unused(capture: Capture, *, told: bool = False) -> Capture:
     """Says what was noted of the reading, and counts photos without a camera or a mask and cameras without a photo.
+
+    Args:
+        capture: as it was read.
+        told: whether photos without a camera were counted already, when cameras were looked for.
 
     Returns:
         The capture without cameras whose photo is missing, if more than half of the photos are there.
@@ -31,7 +35,7 @@ def report_unused(capture: Capture) -> Capture:
     masks = check_masks([capture.folder], capture.masks, capture.names)
     for note in (*capture.notes, *([masks] if masks else [])):
         log.warning("%s: %s", capture.folder, note)
-    alone = _without_camera(capture)
+    alone = [] if told else _without_camera(capture)
     if alone:
         total = len(alone) + len(capture.names)
         log.warning(
@@ -52,7 +56,7 @@ def _without_camera(capture: Capture) -> list[str]:
     images = capture.folder / "images"
     used = set(capture.files)
     if all(file.is_relative_to(images) for file in used):
-        present = [images / name for name in list_photos(images)]
+        present = [images / name for name in images_below(images)]
     else:
         present = [file for folder in sorted({file.parent for file in used}) for file in _files(folder)]
         present = [file for file in present if is_photo(file.name)]

@@ -169,3 +169,9 @@ def test_other_files_beside_photos(make_scene, caplog: pytest.LogCaptureFixture)
     assert [message.removeprefix(f"{folder}: ") for message in caplog.messages] == [
         f"{count} {kind} beside the photos: a kind that is not read" for count, kind in ((2, ".cr2"), (1, ".dng"))
     ]
+
+
+def test_the_photos_folder_can_be_given(make_scene, caplog: pytest.LogCaptureFixture):
+    folder = make_scene()
+    assert load_scene(folder / "images").photos[0].path == folder / "images" / "000.png"
+    assert "those beside it" in caplog.text

@@ -170,3 +170,19 @@ def test_text_models_with_a_byte_order_mark(make_scene, encoding: str):
     for path in (folder / "sparse" / "0").iterdir():
         path.write_bytes(path.read_text().replace("\n", "\r\n").encode(encoding))
     assert read(folder).names == names
+
+
+def test_points_that_only_a_ply_holds_and_numbers_with_a_point(make_scene):
+    folder = make_scene()
+    model = folder / "sparse" / "0"
+    (model / "cameras.txt").write_text("1 PINHOLE 32.0 24.0 30 30 16 12\n")
+    rows = (model / "points3D.txt").read_text().replace(" 200 100 ", " 200.0 100.0 ")
+    (model / "points3D.txt").write_text(rows)
+    assert read(folder).colors[0].tolist() == [200, 100, 0]
+    (model / "points3D.txt").unlink()
+    header = "ply\nformat ascii 1.0\nelement vertex 1\n" + "".join(f"property float {axis}\n" for axis in "xyz")
+    colors = "".join(f"property uchar {color}\n" for color in ("red", "green", "blue"))
+    (model / "points3D.ply").write_text(f"{header}{colors}end_header\n5 0 0 9 8 7\n")
+    capture = read(folder)
+    assert (capture.points.tolist(), capture.colors.tolist()) == ([[5, 0, 0]], [[9, 8, 7]])
+    assert len(capture.observations) == 0

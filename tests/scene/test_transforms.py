@@ -135,3 +135,47 @@ def test_fox_has_the_same_cameras_as_its_colmap_model(shared: Path):
     assert np.abs(scale * x @ rotation.T - y).max() < 0.005  # of the cameras' radius
     turned = torch.from_numpy(rotation) @ a.cameras.c2w[:, :3, :3].double()
     assert (turned - b.cameras.c2w[:, :3, :3].double()).abs().max() < 0.015
+
+
+PLY = "ply\nformat ascii 1.0\nelement vertex 1\n" + "".join(f"property float {axis}\n" for axis in "xyz")
+PLY += "".join(f"property uchar {color}\n" for color in ("red", "green", "blue")) + "end_header\n1 2 -3 9 8 7\n"
+
+
+@pytest.mark.parametrize(
+    "key", [{}, {"ply_file_path": "/home/me/scan/sparse_pc.ply"}, {"ply_file_path": ".\\sparse_pc.ply"}]
+)
+def test_points_of_another_computer_or_without_a_word(folder: Path, key: dict):
+    (folder / "sparse_pc.ply").write_text(PLY)
+    assert load_scene(write(folder, fl_x=50, **key), normalize=False).points.tolist() == [[1, 2, -3]]
+
+
+@pytest.mark.parametrize(
+    "called",
+    [
+        "r_{}.png",
+        "images/r_{}.jpg",
+        "images\\r_{}.png",
+        "/home/me/scan/images/r_{}.png",
+        "C:\\scan\\images\\R_{}.PNG",
+        "r_{}",
+    ],
+)
+def test_photos_are_found_by_paths_of_other_computers(folder: Path, called: str):
+    frames = [{"file_path": called.format(i), "transform_matrix": pose(i)} for i in range(3)]
+    scene = load_scene(write(folder, frames, fl_x=50))
+    assert [photo.path for photo in scene.photos] == [folder / "images" / f"r_{i}.png" for i in range(3)]
+    assert [photo.name for photo in scene.photos] == [f"r_{i}.png" for i in range(3)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_json_with_a_byte_order_mark(folder: Path, encoding: str):
+    path = write(folder, fl_x=50) / "transforms.json"
+    path.write_bytes(path.read_text().encode(encoding))
+    assert len(load_scene(folder).photos) == 3
+
+
+def test_a_file_in_a_sub_folder_finds_the_photos_above(folder: Path):
+    write(folder, fl_x=50)
+    (folder / "nerfstudio").mkdir()
+    (folder / "transforms.json").rename(folder / "nerfstudio" / "transforms.json")
+    assert load_scene(folder).photos[2].path == folder / "images" / "r_2.png"
