@@ -26,6 +26,9 @@ RAW = {
 }
 """Of what camera sensors saw, before it is a picture. Many are TIFFs, of which Pillow would take the thumbnail."""
 
+LFS = "version https://git-lfs"
+"""How the files begin that stand for those of Git LFS."""
+
 MAX_PIXELS = 1_000_000_000
 """More are refused: they take 4 GB to decode, and a file of some kilobytes can claim to have them."""
 LARGE = 64_000_000
@@ -41,6 +44,9 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """EXIF orientations other than 1, and what makes their pixels stand upright; from 5 on width and height are swapped."""
+
+BITS, PHOTOMETRIC, PLANES, SAMPLE_FORMAT = 258, 262, 284, 339
+"""Tags of TIFFs."""
 
 _ONE_LARGE = threading.Lock()
 Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns of more, and refuses twice as many
@@ -96,6 +102,8 @@ def _open(path: Path) -> Image.Image:
         return Image.open(path)
     except UnidentifiedImageError:
         kind = _kind(path)
+        if kind == LFS:
+            raise UserError(f"{path} is a pointer of Git LFS, not the image", "", "git lfs pull") from None
         if kind is None:
             raise
         if kind != "HEIF":
@@ -123,13 +131,14 @@ def _kind(path: Path) -> str | None:
             tags = TiffImagePlugin.ImageFileDirectory_v2(start[:8])
             file.seek(tags.next)
             tags.load(file)
-            bits, sample = tags.get(258, (1,)), tags.get(339, (1,))[0]
+            bits, sample = tags.get(BITS, (1,)), tags.get(SAMPLE_FORMAT, (1,))[0]
             numbers = {2: "signed integers", 3: "floats"}.get(sample, "integers")
             return f"a TIFF of {len(bits)} x {bits[0]}-bit {numbers}"
     if start[4:8] == b"ftyp":
         brands = {start[i : i + 4] for i in (8, *range(16, 32, 4))}
         return "AVIF" if brands & {b"avif", b"avis"} else "Canon's raw photo" if b"crx " in brands else "HEIF"
     kinds = {
+        LFS.encode(): LFS,
         b"\x76\x2f\x31\x01": "OpenEXR (radiances without an upper limit)",
         b"#?R": "Radiance HDR (radiances without an upper limit)",
         b"\xff\x0a": "JPEG XL",
@@ -153,10 +162,14 @@ def eight_bits(image: Image.Image) -> Image.Image:
     """
     if getattr(image, "is_animated", False) and image.format != "MPO":  # whose others are previews, or the other eye
         _tell(f"{_folder(image)} holds animations or files of several pages: the first picture of each is read")
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(PLANES) == 2 and max(tags.get(BITS, (8,))) > 8:  # of which Pillow makes noise
+        deep = f"The image {_name(image)} is a TIFF of more than 8 bits with one plane after the other"
+        raise UserError(deep, "", "Save it with the channels of a pixel side by side, or as PNG")
     if image.mode == "F":
         return Image.fromarray(_from_floats(np.asarray(image), _name(image)))
     if image.mode.startswith("I"):
-        return Image.fromarray(_from_integers(np.asarray(image).astype(np.int64), image))
+        return Image.fromarray(_from_integers(image))
     grey = image.mode in ("1", "L", "LA", "La")
     return image.convert(("L" if grey else "RGB") + ("A" if image.has_transparency_data else ""))
 
@@ -175,18 +188,24 @@ def _from_floats(values: Num[np.ndarray, "H W"], name: str) -> Num[np.ndarray, "
     )
 
 
-def _from_integers(values: Num[np.ndarray, "H W"], image: Image.Image) -> Num[np.ndarray, "H W"]:
-    """Integers of 16 bits or of as many as the file says; those of 32 bits that stay below 256 are bytes."""
+def _from_integers(image: Image.Image) -> Num[np.ndarray, "H W"]:
+    """Integers of 16 bits, or of as many as the file says; those of 32 bits are taken for the fewest bytes they fit."""
     tags = getattr(image, "tag_v2", {})
-    bits = int(tags.get(258, (16,))[0])
+    signed = tags.get(SAMPLE_FORMAT, (1,))[0] == 2
+    bits = int(tags.get(BITS, (16,))[0]) - signed
+    values = np.asarray(image).astype(np.int64 if bits > 16 else np.int32)
+    if bits == 32:
+        values = np.asarray(image).astype(np.uint32).astype(np.int64)  # Pillow has them as signed
     top = int(values.max(initial=0))
     if bits > 16:
-        bits = 8 if top < 256 else 16
-    elif bits == 16 and 0 < top < 4096:
+        bits = 8 if top < 2**8 else 16 if top < 2**16 else bits
+    elif bits >= 15 and 0 < top < 4096:
         _tell(
             f"{_folder(image)} holds 16-bit images whose values stay below 4096 of 65535: they are read as they are, "
             "nearly black. If the camera has 12 bits, multiply all of them by 16"
         )
+    if tags.get(PHOTOMETRIC) == 0:  # 0 is white
+        values = 2**bits - 1 - values
     return (values.clip(0, 2**bits - 1) * 256 >> bits).astype(np.uint8)
 
 

@@ -46,11 +46,13 @@ def test_floats_of_another_range_are_refused(tmp_path: Path, values: np.ndarray)
         read_image(tmp_path / "hdr.tif")
 
 
-def tiff(bits: list[int], sample: int, pixels: bytes, width: int, height: int, photometric: int = 2) -> bytes:
+def tiff(
+    bits: list[int], sample: int, pixels: bytes, width: int, height: int, photometric: int = 2, planes: int = 1
+) -> bytes:
     """An uncompressed TIFF of one strip, as libraries write it that Pillow does not follow."""
     entries = [(256, 4, [width]), (257, 4, [height]), (258, 3, bits), (259, 3, [1]), (262, 3, [photometric])]
     entries += [(273, 4, [0]), (277, 3, [len(bits)]), (278, 4, [height]), (279, 4, [len(pixels)])]
-    entries += [(339, 3, [sample] * len(bits))]
+    entries += [(284, 3, [planes]), (339, 3, [sample] * len(bits))]
     extra, table, start = b"", b"", 8 + 2 + 12 * len(entries) + 4
     for tag, kind, numbers in entries:
         data = struct.pack(f"<{len(numbers)}{'H' if kind == 3 else 'I'}", *numbers)
@@ -107,6 +109,32 @@ def test_wide_integers_of_bytes_are_bytes(tmp_path: Path):
     assert np.abs(grey(tmp_path / "a.tif") - ramp()).max() <= 1
     Image.fromarray((ramp() * 257).astype(np.int32)).save(tmp_path / "b.tif")
     assert np.abs(grey(tmp_path / "b.tif") - ramp()).max() <= 1
+
+
+def test_integers_of_other_widths_and_signs(tmp_path: Path):
+    for bits, sample, values in (
+        (32, 1, (ramp() / 255 * (2**32 - 1)).astype("<u4")),
+        (32, 2, (ramp() / 255 * (2**31 - 1)).astype("<i4")),
+        (16, 2, (ramp() / 255 * (2**15 - 1)).astype("<i2")),
+    ):
+        (tmp_path / "a.tif").write_bytes(tiff([bits], sample, values.tobytes(), 32, 20, photometric=1))
+        assert np.abs(grey(tmp_path / "a.tif") - ramp()).max() <= 1, (bits, sample)
+    inverted = (65535 - ramp() * 257).astype("<u2")
+    (tmp_path / "a.tif").write_bytes(tiff([16], 1, inverted.tobytes(), 32, 20, photometric=0))
+    assert np.abs(grey(tmp_path / "a.tif") - ramp()).max() <= 1
+
+
+def test_deep_planes_are_refused(tmp_path: Path):
+    pixels = np.zeros((3, 20, 32), "<u2").tobytes()
+    (tmp_path / "a.tif").write_bytes(tiff([16] * 3, 1, pixels, 32, 20, planes=2))
+    with pytest.raises(UserError, match=r"a\.tif .*plane after the other"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_pointers_of_git_lfs_are_named(tmp_path: Path):
+    (tmp_path / "a.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UserError, match=r"a\.jpg is a pointer of Git LFS.*git lfs pull"):
+        image_size(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize(("mode", "name"), [("CMYK", "a.jpg"), ("P", "a.png"), ("LA", "a.png"), ("1", "a.png")])
