@@ -70,11 +70,9 @@ def read_splats(path: Path) -> Gaussians:
     if suffix in SUFFIXES:
         raise UserError(f"{path} does not begin like a {suffix} file", cure="Export it again; it may be damaged")
     what = OTHERS.get(suffix, "no splat model that is known")
-    raise UserError(
-        f"{path} cannot be read: it is {what}",
-        f"Splat models are read from {', '.join(SUFFIXES)}",
-        "Export it as .ply in the 3DGS layout",
-    )
+    is_splats = what.startswith("a splat model")
+    cure = "Export it as .ply in the 3DGS layout" + (", or convert it by PlayCanvas's splat-transform" * is_splats)
+    raise UserError(f"{path} cannot be read: it is {what}", f"Splat models are read from {', '.join(SUFFIXES)}", cure)
 
 
 def _decoded(path: Path, decode: Callable[[bytes], Gaussians]) -> Gaussians:

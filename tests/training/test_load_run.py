@@ -154,6 +154,7 @@ def test_run_in_survey_coordinates_is_exported_as_it_is(tmp_path, toy_scene):
     here, there = (write_run(tmp_path / name, scene) for name, scene in (("near", toy_scene), ("far", far)))
     near_run, far_run = load_run(here), load_run(there)
     torch.testing.assert_close(far_run.scene.cameras.c2w, near_run.scene.cameras.c2w, atol=1e-5, rtol=0)
+    np.testing.assert_allclose(far_run.scene.points, near_run.scene.points, atol=1e-5)
     RunFolder(there, far_run.scene).export(far_run.gaussians, compressed=True)
     RunFolder(here, near_run.scene).export(near_run.gaussians, compressed=False)
     assert not list(here.glob("*.offset.json"))
