@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, UInt32, UInt64
 from plyfile import PlyData, PlyElement
 
-from difix3d.gaussians.sound import up_to_degree_3
+from difix3d.gaussians.sound import finite_rows, up_to_degree_3
 from difix3d.geometry.sh import SH_C0
 from difix3d.types import Gaussians
 
@@ -85,13 +85,12 @@ def pack(gaussians: Gaussians) -> list[PlyElement]:
     Args:
         gaussians: on the CPU, the means in float32.
     """
-    good = gaussians.opacities.sigmoid() > FAINT
-    for value in gaussians.as_dict().values():
-        good &= value.flatten(1).isfinite().all(1) if value.ndim > 1 else value.isfinite()
+    good = finite_rows(gaussians) & (gaussians.opacities.sigmoid() > FAINT)
     kept = gaussians.map(lambda tensor: tensor[good])
     order = torch.from_numpy(np.argsort(_morton(kept.means.numpy()), kind="stable"))
-    means, quats, scales, opacities, sh0, shN = (
-        tensor[order].float().numpy().astype(np.float64) for tensor in kept.as_dict().values()
+    kept = kept.map(lambda tensor: tensor[order])
+    means, quats, scales, opacities, sh0 = (
+        tensor.double().numpy() for tensor in (kept.means, kept.quats, kept.scales, kept.opacities, kept.sh0)
     )
     alpha = 1 / (1 + np.exp(-opacities[:, None]))
     bounds: dict[str, np.ndarray] = {}
@@ -109,8 +108,9 @@ def pack(gaussians: Gaussians) -> list[PlyElement]:
         "chunk": _table(bounds, "<f4"),
         "vertex": _table({f"packed_{name}": words[f"packed_{name}"] for name in WORDS}, "<u4"),
     }
-    if shN.shape[1]:
-        codes = np.floor((shN.transpose(0, 2, 1).reshape(len(shN), -1) / SH_RANGE + 0.5) * 256).clip(0, 255)
+    if kept.shN.shape[1]:
+        harmonics = kept.shN.float().transpose(1, 2).flatten(1).numpy()
+        codes = np.floor((harmonics / SH_RANGE + 0.5) * 256).clip(0, 255)
         elements["sh"] = _table({f"f_rest_{i}": column for i, column in enumerate(codes.T)}, "u1")
     return [PlyElement.describe(table, name) for name, table in elements.items()]
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from difix3d.errors import UserError
@@ -30,12 +31,9 @@ def sound(gaussians: Gaussians, path: Path) -> Gaussians:
     """
     opacities = gaussians.opacities.nan_to_num(torch.nan, LARGEST_LOGIT, -LARGEST_LOGIT)
     gaussians = replace(gaussians, opacities=opacities)
-    values = gaussians.as_dict()
-    values["sizes"] = (2 * gaussians.scales).exp()  # an infinite variance cannot be drawn either
-    values["norms"] = gaussians.quats.square().sum(1)
-    good = values["norms"] > 0
-    for value in values.values():
-        good &= value.isfinite().flatten(1).all(1) if value.ndim > 1 else value.isfinite()
+    length = gaussians.quats.square().sum(1)
+    variance = (2 * gaussians.scales).exp().amax(1)  # an infinite one cannot be drawn either
+    good = finite_rows(gaussians) & (length > 0) & length.isfinite() & variance.isfinite()
     if not good.any():
         raise UserError(
             f"{path} has no splat that can be drawn",
@@ -46,6 +44,12 @@ def sound(gaussians: Gaussians, path: Path) -> Gaussians:
     if bad:
         log.warning("%s: %s of %s splats dropped: NaN, infinite or zero values", path, f"{bad:,}", f"{len(good):,}")
     return gaussians.map(lambda tensor: tensor[good]) if bad else gaussians
+
+
+def finite_rows(gaussians: Gaussians) -> Bool[Tensor, "N"]:
+    """Which splats have no NaN and no infinity."""
+    parts = [tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None] for tensor in gaussians.as_dict().values()]
+    return torch.stack([part.isfinite().all(1) for part in parts]).all(0)
 
 
 def up_to_degree_3(shN: Tensor) -> Tensor:
