@@ -112,6 +112,30 @@ def truth(toy_scene):
     return partial(rasterize, from_points(toy_scene.points, toy_scene.colors, opacity=0.9))
 
 
+@pytest.fixture(scope="session")
+def middle(toy_scene):
+    """The Gaussians in the middle of the toy scene: an object with much empty space around it."""
+    from difix3d.gaussians import from_points
+
+    inside = (abs(toy_scene.points) < 0.5).all(1)
+    model = from_points(toy_scene.points[inside], toy_scene.colors[inside], opacity=0.9)
+    return replace(model, scales=model.scales - 1)
+
+
+@pytest.fixture(scope="session")
+def cutout(toy_scene, middle, tmp_path_factory):
+    """The toy scene with transparent photos that show its middle alone; its points are those of the whole."""
+    from difix3d.images import straight, to_uint8, write_image
+    from difix3d.render import rasterize
+
+    folder, photos = tmp_path_factory.mktemp("cutout"), []
+    for index, photo in enumerate(toy_scene.photos):
+        out = rasterize(middle, toy_scene.cameras[index])
+        write_image(folder / photo.name, straight(to_uint8(out.rgb[0]), to_uint8(out.alpha[0, ..., 0])))
+        photos.append(replace(photo, path=folder / photo.name))
+    return replace(toy_scene, photos=tuple(photos), alpha=True)
+
+
 @pytest.fixture
 def config(tmp_path):
     """Thirty steps with two densifications and a reset of the opacities, into a fresh folder."""

@@ -1,11 +1,13 @@
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from difix3d.postrender import PostRender, ahead
+from difix3d.render import rasterize
 from difix3d.scene import Views
 
 
@@ -88,6 +90,27 @@ def test_one_photo(toy_scene, truth):
     post = PostRender(truth, darken, scene, Views(scene).__getitem__)
     assert post(scene.cameras[2]).rgb.isfinite().all()
     assert post.mean_agreement == 1
+
+
+@pytest.mark.parametrize("trust", [False, True])
+def test_around_an_object_the_background_stays_whatever_the_fixer_puts_there(cutout, middle, trust):
+    given = []
+
+    def bright(degraded):
+        for item in degraded:
+            given.append(item)
+            yield torch.ones_like(item.rgb)
+
+    render = partial(rasterize, middle, background=torch.tensor([0.3, 0.6, 0.9]))
+    post = PostRender(render, bright, cutout, Views(cutout).__getitem__, trust=trust)
+    camera = cutout.cameras[2]
+    plain, fixed = render(camera), post(camera)
+    empty = plain.alpha[0, ..., 0] == 0
+    assert empty.float().mean() > 0.3
+    assert torch.allclose(fixed.rgb[0][empty], torch.tensor([0.3, 0.6, 0.9]), atol=1e-6)
+    assert torch.equal(next(post.stream([camera])), fixed.rgb[0])
+    assert (given[0].rgb[empty] == 0).all()  # the fixer sees render and references over black
+    assert all((photo.image[photo.alpha == 0] == 0).all() for photo in given[0].references)
 
 
 def test_ahead_keeps_the_order_and_works_in_advance():

@@ -1,14 +1,16 @@
 """From pictures on disk to numbers, and errors that name what is wrong with them."""
 
 import math
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from difix3d.background import over
 from difix3d.errors import UserError
-from difix3d.evaluate import Pictures, adopt, consistency, draw, measure, psnrs
+from difix3d.evaluate import Pictures, adopt, consistency, draw, fix_photos, measure, psnrs
 from difix3d.images import read_image, to_uint8, write_image
 from difix3d.metrics import color_correct, error_split, fid, kid, psnr, ssim, tsed, warp_error
 from difix3d.scene import Views
@@ -224,3 +226,28 @@ def test_lpips_is_the_recorded_one(tmp_path, shared, views, monkeypatch):
     (measured,), left_out = measure(("lpips_alex",), [Pictures("blur", tmp_path, "evaluation")], [view])
     assert left_out == {}
     assert measured.images[0]["lpips_alex"] == pytest.approx(float(recorded["blur_lpips_alex"]), abs=2e-4)
+
+
+def test_photos_with_alpha_are_given_to_the_fixer_with_it(cutout):
+    given = []
+
+    def bright(degraded):
+        for item in degraded:
+            given.append(item.alpha)
+            yield torch.where(item.alpha[..., None] > 0, item.rgb, 1.0)
+
+    views = [Views(cutout)[index] for index in (0, 1)]
+    assert fix_photos(bright, views, ["psnr"])["psnr"] == float("inf")  # what it puts around the object is not there
+    assert all(map(torch.equal, given, (view.alpha for view in views)))
+
+
+def test_pictures_of_other_programs_with_alpha_are_put_over_the_photos_background(cutout, tmp_path):
+    views = [over(Views(cutout)[index], torch.ones(3)) for index in (0, 1)]
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for index in (0, 1):
+        shutil.copy(cutout.photos[index].path, theirs)
+    pictures = Pictures("theirs", tmp_path, "pictures")
+    adopt(theirs, views, pictures, white=True)
+    (variant,), _ = measure(["psnr"], [pictures], views)
+    assert min(image["psnr"] for image in variant.images) > 50

@@ -124,6 +124,17 @@ def test_layers_are_empty_where_nothing_is_covered_or_offered():
     assert warped_references(replace(degraded, references=(), reference_depths=()), 2).shape == (2, H, W, 4)
 
 
+def test_what_is_outside_of_a_photos_alpha_is_not_carried():
+    degraded = three_photos(camera(0.2), camera(-0.5))
+    alpha = torch.ones(H, W)
+    alpha[: H // 2] = 0.0
+    photo = replace(degraded.references[0], image=degraded.references[0].image * alpha[..., None], alpha=alpha)
+    whole = warped_references(degraded, 1)
+    half = warped_references(replace(degraded, references=(photo,)), 1)
+    assert half[0, : H // 2 - 2].max() == 0
+    assert torch.allclose(half[0, H // 2 + 2 :], whole[0, H // 2 + 2 :])
+
+
 def test_the_guide_is_alpha_and_the_layers():
     degraded = three_photos(camera(0.2), camera(-1.2), camera(1.5))
     degraded = replace(degraded, alpha=torch.linspace(0.6, 1, H * W).view(H, W))

@@ -22,7 +22,7 @@ from difix3d.viewer.pictures import INVENTED, SEEN, Seen, compared, depth_colors
 from difix3d.viewer.pose import fov_of, pinhole
 from difix3d.viewer.status_line import escape
 from difix3d.viewer.training_tab import smooth
-from difix3d.viewer.viewer_model import model_of_ply, result_path
+from difix3d.viewer.viewer_model import ViewerModel, model_of_ply, result_path
 
 
 def test_what_photos_see_is_told_from_what_they_do_not(toy_scene, truth):
@@ -191,3 +191,13 @@ def test_curves_are_thinned_to_means():
     thin = smooth(curve, 300)
     assert len(thin) == 250
     np.testing.assert_allclose(thin[0], [1.5, 1.5])
+
+
+def test_photos_with_alpha_are_looked_at_over_what_renders_are_over(cutout, middle, tmp_path):
+    settings = {"near": 0.01, "background": torch.ones(3)}
+    viewer_model = ViewerModel(middle, cutout, tmp_path, settings)
+    empty = viewer_model.photo(0).alpha == 0
+    shown = torch.from_numpy(viewer_model.camera_list.captured[0].picture())
+    assert (shown[empty] == 255).all()
+    rendered = viewer_model.render(cutout.cameras[0]).rgb[0]
+    assert (rendered - shown / 255).abs().mean() < 0.005
