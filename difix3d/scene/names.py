@@ -22,19 +22,32 @@ def match(wanted: Sequence[str], present: Sequence[str]) -> list[int | None]:
     """Which of the present names each wanted one must mean; ``None`` where there is none, or more than one.
 
     The same name is meant; else the same but for case and suffix; else the one of which one is the end of the other, as
-    ``0001.jpg`` of ``C:/scans/left/0001.jpg``. What two wanted names would share, neither gets.
+    ``0001.jpg`` of ``C:/scans/left/0001.jpg``; else one that differs in letters that are not ASCII, as archives garble
+    them. What two wanted names would share, neither gets.
     """
     exact = {name: i for i, name in enumerate(present)}
+    found = [exact.get(name) for name in wanted]
+    for form in (str, _garbled):
+        if None in found:
+            found = _fill(found, list(map(form, wanted)), list(map(form, present)))
+    return found
+
+
+def _garbled(name: str) -> str:
+    """What a name and its garbled form have in common; empty for one of ASCII only, which nothing garbles."""
+    return "" if name.isascii() else re.sub(r"[^\x00-\x7f]+", "?", name)
+
+
+def _fill(found: list[int | None], wanted: list[str], present: list[str]) -> list[int | None]:
+    """With the likest present name for each that has none yet, if no other name has it."""
     ends: dict[str, list[tuple[tuple[str, ...], int]]] = {}
     for i, name in enumerate(present):
-        parts = plain(name)
-        ends.setdefault(parts[-1] if parts else "", []).append((parts, i))
-    found = [exact.get(name) for name in wanted]
-    taken = set(found)
+        if parts := plain(name):
+            ends.setdefault(parts[-1], []).append((parts, i))
     loose = [_likest(name, ends, present) if hit is None else None for name, hit in zip(wanted, found, strict=True)]
-    times = Counter(loose)
+    taken, times = set(found), Counter(loose)
     return [
-        hit if hit is not None or other is None or other in taken or times[other] > 1 else other
+        hit if other is None or other in taken or times[other] > 1 else other
         for hit, other in zip(found, loose, strict=True)
     ]
 
@@ -44,7 +57,7 @@ def _likest(name: str, ends: dict[str, list[tuple[tuple[str, ...], int]]], prese
     ranked = sorted(
         (
             (min(len(parts), len(other)), _suffix(present[i]) == _suffix(name), i)
-            for other, i in ends.get(parts[-1] if parts else "", [])
+            for other, i in (ends.get(parts[-1], []) if parts else [])
             if parts[-len(other) :] == other[-len(parts) :]
         ),
         reverse=True,

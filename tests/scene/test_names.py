@@ -23,6 +23,9 @@ from difix3d.scene.names import match, readable
         ("e\u0301.jpg", ["\u00e9.jpg"], "\u00e9.jpg"),
         ("frame.0001", ["frame.0001.png", "frame.0002.png"], "frame.0001.png"),
         ("ba.jpg", ["a.jpg"], None),
+        ("H\u00f6he 1.jpg", ["H\u2524he 1.jpg", "H\u2524he 2.jpg"], "H\u2524he 1.jpg"),
+        ("\u00f6.jpg", ["\u2524.jpg", "\u2525.jpg"], None),
+        ("Hohe 1.jpg", ["H\u00f6he 1.jpg"], None),
     ],
 )
 def test_what_a_name_means(wanted: str, present: list[str], meant: str | None):
