@@ -47,7 +47,7 @@ def read_points(path: Path) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray,
     Raises:
         UserError: the file is missing, damaged, or has no positions.
     """
-    cure = "Copy the points again, or remove ply_file_path"
+    cure = "Copy the points again, or take them out of the scene (ply_file_path)"
     suffix = path.suffix.lower()
     if suffix in OTHERS and path.is_file():
         raise UserError(f"{path} is a {suffix} file", "Points are read from .ply", "Convert it")

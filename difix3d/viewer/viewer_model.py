@@ -136,7 +136,8 @@ def model_of_ply(path: Path, device: torch.device) -> ViewerModel:
     scene = Scene(path.stem, nowhere, (), *no_points, *no_photos, from_input, 1.0)
     why = "A splat file comes without photos, and the fixer looks at photos: open the run's folder instead"
     model = transform(model, from_input).to(device)
-    return ViewerModel(model, scene, path.parent, {"near": 0.01}, why_no_fixer=why)
+    near = 0.01 * min(1.0, float((model.means - model.means.median(0).values).norm(dim=1).median()))  # small units
+    return ViewerModel(model, scene, path.parent, {"near": near or 0.01}, why_no_fixer=why)
 
 
 def model_of_trainer(trainer: Trainer) -> ViewerModel:

@@ -98,7 +98,7 @@ def test_masks_and_points(folder: Path):
         (
             {"fl_x": 5, "ply_file_path": "no.ply"}
             | {"frames": [{"file_path": "images/r_0.png", "transform_matrix": IDENTITY}]},
-            r"There is no file .*no\.ply.*remove ply_file_path",
+            r"There is no file .*no\.ply.*take them out of the scene",
         ),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from fake_browser import until
 
 from difix3d.errors import UserError
-from difix3d.gaussians import from_points, write_ply
+from difix3d.gaussians import from_points, transform, write_ply
 from difix3d.render import rasterize
 from difix3d.scene.paths import CameraPath, read_path, write_path
 from difix3d.types import Cameras
@@ -172,6 +172,16 @@ def test_model_in_survey_coordinates_stands_near_the_origin_and_paths_in_its_own
     pose = np.array(json.loads((tmp_path / "path.json").read_text())["cameras"][0]["c2w"])
     np.testing.assert_allclose(pose[:3, 3], shift)
     assert torch.equal(read_path(tmp_path / "path.json", model.scene).cameras.c2w, camera.c2w)
+
+
+def test_model_in_small_units_is_not_cut_away_by_the_near_plane(tmp_path, toy_scene):
+    model = from_points(toy_scene.points, toy_scene.colors)
+    write_ply(transform(model, np.diag([1e-4, 1e-4, 1e-4, 1.0])), tmp_path / "a.ply")
+    camera = toy_scene.cameras[0]
+    c2w = camera.c2w.clone()
+    c2w[:, :3, 3] *= 1e-4
+    seen = model_of_ply(tmp_path / "a.ply", torch.device("cpu")).render(replace(camera, c2w=c2w)).alpha
+    torch.testing.assert_close(seen, rasterize(model, camera, near=0.01).alpha, atol=1e-3, rtol=0)
 
 
 def test_names_stay_in_their_folder(tmp_path):
