@@ -15,6 +15,7 @@ from jaxtyping import UInt8
 
 from difix3d.console import Bar, console
 from difix3d.formats import turned
+from difix3d.geometry.panorama import EQUIRECTANGULAR
 from difix3d.scene.listing import Header, read_header
 from difix3d.scene.pairs import Pairs
 
@@ -28,21 +29,28 @@ class Colmap:
         self._pycolmap, self._database, self._photos, self._names = pycolmap, database, photos, names
         self._seed, self._matched = seed, set[tuple[int, int]]()
 
-    def extract(self, groups: list[list[int]], *, sensitive: bool) -> None:
-        """Finds features; photos of one group share a camera (OPENCV), those that are alone have one each."""
+    def extract(self, groups: list[list[int]], panoramas: list[list[int]], *, sensitive: bool) -> None:
+        """Finds features; photos of one group share a camera, those that are alone have one each.
+
+        Args:
+            groups: of photos, which get OPENCV cameras.
+            panoramas: groups of 360 photos.
+            sensitive: find more.
+        """
         pycolmap = self._pycolmap
         options = pycolmap.FeatureExtractionOptions()
         if sensitive:
             options.sift.peak_threshold /= 4
             options.sift.max_num_features *= 2
         alone = [group[0] for group in groups if len(group) == 1]
-        batches = [(batch, -1) for batch in _batches(alone)]
-        batches += [(batch, group[0]) for group in groups if len(group) > 1 for batch in _batches(group)]
+        batches = [(batch, -1, "OPENCV") for batch in _batches(alone)]
+        batches += [(batch, group[0], "OPENCV") for group in groups if len(group) > 1 for batch in _batches(group)]
+        batches += [(batch, group[0], EQUIRECTANGULAR) for group in panoramas for batch in _batches(group)]
         done = 0
         with progress(f"finding {'more ' * sensitive}features in {len(self._names)} photos", len(self._names)) as bar:
-            for batch, first in batches:
+            for batch, first, model in batches:
                 names = [self._names[number] for number in batch]
-                reader = pycolmap.ImageReaderOptions(camera_model="OPENCV", existing_camera_id=self._camera(first))
+                reader = pycolmap.ImageReaderOptions(camera_model=model, existing_camera_id=self._camera(first))
                 pycolmap.extract_features(
                     self._database,
                     self._photos,

@@ -13,9 +13,11 @@ from typing import Any
 from difix3d.errors import UserError
 from difix3d.files import cache_folder
 from difix3d.formats import TURNS, eight_bits, opened
+from difix3d.geometry.panorama import EQUIRECTANGULAR
 from difix3d.scene.database import Colmap, by_camera
 from difix3d.scene.listing import read_header
 from difix3d.scene.pairs import Pairs, exhaustive, sequential, similar
+from difix3d.scene.spherical import are_panoramas
 
 log = logging.getLogger(__name__)
 
@@ -90,14 +92,38 @@ def _ways(work: Path, root: Path, names: list[str], video: bool, seed: int) -> I
     for number, (name, header) in enumerate(zip(names, headers, strict=True)):
         _link(root / name, photos, number, header.turn if upright else 1)
     groups = by_camera(names, headers)
+    panoramas = [group for group in groups if len(group) > 1 and are_panoramas([root / names[i] for i in group])]
+    _tell_panoramas(sum(map(len, panoramas)), len(names))
+    groups = [group for group in groups if group not in panoramas]
     for features in ("usual features", "more features"):
         colmap = Colmap(work / f"{features}.db", photos, sorted(os.listdir(photos)), seed)
-        colmap.extract(groups, sensitive=features == "more features")
+        colmap.extract(groups, panoramas, sensitive=features == "more features")
         for pairing, pairs in _pairings(colmap, len(names), video, seed):
             if not colmap.match(pairs):
                 continue
             yield f"{pairing}, {features}", colmap.incremental()
             yield f"{pairing}, {features}, globally", colmap.globally()
+
+
+def _tell_panoramas(count: int, total: int) -> None:
+    """Says what was taken for a 360 photo.
+
+    Raises:
+        UserError: this pycolmap cannot find their cameras.
+    """
+    import pycolmap
+
+    if count == 0:
+        return
+    log.warning(
+        "%d of %d photos are taken for 360 photos: twice as wide as high, their left and right edges meet", count, total
+    )
+    if EQUIRECTANGULAR not in pycolmap.CameraModelId.__members__:
+        raise UserError(
+            f"{count} photos are 360 photos, whose cameras pycolmap {pycolmap.__version__} cannot find",
+            "It can from version 4.2",
+            "pip install -U pycolmap",
+        )
 
 
 def _pairings(colmap: Colmap, number: int, video: bool, seed: int) -> Iterator[tuple[str, Pairs]]:

@@ -41,7 +41,7 @@ class Model:
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Ten photos, and a COLMAP that finds no features."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(Colmap, "extract", lambda self, groups, sensitive: None)
+    monkeypatch.setattr(Colmap, "extract", lambda self, groups, panoramas, sensitive: None)
     monkeypatch.setattr(Colmap, "descriptors", lambda self: [np.zeros((0, 128), np.uint8)] * 10)
     monkeypatch.setattr(Colmap, "match", lambda self, pairs: len(pairs))
     for number in range(10):
