@@ -1,6 +1,7 @@
 """Where a folder says how its cameras stood, and which of these descriptions is taken if there are several."""
 
 import logging
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -106,7 +107,7 @@ def _places(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+        return [Path(entry) for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith(".")]
     except OSError:  # not ours to look into
         return []
 

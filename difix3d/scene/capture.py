@@ -1,5 +1,6 @@
 """What the readers of the file formats return: photos and cameras as the files say, before any choice is made."""
 
+import glob
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -58,11 +59,14 @@ class Capture:
 
 
 def missing_photos(folder: Path, missing: list[Path], total: int) -> UserError:
-    """The error for photos that are not there."""
+    """The error for photos that are not there; names what else could be meant by the first."""
     first = ", ".join(str(path) for path in missing[:3])
     first += f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    near = sorted(path.name for path in missing[0].parent.glob(f"{glob.escape(missing[0].stem)}.*"))
     return UserError(
         f"{len(missing)} of the {total} photos of {folder} are missing: {first}",
         "Every camera needs its photo",
-        "Copy them there, or leave their cameras out of the model",
+        f"There are {' and '.join(near)}: keep one of them"
+        if near
+        else "Copy them there, or leave their cameras out of the model",
     )

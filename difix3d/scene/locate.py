@@ -59,10 +59,10 @@ def find_photos(names: Sequence[str], folders: Sequence[Path]) -> Found:
         names: as the model has them.
         folders: where they may be; the first of those with the most of them is taken.
     """
-    exact = [sum(is_there(folder / name) for name in names) for folder in folders]
-    folder = folders[exact.index(max(exact))]
-    if max(exact) == len(names):
-        return Found(readable(names, lambda _: 0), [folder / name for name in names], folder)
+    folders = [folder for folder in folders if _is_folder(folder)] or list(folders)
+    for folder in folders:
+        if all(is_there(folder / name) for name in names):
+            return Found(readable(names, lambda _: 0), [folder / name for name in names], folder)
     present = {folder: images_below(folder) for folder in folders}
     names = readable(names, lambda tried: max(_hits(tried, found) for found in present.values()))
     hits = {folder: _hits(names, found) for folder, found in present.items()}
@@ -71,13 +71,21 @@ def find_photos(names: Sequence[str], folders: Sequence[Path]) -> Found:
         folder = min(folders, key=lambda f: (not present[f], f.name not in ("images", "input"), len(f.parts)))
     names, there = [name.replace("\\", "/") for name in names], present[folder]
     files = [name if i is None else there[i] for name, i in zip(names, match(names, there), strict=True)]
-    other = [f"{file} is read for {name}" for name, file in zip(names, files, strict=True) if name != file]
+    other = [
+        f"{file} is read for {name}"
+        for name, file in zip(names, files, strict=True)
+        if not (f"/{name}".endswith(f"/{file}") or f"/{file}".endswith(f"/{name.removeprefix('./')}"))
+    ]
     note = f"{len(other)} of {len(names)} photos have another name on the disk: {other[0]}" if other else ""
     return Found(names, [folder / file for file in files], folder, note)
 
 
 def _hits(names: Sequence[str], present: list[str]) -> int:
     return sum(index is not None for index in match(names, present))
+
+
+def _is_folder(folder: Path) -> bool:
+    return folder.is_dir() or (folder.name == "images" and any(folder.with_name(name).is_dir() for name in REDUCED))
 
 
 def is_there(file: Path) -> bool:

@@ -48,8 +48,15 @@ def check_masks(homes: Sequence[Path], masks: list[Path | None], names: list[str
     """What to tell people of the masks that were found; empty if each photo has one, or there are none.
 
     Raises:
-        UserError: there is a folder of masks, and not one of them fits.
+        UserError: there is a folder of masks, and not one of them fits; or named ones are missing.
     """
+    missing = [mask for mask in masks if mask is not None and not mask.is_file()]
+    if missing:
+        raise UserError(
+            f"{len(missing)} of the masks that the cameras' file names are missing, first {missing[0]}",
+            "",
+            "Copy them there, or take mask_path out of the file",
+        )
     found = sum(mask is not None for mask in masks)
     offered = mask_folder(homes) if found == 0 else None
     if offered is not None:

@@ -69,7 +69,17 @@ def read_transforms(files: dict[str, Path], scene: Path | None = None) -> Captur
         colors=colors,
         observations=np.zeros((0, 2), np.int64),
         splits=splits,
-        notes=tuple(filter(None, (note, of_lists))),
+        notes=tuple(filter(None, (note, of_lists, _unused(files)))),
+    )
+
+
+def _unused(files: dict[str, Path]) -> str:
+    """What to say of a third file beside Blender's two."""
+    val = next(iter(files.values())).with_name("transforms_val.json")
+    return (
+        f"the photos of {val.name} are not used"
+        if "test" in files and val not in files.values() and val.exists()
+        else ""
     )
 
 

@@ -94,3 +94,12 @@ def test_what_could_be_two_photos_is_an_error(make_scene):
             path.unlink()
     with pytest.raises(UserError, match=r"10 of the 10 photos .* missing: .*images/000\.png"):
         load_scene(folder)
+
+
+def test_photos_in_two_formats_are_named(make_scene):
+    folder = make_scene()
+    for path in list((folder / "images").iterdir()):
+        shutil.copy(path, path.with_suffix(".webp"))
+    rename_in_model(folder, lambda name: name.replace(".png", ".jpg"))
+    with pytest.raises(UserError, match=r"000\.jpg.*There are 000\.png and 000\.webp: keep one of them"):
+        load_scene(folder)

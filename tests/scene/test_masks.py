@@ -122,3 +122,14 @@ def test_masks_of_half_the_size_are_enlarged(make_scene):
     assert mask is not None
     assert mask[:, :16].sum() == 0
     assert mask[:, 16:].all()
+
+
+def test_masks_that_are_named_and_missing(tmp_path: Path):
+    frames = [
+        {"file_path": f"images/{name}", "mask_path": f"m/{name}"}
+        | {"transform_matrix": [[1, 0, 0, i], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}
+        for i, name in enumerate(write_photos(tmp_path / "images", 3))
+    ]
+    (tmp_path / "transforms.json").write_text(json.dumps({"fl_x": 30, "frames": frames}))
+    with pytest.raises(UserError, match=r"3 of the masks that the cameras' file names are missing, first .*m/000\.png"):
+        load_scene(tmp_path)
