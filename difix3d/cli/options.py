@@ -6,7 +6,8 @@ from typing import Annotated
 
 from difix3d.devices import Device
 from difix3d.limits import Limits
-from difix3d.training.load import TrainedRun, load_run
+from difix3d.training.load import TrainedRun
+from difix3d.training.splatfile import load_model
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,13 @@ class RunOptions:
     step: Annotated[int | None, Limits(min=0)] = None
     """Training step of the checkpoint to take; default is the newest."""
     scene: str | None = None
-    """Where the run's scene lies now, if it has moved since."""
+    """Where the run's scene lies now, if it has moved since. Of a splat file: the photos and cameras that it was made
+    from."""
     data_dir: Path | None = None
     """Where downloaded and generated scenes lie, if not where they were."""
     device: Device = "auto"
     """`auto`: CUDA if there is a GPU."""
 
     def load(self, run: Path, step: int | None = None) -> TrainedRun:
-        """A run's model, as it was after a step (or the newest), and its scene."""
-        return load_run(run, step=step, scene=self.scene, data_dir=self.data_dir, device=self.device)
+        """A run's model, as it was after a step (or the newest), or that of a splat file; and its scene."""
+        return load_model(run, step=step, scene=self.scene, data_dir=self.data_dir, device=self.device)

@@ -27,6 +27,7 @@ from difix3d.postrender import PostRender
 from difix3d.scene import Views
 from difix3d.scene.paths import PATHS, CameraPath, fit, natural_path, path_cameras, write_path
 from difix3d.training.load import TrainedRun
+from difix3d.training.splatfile import results_folder
 from difix3d.types import Cameras, Scene
 from difix3d.video import video_writer
 
@@ -43,10 +44,12 @@ class RenderConfig(RunOptions):
       difix3d render outputs/demo/first --path spiral --frames 240 --fps 30 --resolution 1280
       difix3d render outputs/demo/first --path camera_path.json --output flight --no-images
       difix3d render outputs/demo/first --plus
+      difix3d render splat.ply --scene path/to/capture --plus
     """
 
     run: tyro.conf.Positional[Path]
-    """Folder of the run: what training was given as --output-dir, or named at its end."""
+    """Folder of the run: what training was given as --output-dir, or named at its end. Or a splat file (.ply, .spz,
+    .splat), with its --scene."""
     path: str = "auto"
     """Where the camera goes: `ellipse` around what the training cameras look at; `spiral` within them, for captures
     from one side; `auto` is the one of these that fits; `interp` goes through the training cameras in the order of the
@@ -68,7 +71,8 @@ class RenderConfig(RunOptions):
     """With --plus: keep rendered pixels that the photos agree with. --no-trust takes every fixed pixel, as the paper
     does."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-    """Folder for frames/00000.png ..., NAME.mp4 and the path as NAME.json; default is RUN/renders/NAME."""
+    """Folder for frames/00000.png ..., NAME.mp4 and the path as NAME.json; default is RUN/renders/NAME; of a
+    splat file renders/NAME in a folder that is called like it, beside it."""
     images: bool = True
     """Write the frames."""
     video: bool = True
@@ -84,7 +88,7 @@ def render(args: Sequence[str] | None = None) -> None:
         config = replace(config, path=natural_path(run.scene))
     path = choose_path(config, run.scene)
     name = (config.path if config.path in PATHS else Path(config.path).stem) + ("_plus" if config.plus else "")
-    output = config.output or config.run / "renders" / name
+    output = config.output or results_folder(config.run) / "renders" / name
     images, video = output / "frames" if config.images else None, output / f"{name}.mp4" if config.video else None
     make(output)
     if images is not None and config.output is not None:

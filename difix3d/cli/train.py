@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -14,7 +13,7 @@ from difix3d.logs import ProgressLog, TensorBoardLog
 from difix3d.report import write_report
 from difix3d.training import Trainer
 from difix3d.training.config import TrainConfig
-from difix3d.training.presets import from_preset
+from difix3d.training.presets import find_config, from_preset
 from difix3d.training.run import RunFolder
 
 
@@ -34,6 +33,7 @@ class Command:
       difix3d train --scene demo
       difix3d train --scene path/to/capture --resolution 960
       difix3d train --scene path/to/capture --fixer none
+      difix3d train --scene path/to/capture --init.ply splat.ply --max-steps 3000
       difix3d train --scene garden --data-dir data
       difix3d train --resume --output-dir outputs/garden/first
     """
@@ -109,13 +109,3 @@ def read(args: Sequence[str] | None = None) -> Command:
 def start(said: dict[str, Any]) -> TrainConfig:
     """The preset's configuration, for what arguments and file say."""
     return from_preset(str(said.get("preset", "auto")), str(said.get("device", "auto")))
-
-
-def find_config(scene: str) -> Path | None:
-    """``configs/SCENE.yaml`` in the current folder, or among those that come with the program."""
-    package = Path(__file__).parents[1]
-    for folder in (Path("configs"), package / "configs", package.parent / "configs"):
-        path = folder / f"{scene}.yaml"
-        if "/" not in scene and path.is_file():
-            return path
-    return None

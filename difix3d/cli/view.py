@@ -11,6 +11,7 @@ from difix3d.cli.options import Address, RunOptions
 from difix3d.console import console
 from difix3d.devices import choose_device
 from difix3d.gaussians import is_splat_file
+from difix3d.training.splatfile import results_folder
 from difix3d.training.variants import choose_fixer
 from difix3d.viewer import Monitor, Viewer, model_of_ply, model_of_run
 
@@ -23,11 +24,12 @@ class ViewConfig(RunOptions, Address):
       difix3d view outputs/demo/2025-01-31_120000-123
       difix3d view outputs/demo/first --fixer nvidia/difix_ref
       difix3d view point_cloud.ply
+      difix3d view point_cloud.ply --scene path/to/capture
     """
 
     model: tyro.conf.Positional[Path]
-    """Folder of the run, or a splat file: .ply (3DGS, or packed by SuperSplat), .splat or .spz. A file comes without
-    photos, and so without the fixer."""
+    """Folder of the run, or a splat file: .ply (3DGS, or packed by SuperSplat), .splat or .spz. Without its
+    --scene a file has no photos, and so no fixer."""
 
 
 def view(args: Sequence[str] | None = None) -> None:
@@ -42,7 +44,7 @@ def view(args: Sequence[str] | None = None) -> None:
 
 def open_viewer(config: ViewConfig) -> Viewer:
     """Loads what is to be shown, and serves it."""
-    if is_splat_file(config.model):
+    if is_splat_file(config.model) and config.scene is None:
         viewer_model = model_of_ply(config.model, choose_device(config.device))
         return Viewer(viewer_model, host=config.host, port=config.port, origins=config.allow_origin)
     run = config.load(config.model, config.step)
@@ -53,6 +55,7 @@ def open_viewer(config: ViewConfig) -> Viewer:
             if config.fixer is None
             else "There is no fixer"
         )
-    viewer_model = model_of_run(run, config.model, fixer, why)
-    monitor = Monitor.of_run(config.model, run.scene)
+    folder = results_folder(config.model)
+    viewer_model = model_of_run(run, folder, fixer, why)
+    monitor = Monitor.of_run(folder, run.scene)
     return Viewer(viewer_model, monitor, host=config.host, port=config.port, origins=config.allow_origin)

@@ -10,6 +10,9 @@ from difix3d.distill.references import OFFERED
 from difix3d.limits import Formerly, Limits
 from difix3d.schedule import At, Every
 
+START = 3000
+"""Step of the first round of trainings that begin from points."""
+
 
 @dataclass(frozen=True)
 class DistillConfig:
@@ -22,8 +25,9 @@ class DistillConfig:
     """Where novel cameras go. `eval`: to the held-out cameras (their photos are never looked at). `perturb`: around the
     captured cameras, further each round. Or a camera path file. `auto`: `eval` if photos are held out, else
     `perturb`."""
-    start: Annotated[int, Limits(min=0)] = 3000
-    """Step of the first round, at the latest a quarter of the run."""
+    start: Annotated[int | None, Limits(min=0)] = None
+    """Step of the first round, at the latest a quarter of the run; by default 3000, and 0 where a splat file is begun
+    with."""
     every: Annotated[int, Limits(min=1)] = 2000
     """Steps between rounds, at most an eighth of the run."""
     step_size: Annotated[float, Formerly("step"), Limits(min=0)] = 0.5
@@ -57,7 +61,7 @@ class DistillConfig:
 
     def schedule(self, max_steps: int) -> At:
         """The steps before which novel views are made anew; empty if distillation is off."""
-        start = min(self.start, max_steps // 4)
+        start = min(START if self.start is None else self.start, max_steps // 4)
         if self.mode == "off" or start >= max_steps:
             return At()
         if self.mode == "once":

@@ -8,6 +8,7 @@
                    "sets": {"fid": {"value", "count", "std", "warning"}, ...},
                    "means": {"psnr", ...}}],
      "left_out": {"fid": "why it is not there, and how to provide it", ...}, "background",
+     "given": the splat file that the run began with,
      "fixed_photos": {"psnr", "ssim", "lpips_vgg", ..., "contrast", "count"}}
 
 A number that is not defined (no pixel counts; the PSNR of equal pictures) is ``null``. ``means`` is for readers of the
@@ -148,6 +149,7 @@ class RunEvaluation:
         left_out: rows and metrics that were asked for and could not be had, and why.
         background: "white" or "black": what is behind photos with alpha and their pictures; empty for other photos.
         fixed_photos: what the fixer does to photos that need nothing (:func:`~difix3d.evaluate.fix_photos`).
+        given: the splat file that the run began with; empty if there was none.
     """
 
     scene: str
@@ -161,6 +163,7 @@ class RunEvaluation:
     left_out: dict[str, str]
     fixed_photos: dict[str, float] = field(default_factory=dict)
     background: str = ""
+    given: str = ""
 
     @property
     def harm(self) -> str:

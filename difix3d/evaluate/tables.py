@@ -239,6 +239,9 @@ def _protocol(scene: str, own: Sequence[RunEvaluation]) -> Iterable[str]:
         yield f"{scene}: runs on different photos or pixels are mixed ({', '.join(sorted(splits | masks))})"
     if len(steps) > 1:
         yield f"{scene}: runs of {' and '.join(f'{step:,}' for step in sorted(steps))} steps are mixed"
+    for given in dict.fromkeys(item.given for item in own if item.given):
+        held_out = "; its held-out photos tell something only if it was made without them" * ("test" in splits)
+        yield f"{scene}: As it came is {given}{held_out}"
     if "train" in splits:
         yield f"{scene}: these photos were trained on, and the fixer looks at them: no measure of novel views"
     for color in sorted({item.background for item in own} - {""}):

@@ -1,6 +1,7 @@
 """The first Gaussians: one for each sparse point, as wide as its neighbourhood is sparse (3DGS, section 5.1)."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -17,6 +18,9 @@ from difix3d.types import Gaussians
 class InitConfig:
     """The first Gaussians."""
 
+    ply: Path | None = None
+    """Splat file to start from: .ply, .spz or .splat of any trainer, in the world of the cameras as their files have
+    them. What held-out photos tell counts only if it was made without them."""
     points: Annotated[int, Limits(min=1, max=100_000_000)] = 100_000
     """Random points to start from if the scene has no sparse points of its own."""
     opacity: Annotated[float, Limits(above=0, below=1)] = 0.1

@@ -53,8 +53,8 @@ class TrainConfig:
     several; by default the one with the most photos."""
     resolution: Annotated[int | None, Limits(min=16, max=65_536)] = None
     """Long side of the training images in pixels; by default at most 1600."""
-    max_steps: Annotated[int, Limits(min=1)] = 30_000
-    """Steps to train."""
+    max_steps: Annotated[int, Limits(min=0)] = 30_000
+    """Steps to train. 0: a splat file (--init.ply) is only evaluated and fixed."""
     eval_steps: Annotated[tuple[int, ...], Limits(min=1)] = (7_000,)
     """Evaluate after these steps; the last step is always evaluated."""
     save_steps: Annotated[tuple[int, ...], Limits(min=1)] = (7_000,)
@@ -99,7 +99,10 @@ class TrainConfig:
     distill: DistillConfig = field(default_factory=DistillConfig)
 
     def sh_degree_at(self, step: int) -> int:
-        """Degree in use at a step: it grows to the full one over at most 3/7 of the run."""
+        """Degree in use at a step: it grows to the full one over at most 3/7 of the run. What is trained already keeps
+        all of its colours."""
+        if self.init.ply is not None:
+            return self.sh_degree
         return min(self.sh_degree, step // max(1, min(self.sh_every, self.max_steps // 7)))
 
     def render_settings(self, scene: Scene, near: float, device: torch.device) -> dict[str, Any]:

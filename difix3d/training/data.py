@@ -1,16 +1,41 @@
-"""What a training begins with: the first Gaussians, from what the scene has."""
+"""What a training begins with: the first Gaussians, from a splat file or from what the scene has."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import torch
 
-from difix3d.gaussians import from_points, random_points
-from difix3d.scene import visible_points
+from difix3d.errors import UserError
+from difix3d.evaluate.pictures import target
+from difix3d.gaussians import from_points, random_points, read_splats, transform
+from difix3d.images import to_uint8
+from difix3d.metrics import psnr
+from difix3d.scene import dropped_points, near_depth, visible_points
 from difix3d.training.config import TrainConfig
-from difix3d.types import Gaussians, Scene
+from difix3d.types import Gaussians, RenderFn, Scene, View
+
+log = logging.getLogger(__name__)
+
+OTHERS_NEAR = 0.01
+"""Near plane of other trainers and viewers, in units of the user's world; gsplat's default."""
+LOOKED_AT = 8
+"""Photos, at most, that tell whether a splat file is of their world."""
+COVERED = 1e-3
+"""Mean coverage of their renders below which it is not."""
 
 
 def initial_gaussians(scene: Scene, config: TrainConfig) -> Gaussians:
-    """The first Gaussians of a training, in the scene's world: on the sparse points that its training photos see, or on
-    random points where there are none."""
+    """The first Gaussians of a training, in the scene's world: those of ``config.init.ply``; without it they lie on the
+    sparse points that training photos see, or on random points where there are none.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    if config.init.ply is not None:
+        return of_file(config.init.ply, scene, config.sh_degree)
     seen = visible_points(scene, at_least=config.init.seen_by)
     points, colors = scene.points[seen], scene.colors[seen]
     if len(points) == 0:
@@ -22,3 +47,69 @@ def initial_gaussians(scene: Scene, config: TrainConfig) -> Gaussians:
         opacity=config.init.opacity,
         scale=config.init.scale,
     )
+
+
+def unused(scene: Scene, config: TrainConfig) -> str:
+    """What to tell people about points that are not begun from; empty if there are none."""
+    return dropped_points(scene, config.init.seen_by) if config.init.ply is None else ""
+
+
+def of_file(path: Path, scene: Scene, sh_degree: int) -> Gaussians:
+    """The model in a splat file, taken into the scene's world, with coefficients of just this degree: higher ones of
+    the file are dropped with a word, missing ones are 0.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    model = transform(read_splats(path), scene.from_input)
+    count, wanted = model.shN.shape[1], (sh_degree + 1) ** 2 - 1
+    if wanted < count:
+        log.warning("%s has colours of degree %d: cut to --sh-degree %d", path, model.sh_degree, sh_degree)
+    missing = model.shN.new_zeros(len(model), max(0, wanted - count), 3)
+    return replace(model, shN=torch.cat([model.shN[:, :wanted], missing], 1))
+
+
+def near_plane(scene: Scene, config: TrainConfig) -> float:
+    """Depth in scene units nearer than which a training draws nothing: ``config.near``, or what suits the scene. Splat
+    files are made, and shown by others, with a nearer plane: they are scored, and go on, with that."""
+    if config.near is not None:
+        return config.near
+    return near_depth(scene) if config.init.ply is None else others_near(scene)
+
+
+def others_near(scene: Scene) -> float:
+    """Near plane of other programs, in scene units; nearer than our own in any case."""
+    return min(OTHERS_NEAR * float(np.cbrt(np.linalg.det(scene.from_input[:3, :3]))), near_depth(scene))
+
+
+def check_world(path: Path, scene: Scene, render: RenderFn, photo: Callable[[int], View]) -> None:
+    """Looks at some training photos whether a splat file shows them; says so if it hardly does.
+
+    Args:
+        path: of the file.
+        scene: its cameras.
+        render: the model.
+        photo: gives a captured view by its index.
+
+    Raises:
+        UserError: the cameras see nothing of it.
+    """
+    covered, scores, plain = [], [], []
+    for index in scene.train[:: -(-len(scene.train) // LOOKED_AT)].tolist():
+        view = photo(index)
+        image, mask = target(view)
+        with torch.no_grad():
+            out = render(view.camera)
+        covered.append(float(out.alpha.mean()))
+        scores.append(psnr(torch.from_numpy(to_uint8(out.rgb[0])), image, mask))
+        color = (image if mask is None else image[mask]).float().reshape(-1, 3).mean(0)
+        plain.append(psnr(color.round().to(torch.uint8).expand_as(image), image, mask))
+    limit = (
+        "The file and the cameras are not of one world: another place, or moved, turned or scaled against each other"
+    )
+    cure = "Give the photos and cameras that it was trained with as --scene, and export it in their world"
+    if np.mean(covered) < COVERED:
+        raise UserError(f"The cameras of {scene.name} see nothing of {path}", limit, cure)
+    if np.nanmean(scores) < np.nanmean(plain):
+        scored = f"PSNR {np.nanmean(scores):.1f} dB, where their mean colour alone has {np.nanmean(plain):.1f}"
+        log.warning("%s does not look like the photos: %s. %s. %s.", path, scored, limit, cure)

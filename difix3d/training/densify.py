@@ -38,10 +38,15 @@ class DensifyConfig:
     """`default`: lower the opacity of the halves of a split, so that the pair covers what the one did."""
     prune_opacity: Annotated[float, Limits(above=0, below=0.5)] = 0.005
     """Gaussians below this opacity are removed or relocated."""
-    reset_every: Annotated[int, Limits(min=0)] = 3000
-    """`default`: steps between resets of all opacities to near transparent, which kills floaters; 0 never resets."""
+    reset_every: Annotated[int | None, Limits(min=0)] = None
+    """`default`: steps between resets of all opacities to near transparent, which kills floaters; 0 never resets. By
+    default 3000, and never what a splat file gave."""
     noise_lr: Annotated[float, Formerly("noise"), Limits(min=0)] = 5e5
     """`mcmc`: size of the exploring noise, as a multiple of the learning rate."""
+
+
+RESET_EVERY = 3000
+"""Of trainings that begin from points, as in 3DGS."""
 
 
 class Densifier:
@@ -51,6 +56,7 @@ class Densifier:
         from gsplat.strategy import DefaultStrategy, MCMCStrategy  # pure Python: nothing of CUDA is touched
 
         self.config = config
+        self.reset_every = RESET_EVERY if config.reset_every is None else config.reset_every
         self.stop = 0 if config.kind == "none" else round(config.stop * max_steps)
         schedule = {
             "refine_start_iter": min(config.start, max_steps // 10),
@@ -63,7 +69,7 @@ class Densifier:
             self.strategy = DefaultStrategy(
                 prune_opa=config.prune_opacity,
                 grow_grad2d=config.grow_grad2d,
-                reset_every=config.reset_every or max_steps + 1,
+                reset_every=self.reset_every or max_steps + 1,
                 absgrad=config.absgrad,
                 revised_opacity=config.revised_opacity,
                 **schedule,
@@ -132,7 +138,7 @@ class Densifier:
         # gsplat 1.5's own reset never fires (`step % n == 0 & step > 0` compares with `0 & step`); two do no harm
         from gsplat.strategy.ops import reset_opa
 
-        every = self.config.reset_every
+        every = self.reset_every
         if every > 0 and step > 0 and step % every == 0:
             reset_opa(splats.params, splats.optimizers, self.state, value=self.config.prune_opacity * 2)
 

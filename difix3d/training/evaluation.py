@@ -70,7 +70,8 @@ def evaluate(
 def last_evaluation(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
     """What training evaluated last, as ``difix3d evaluate`` would have: its pictures, measured beside each other.
 
-    All of them after the same number of steps: what trained longer is better for that alone.
+    All of them after the same number of steps: what trained longer is better for that alone. A splat file that the run
+    began with stands before them, as it came.
 
     Args:
         run: the folder.
@@ -88,21 +89,25 @@ def last_evaluation(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
         )
     step, split, images = (rows[-1][key] for key in ("step", "split", "images"))
     model = run.model_at(step)
-    sources: dict[Name, tuple[RunFolder, bool]] = {} if plain is None else {"3dgs": (plain, False)}
-    sources |= {model: (run, False), fixed(model): (run, True)}
-    found = {name: _row(source, step, plus) for name, (source, plus) in sources.items()}
+    sources: dict[Name, tuple[RunFolder, int, bool]] = {"given": (run, 0, False)}
+    if plain is not None:
+        sources["3dgs"] = plain, step, False
+    sources |= {model: (run, step, False), fixed(model): (run, step, True)}
+    found = {name: _row(*source) for name, source in sources.items()}
     present = {name: row for name, row in found.items() if row is not None}
     left_out = {}
     if plain is not None and model == "3dgs":
         why = f"at step {step:,} no round was done yet: the run is plain 3DGS so far"
         left_out[ABLATION["difix3d"].title] = why
-    elif plain is not None and "3dgs" not in present:
+    elif plain is not None and "3dgs" not in present and step > 0:
         left_out[ABLATION["3dgs"].title] = f"it was not evaluated at step {step:,}: there is nothing to compare with"
     variants = [
         Pictures(
             ABLATION[name].title,
             run.path,
-            Path(os.path.relpath(sources[name][0].path / _place(step, row["plus"]) / "renders", run.path)).as_posix(),
+            Path(
+                os.path.relpath(sources[name][0].path / _place(row["step"], row["plus"]) / "renders", run.path)
+            ).as_posix(),
             {image["name"]: image["seconds"] for image in row["images"] if "seconds" in image},
             gaussians=row["gaussians"],
             against=ABLATION[name].compared_with(present),
@@ -127,6 +132,7 @@ def last_evaluation(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
         variants=measured,
         left_out=left_out,
         background=background if run.scene.alpha else "",
+        given=str(config.init.ply or ""),
     )
 
 

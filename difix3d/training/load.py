@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from difix3d.devices import choose_device
@@ -17,11 +16,9 @@ from difix3d.scene import load_scene
 from difix3d.scene.load import places
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
-from difix3d.training.run import check_scene, check_trained_on
+from difix3d.training.data import others_near
+from difix3d.training.run import check_scene, check_trained_on, gaussians_in
 from difix3d.types import Cameras, Gaussians, Render, Scene
-
-OTHERS_NEAR = 0.01
-"""Near plane of other viewers, in units of the user's world; gsplat's default."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +87,7 @@ def load_run(
     found = load_newest(path.parent) if step is None else None
     path, (at, tensors, extra) = found or (path, load_checkpoint(path))
     check_trained_on(loaded, extra, path, cure)
-    prefix = "gaussians."
-    model = Gaussians(**{key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)})
-    return TrainedRun(config, loaded, model.to(place), at, float(facts["near"]))
+    return TrainedRun(config, loaded, gaussians_in(tensors).to(place), at, float(facts["near"]))
 
 
 def as_exported(run: TrainedRun, folder: Path) -> TrainedRun | None:
@@ -110,7 +105,7 @@ def as_exported(run: TrainedRun, folder: Path) -> TrainedRun | None:
     model = transform(read_ply(path).to(run.gaussians.device), run.scene.from_input)
     if len(model) != len(run.gaussians) or not torch.allclose(model.opacities, run.gaussians.opacities):
         raise UserError(f"{path} is of another step than the checkpoint of step {run.step:,}")
-    return replace(run, gaussians=model, near=OTHERS_NEAR * float(np.cbrt(np.linalg.det(run.scene.from_input[:3, :3]))))
+    return replace(run, gaussians=model, near=others_near(run.scene))
 
 
 def find_checkpoint(run: Path, step: int | None = None) -> Path:

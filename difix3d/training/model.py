@@ -11,7 +11,6 @@ from difix3d.losses import photometric, regularize, squared_error
 from difix3d.render import rasterize
 from difix3d.training.clear import ClearWay
 from difix3d.training.config import TrainConfig
-from difix3d.training.data import initial_gaussians
 from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
 from difix3d.training.optim import SplatOptimizer
@@ -24,17 +23,18 @@ class SplatModel:
 
     Args:
         config: what to do.
-        scene: what it has is where the first Gaussians are (:func:`initial_gaussians`).
+        scene: whose photos it is trained on.
         near: depth nearer than which nothing is drawn, in scene units.
         device: where it is trained.
+        first: the Gaussians that it begins with, in the scene's world.
     """
 
-    def __init__(self, config: TrainConfig, scene: Scene, near: float, device: torch.device):
+    def __init__(self, config: TrainConfig, scene: Scene, near: float, device: torch.device, first: Gaussians):
         self.config = config
         self.settings = config.render_settings(scene, near, device)
         self.device = device
         self.splats = SplatOptimizer(
-            initial_gaussians(scene, config).to(device),
+            first.to(device),
             config.optim,
             extent=scene.extent,
             batch_size=config.batch_size,

@@ -1,6 +1,7 @@
 """Where configurations start, and what they leave to the device and the fixer."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,7 +47,38 @@ def from_preset(name: str, device: str = "auto") -> TrainConfig:
 
 
 def settle(config: TrainConfig, device: torch.device) -> TrainConfig:
-    """The same configuration with what it leaves to the device and the fixer decided; what is set already stays."""
+    """The same configuration with what it leaves to the device, the fixer and the splat file decided; what is set
+    already stays.
+
+    Raises:
+        UserError: there is nothing to do, or to compare.
+    """
+    if config.max_steps == 0 and config.init.ply is None:
+        raise UserError(
+            "--max-steps is 0 and no splat is given",
+            "Without a step there would be nothing to evaluate but points",
+            "Give a splat file by --init.ply FILE, or train for some steps",
+        )
+    if config.max_steps == 0 and config.compare:
+        raise UserError(
+            "--compare needs a training, and --max-steps is 0", "It trains plain 3DGS beside it", "Leave out --compare"
+        )
     fixer = resolve_fixer(config.fixer, device)
-    novel_prob = NOVEL_PROBS.get(fixer, NOVEL_PROB) if config.distill.novel_prob is None else config.distill.novel_prob
-    return replace(config, fixer=fixer, distill=replace(config.distill, novel_prob=novel_prob))
+    distill, densify, init = config.distill, config.densify, config.init
+    if distill.novel_prob is None:
+        distill = replace(distill, novel_prob=NOVEL_PROBS.get(fixer, NOVEL_PROB))
+    if init.ply is not None:  # what is trained already needs no start of its own, and loses by one
+        init = replace(init, ply=init.ply.absolute())
+        distill = distill if distill.start is not None else replace(distill, start=0)
+        densify = densify if densify.reset_every is not None else replace(densify, reset_every=0)
+    return replace(config, fixer=fixer, distill=distill, densify=densify, init=init)
+
+
+def find_config(scene: str) -> Path | None:
+    """``configs/SCENE.yaml`` in the current folder, or among those that come with the program."""
+    package = Path(__file__).parents[1]
+    for folder in (Path("configs"), package / "configs", package.parent / "configs"):
+        path = folder / f"{scene}.yaml"
+        if "/" not in scene and path.is_file():
+            return path
+    return None

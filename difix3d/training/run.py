@@ -119,7 +119,10 @@ class RunFolder:
         return step, tensors
 
     def model_at(self, step: int) -> Name:
-        """Row of the ablation that its model is after a step: plain 3DGS until there have been novel views."""
+        """Row of the ablation that its model is after a step: what a splat file gave before the first, then plain 3DGS
+        until there have been novel views."""
+        if step == 0:
+            return "given"
         return "difix3d" if any(row["step"] < step for row in self.rows("rounds.json")) else "3dgs"
 
     def record(self, name: str, row: dict[str, Any]) -> None:
@@ -148,6 +151,12 @@ def check_trained_on(scene: Scene, extra: dict[str, Any], path: Path, cure: str)
     """
     known = extra["scene"] if "scene" in extra else {"train": extra["photos"]}  # all that older versions kept
     check_scene(scene, known, path, cure)
+
+
+def gaussians_in(tensors: dict[str, Tensor]) -> Gaussians:
+    """The model among the tensors of a checkpoint."""
+    prefix = "gaussians."
+    return Gaussians(**{key.removeprefix(prefix): x for key, x in tensors.items() if key.startswith(prefix)})
 
 
 def check_scene(scene: Scene, known: dict[str, Any], path: Path, cure: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
+from torch import Tensor
 
 from difix3d.background import over
 from difix3d.devices import choose_device
@@ -22,17 +23,18 @@ from difix3d.evaluate import ABLATION, psnrs
 from difix3d.interrupt import interruptible
 from difix3d.limits import check_limits
 from difix3d.postrender import PostRender
-from difix3d.scene import Views, dropped_points, load_scene, near_depth
+from difix3d.scene import Views, load_scene
 from difix3d.scene.batches import batches
 from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control
+from difix3d.training.data import check_world, initial_gaussians, near_plane, unused
 from difix3d.training.evaluation import evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
 from difix3d.training.guard import SIGHT_PHOTOS, SIGHT_STEPS, LossGuard, check_sight
 from difix3d.training.model import SplatModel
 from difix3d.training.presets import settle
 from difix3d.training.rounds import Rounds
-from difix3d.training.run import RunFolder
+from difix3d.training.run import RunFolder, gaussians_in
 from difix3d.types import Cameras, Fixer, Gaussians, RenderFn, Scene, View
 
 
@@ -73,19 +75,23 @@ class Trainer:
             seed=config.seed,
             model=config.model,
         )
-        self.near = near_depth(self.scene) if config.near is None else config.near
+        self.near = near_plane(self.scene, config)
         self.fixer = fixer or load_fixer(
             config.fixer, self.device, config.distill.references, anchor_colors=config.anchor_colors
         )
         self.folder = RunFolder.find(config, self.scene)
         self.views = Views(self.scene, self.device, memory_limit_bytes=int(config.memory_limit * 1e9))
-        self.model = SplatModel(config, self.scene, self.near, self.device)
+        loaded = self.folder.load() if config.resume else None
+        first = initial_gaussians(self.scene, config) if loaded is None else gaussians_in(loaded[1])
+        self.model = SplatModel(config, self.scene, self.near, self.device, first)
+        if config.init.ply is not None and loaded is None:
+            check_world(config.init.ply, self.scene, self.model.render, self.shown)
         self.rounds = Rounds(config, self.scene, self.views.__getitem__, self.fixer, targets, self.folder, self.device)
         self.control = Control()
         self._signal: Callable[[], int] = lambda: 0
         self._lock: FileLock | None = None
         self.drawn = 0
-        self.first = self._resume() if config.resume else 0
+        self.first = 0 if loaded is None else self._resume(*loaded)
 
     @property
     def gaussians(self) -> Gaussians:
@@ -108,7 +114,7 @@ class Trainer:
         resumed. Returns the model."""
         config, start = self.config, time.perf_counter()
         self.begin()
-        note = "" if self.first else dropped_points(self.scene, config.init.seen_by)
+        note = "" if self.first else unused(self.scene, config)
         begun = Started(self.first, config.max_steps, self.folder.path, str(self.device), len(self.gaussians), note)
         self.emit(begun)
         guard = LossGuard(self.folder.path)
@@ -117,7 +123,9 @@ class Trainer:
         done = exported = self.first
         try:
             with interruptible() as self._signal:
-                if done:
+                if config.init.ply is not None and self.first == 0:
+                    self._save(0, export=config.max_steps == 0)  # from here on the file is not needed any more
+                if config.init.ply is not None or done:
                     self._evaluate(done, missing=True)
                 while done < config.max_steps and not self.interrupted:
                     self._handle_requests(done, guard)
@@ -219,13 +227,14 @@ class Trainer:
         return over(self.views[index], self.model.settings["background"])
 
     def _evaluate(self, step: int, *, missing: bool = False) -> None:
-        """Where it is due, evaluates the model and, after the last step, the model with the fixer behind it.
+        """Where it is due (a splat file: before the first step), evaluates the model and, after the last step, the
+        model with the fixer behind it.
 
         Args:
             missing: only what was not recorded, as the run was stopped or killed before.
         """
         last = step == self.config.max_steps
-        if not (last or step in self.config.eval_steps):
+        if not (last or step == 0 or step in self.config.eval_steps):
             return
         known = [row["plus"] for row in self.folder.rows("metrics.json") if missing and row["step"] == step]
         model = self.folder.model_at(step)
@@ -249,11 +258,8 @@ class Trainer:
             self.folder.export(self.gaussians, compressed=self.config.compressed_ply)
         self.emit(Saved(step, path))
 
-    def _resume(self) -> int:
-        loaded = self.folder.load()
-        if loaded is None:
-            return 0
-        step, state = loaded
+    def _resume(self, step: int, state: dict[str, Tensor]) -> int:
+        """Goes on from a checkpoint; returns its step."""
         if step > self.config.max_steps:
             raise UserError(
                 f"The run in {self.folder.path} is at step {step} already",

@@ -13,19 +13,20 @@ from difix3d.postrender import PostRender
 from difix3d.scene import Views
 from difix3d.training.load import TrainedRun
 from difix3d.training.run import RunFolder
+from difix3d.training.splatfile import as_it_came
 from difix3d.types import Fixer, RenderFn
 
 
 def load_models(
     path: Path, load: Callable[[Path, int | None], TrainedRun], step: int | None = None
 ) -> tuple[dict[Name, TrainedRun], dict[str, str]]:
-    """The models of a run's folder by ``3dgs`` and ``difix3d``, and why one is left out.
+    """The models of a run's folder by ``given``, ``3dgs`` and ``difix3d``, in this order, and why one is left out.
 
     A run without novel views (yet) is plain 3DGS; the one that ``--compare`` trains lies beside the
-    other, in ``plain/``.
+    other, in ``plain/``. What a run began with is ``given`` if that was a splat file.
 
     Args:
-        path: the run's folder.
+        path: the run's folder, or a splat file.
         load: loads a run from its folder, at a step.
         step: of the checkpoints; the newest by default.
 
@@ -33,16 +34,24 @@ def load_models(
         UserError: what ``load`` raises, or a model is damaged.
     """
     run = _sound(load(path, step), path)
-    if RunFolder(path, run.scene).model_at(run.step) == "3dgs":
-        return {"3dgs": run}, {}
-    plain = path / "plain"
-    if not plain.is_dir():
-        why = f"{path} has no plain run beside it; train with --compare, or give a run of plain 3DGS as well"
-        return {"difix3d": run}, {ABLATION["3dgs"].title: why}
+    folder, plain = RunFolder(path, run.scene), path / "plain"
+    models: dict[Name, TrainedRun] = {}
+    left_out: dict[str, str] = {}
     try:
-        return {"3dgs": _sound(load(plain, run.step), plain), "difix3d": run}, {}  # only equal steps can be compared
+        given = as_it_came(run, folder)
+        models |= {} if given is None else {"given": given}
     except UserError as error:
-        return {"difix3d": run}, {ABLATION["3dgs"].title: str(error)}
+        left_out[ABLATION["given"].title] = str(error)
+    own = folder.model_at(run.step)
+    if own == "difix3d" and plain.is_dir():
+        try:
+            models["3dgs"] = _sound(load(plain, run.step), plain)  # only equal steps can be compared
+        except UserError as error:
+            left_out[ABLATION["3dgs"].title] = str(error)
+    elif own == "difix3d":
+        why = f"{path} has no plain run beside it; train with --compare, or give a run of plain 3DGS as well"
+        left_out[ABLATION["3dgs"].title] = why
+    return models | {own: run}, left_out
 
 
 def _sound(run: TrainedRun, path: Path) -> TrainedRun:
@@ -86,7 +95,7 @@ def choose_rows(
     """How the rows that models and fixer allow are rendered, in the table's order, and why others are not.
 
     Args:
-        models: by ``3dgs`` and ``difix3d``.
+        models: by ``given``, ``3dgs`` and ``difix3d``.
         asked: the rows that are wanted; by default all.
         why: the reason if there is no fixer though there should be one.
     """

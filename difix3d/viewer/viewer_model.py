@@ -134,7 +134,7 @@ def model_of_ply(path: Path, device: torch.device) -> ViewerModel:
     no_points = np.zeros((0, 3), np.float32), np.zeros((0, 3), np.uint8), np.zeros((0, 2), np.int64)
     no_photos = np.zeros(0, np.int64), np.zeros(0, np.int64)
     scene = Scene(path.stem, nowhere, (), *no_points, *no_photos, from_input, 1.0)
-    why = "A splat file comes without photos, and the fixer looks at photos: open the run's folder instead"
+    why = "A splat file comes without photos, and the fixer looks at photos: add them by `--scene`"
     model = transform(model, from_input).to(device)
     near = 0.01 * min(1.0, float((model.means - model.means.median(0).values).norm(dim=1).median()))  # small units
     return ViewerModel(model, scene, path.parent, {"near": near or 0.01}, why_no_fixer=why)
