@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from difix3d.formats import IMAGES
-from difix3d.scene.names import match, readable
+from difix3d.scene.names import match, plain, readable
 
 REDUCED = ("images_2", "images_4", "images_8")
 """Copies of the photos at a half, a quarter and an eighth of their size."""
@@ -64,7 +64,8 @@ def find_photos(names: Sequence[str], folders: Sequence[Path]) -> Found:
         if all(is_there(folder / name) for name in names):
             return Found(readable(names, lambda _: 0), [folder / name for name in names], folder)
     present = {folder: images_below(folder) for folder in folders}
-    names = readable(names, lambda tried: max(_hits(tried, found) for found in present.values()))
+    stems = {plain(name)[-1:] for found in present.values() for name in found}
+    names = readable(names, lambda tried: sum(plain(name)[-1:] in stems for name in tried))
     hits = {folder: _hits(names, found) for folder, found in present.items()}
     folder = max(folders, key=hits.__getitem__)
     if hits[folder] == 0:  # where people look for them

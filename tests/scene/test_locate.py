@@ -65,14 +65,18 @@ def test_other_suffixes_are_said_and_separators_are_not(make_scene, caplog: pyte
     assert "10 of 10 photos have another name on the disk: cam 1/000.png is read for cam 1/000.jpg" in caplog.text
 
 
-@pytest.mark.parametrize(("page", "letter"), [("cp1252", "\u00f6"), ("cp932", "\u8868"), ("utf-8", "\u00f6")])
-def test_code_pages_of_windows(make_scene, page: str, letter: str):
+@pytest.mark.parametrize(
+    ("page", "letter"),
+    [("cp1252", "\u00f6"), ("cp932", "\u8868"), ("utf-8", "\u00f6"), ("cp1251", "\u0444"), ("gbk", "\u7167")],
+)
+def test_code_pages_of_windows(make_scene, page: str, letter: str, caplog: pytest.LogCaptureFixture):
     folder = make_scene()
     for path in list((folder / "images").iterdir()):
         path.rename(path.with_name(f"{letter}e {path.name}"))
     rename_in_model(folder, lambda name: f"{letter}e {name}", page)
     assert contents(folder) == list(range(10))
     assert load_scene(folder).photos[2].name == f"{letter}e 002.png"
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("place", ["input", "rgb", "photos/day 1", "."])
