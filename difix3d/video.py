@@ -11,10 +11,10 @@ from jaxtyping import UInt8
 from difix3d.errors import UserError
 from difix3d.files import beside, cannot_write
 
-VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
+WRITTEN = {".mp4", ".mov", ".avi", ".mkv"}
+"""Suffixes of the videos that can hold what :func:`video_writer` writes."""
+VIDEOS = WRITTEN | {".webm", ".m4v", ".mpg", ".mpeg", ".mts", ".m2ts", ".3gp", ".wmv", ".gif"}
 """Suffixes of the files that are taken for videos, in lower case."""
-WRITTEN = VIDEOS - {".webm"}
-"""Those that can hold what :func:`video_writer` writes."""
 
 OPTIONS = (
     "-vf scale=out_color_matrix=bt709:out_range=tv -color_range tv -colorspace bt709 -color_primaries bt709 "

@@ -26,7 +26,7 @@ RESULTS = {"output", "outputs", "render", "renders", "eval", "sparse", "stereo",
 """Words in names of folders alone: what programs make of photos."""
 COLOUR = ("images", "rgb", "color", "colour", "photos", "image", "img", "photo", "input", "frames", "frame")
 """Names of the folder of the photos, among several that hold files of the same names."""
-OTHERS = {".gif", ".jxl", ".exr", ".hdr", ".psd"}
+OTHERS = {".jxl", ".exr", ".hdr", ".psd"}
 
 EXIF, FOCAL_LENGTH, FOCAL_LENGTH_35MM = 0x8769, 0x920A, 0xA405
 """EXIF tags."""
@@ -230,10 +230,10 @@ class _Listing:
             if PurePosixPath(stem).suffix.lower() in IMAGES:  # a file's name with a suffix more, as COLMAP calls masks
                 return _tokens(PurePosixPath(name).with_name(stem).as_posix()) in plain
             rest = _tokens(name)
-            begins = rest in plain or any(rest[:length] in plain for length in range(1, len(rest)))
+            begins = not rest or rest in plain or any(rest[:length] in plain for length in range(1, len(rest)))
             return begins and bool(_words(stem) & MAPS)
 
-        self._drop(list(filter(companion, self.names)), "masks or maps of others", example=True)
+        self._drop_if_others_stay(list(filter(companion, self.names)), "masks or maps of others", example=True)
 
     def _by_sibling_folder(self) -> None:
         """Of folders side by side with the same names inside, the one that is called images, rgb or color."""

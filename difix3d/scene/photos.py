@@ -27,12 +27,14 @@ def reconstruct(path: Path, data_dir: Path, seed: int = 0) -> Capture:
         raise UserError(
             f"{path} is not a scene",
             f"A file must be a transforms.json or a video ({', '.join(sorted(VIDEOS))})",
-            "Give the folder of the photos",
+            "Unpack it" if path.suffix.lower() in (".zip", ".7z", ".rar", ".tar", ".gz") else "Give the photos' folder",
         )
-    with unwinding():
-        folder = extract_frames(path, data_dir) if video else path
-        known = read_best(folder) if video else None
-        if known is None:
-            root, names = list_frames(folder) if video else list_photos(folder)
-            known = read_colmap(folder, find_cameras(root, names, folder, video, seed))
-    return known
+    folder = path
+    if video:
+        with unwinding():
+            folder = extract_frames(path, data_dir)
+        known = read_best(folder)
+        if known is not None:
+            return known
+    root, names = list_frames(folder) if video else list_photos(folder)
+    return read_colmap(folder, find_cameras(root, names, folder, video, seed))

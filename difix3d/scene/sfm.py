@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -14,6 +15,7 @@ from difix3d.errors import UserError
 from difix3d.files import cache_folder
 from difix3d.formats import TURNS, eight_bits, opened
 from difix3d.geometry.panorama import EQUIRECTANGULAR
+from difix3d.interrupt import unwinding
 from difix3d.scene.database import Colmap, by_camera
 from difix3d.scene.listing import read_header
 from difix3d.scene.pairs import Pairs, exhaustive, sequential, similar
@@ -31,6 +33,9 @@ EXHAUSTIVE = 300
 """Photos up to which each is matched with each."""
 COLMAP_READS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 """Suffixes; of others it is given JPEG copies."""
+
+STALE = 7 * 86400
+"""Seconds after which what a killed program has left in the cache is deleted."""
 
 ORIENTATION = 0x0112
 """EXIF tag."""
@@ -63,7 +68,7 @@ def find_cameras(root: Path, names: list[str], folder: Path, video: bool, seed: 
     pycolmap.set_random_seed(seed)
     best: list[Any] = []
     tried = []
-    with _workplace() as work, _quiet(pycolmap):
+    with unwinding(), _workplace() as work, _quiet(pycolmap):  # after the import, which takes SIGTERM for itself
         for way, models in _ways(work, root, names, video, seed):
             found = sorted(models, key=lambda model: -len(_placed(model)))
             tried.append(f"{way}: {len(_placed(found[0])) if found else 0}")
@@ -227,6 +232,9 @@ def _workplace() -> Iterator[Path]:
     with suppress(OSError, UserError):
         home = cache_folder() / "sfm"
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for old in home.iterdir():  # of programs that were killed
+            if time.time() - old.stat().st_mtime > STALE:
+                shutil.rmtree(old, ignore_errors=True)
     with TemporaryDirectory(dir=home, ignore_cleanup_errors=True) as work:
         yield Path(work)
 

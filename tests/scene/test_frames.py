@@ -72,6 +72,8 @@ def test_a_video_may_lie_in_the_folder_that_its_frames_go_to(tmp_path: Path):
     [
         ("a.MOV", ["-pix_fmt", "yuv420p"]),
         ("a.webm", ["-c:v", "libvpx", "-pix_fmt", "yuv420p"]),
+        ("a.m4v", ["-pix_fmt", "yuv420p"]),
+        ("a.gif", []),
         ("a.AVI", ["-c:v", "mjpeg", "-pix_fmt", "yuvj420p"]),
         ("hdr.mkv", ["-c:v", "libx265", "-pix_fmt", "yuv420p10le", "-x265-params", "log-level=error"]),
         ("slow motion.mp4", ["-r", "240", "-pix_fmt", "yuv420p"]),

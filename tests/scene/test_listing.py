@@ -82,6 +82,8 @@ def test_raw_folders_of_phone_scanners(tmp_path: Path):
     for name in NAMES:
         depth(tmp_path / "keyframes/depth" / f"{name}.png")
     assert listed(tmp_path) == [f"keyframes/images/{name}.jpg" for name in NAMES]
+    photo(tmp_path / "thumbnail.jpg", 9)
+    assert listed(tmp_path) == [f"keyframes/images/{name}.jpg" for name in NAMES]
     thermal = tmp_path / "two"
     write(thermal / "rgb")
     write(thermal / "thermal")

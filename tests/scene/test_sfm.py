@@ -1,6 +1,7 @@
 """Structure from motion: what is tried, what is kept, what is said. Real COLMAP runs are in test_photos.py."""
 
 import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from difix3d.errors import UserError
+from difix3d.interrupt import unwinding
 from difix3d.scene import sfm
 from difix3d.scene.database import Colmap, by_camera
 from difix3d.scene.listing import read_header
@@ -119,6 +121,15 @@ def test_ctrl_c_leaves_nothing(photos: Path, monkeypatch):
         find(photos)
     assert not (photos / "sparse").exists()
     assert not list(photos.glob(".*"))
+
+
+def test_being_terminated_unwinds_like_ctrl_c():
+    import pycolmap  # noqa: F401  (which takes the signal for itself)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit, match="143"), unwinding():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_photos_share_a_camera_by_folder_size_and_focal_length(tmp_path: Path):
