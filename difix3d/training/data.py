@@ -14,6 +14,7 @@ from difix3d.gaussians import from_points, random_points, read_splats, transform
 from difix3d.images import to_uint8
 from difix3d.metrics import psnr
 from difix3d.scene import dropped_points, near_depth, visible_points
+from difix3d.scene.hull import hull_points
 from difix3d.training.config import TrainConfig
 from difix3d.types import Gaussians, RenderFn, Scene, View
 
@@ -29,7 +30,8 @@ COVERED = 1e-3
 
 def initial_gaussians(scene: Scene, config: TrainConfig) -> Gaussians:
     """The first Gaussians of a training, in the scene's world: those of ``config.init.ply``; without it they lie on the
-    sparse points that training photos see, or on random points where there are none.
+    sparse points that training photos see, or on random points where there are none: of the visual hull,
+    if photos have alpha.
 
     Raises:
         UserError: the file cannot be read.
@@ -40,6 +42,9 @@ def initial_gaussians(scene: Scene, config: TrainConfig) -> Gaussians:
     points, colors = scene.points[seen], scene.colors[seen]
     if len(points) == 0:
         points, colors = random_points(config.init.points, 3 * scene.extent, config.seed)
+        hull = hull_points(scene, len(points), 3 * scene.extent, config.seed) if scene.alpha else points[:0]
+        if len(hull):  # a cube around the cameras would hold hardly a point of the object, and much to be taken away
+            points, colors = hull, colors[: len(hull)]
     return from_points(
         points.astype(np.float32),
         colors,

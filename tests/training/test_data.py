@@ -3,6 +3,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from difix3d.gaussians.init import InitConfig
+from difix3d.geometry.warp import project
+from difix3d.scene import Views
 from difix3d.training.config import TrainConfig
 from difix3d.training.data import initial_gaussians
 
@@ -25,3 +28,20 @@ def test_without_points_it_begins_on_random_ones(toy_scene):
     first, again = initial_gaussians(scene, config), initial_gaussians(scene, config)
     assert (len(first), first.sh_degree) == (50, 1)
     torch.testing.assert_close(first.means, again.means)
+
+
+def test_without_points_an_object_begins_where_its_photos_leave_it(cutout):
+    """Random points lie where no training photo is empty; those of opaque photos all around."""
+    empty = {"points": np.zeros((0, 3), np.float32), "colors": np.zeros((0, 3), np.uint8)}
+    scene = replace(cutout, observations=np.zeros((0, 2), np.int64), **empty)
+    config = TrainConfig(init=InitConfig(points=3000))
+    means = initial_gaussians(scene, config).means
+    assert 50 < len(means) < 3000
+    views = Views(scene)
+    for index in scene.train.tolist():
+        camera = scene.cameras[index]
+        pixels, _ = project(means, camera)
+        column, row = pixels.long().unbind(1)
+        shown = (pixels >= 0).all(1) & (column < 48) & (row < 40)
+        assert (views[index].alpha[row[shown], column[shown]] > 0).all()
+    assert len(initial_gaussians(replace(scene, alpha=False), config).means) == 3000
