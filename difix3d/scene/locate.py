@@ -28,7 +28,8 @@ def photo_folders(scene: Path, model: Path) -> list[Path]:
     """
     parents = [model, *model.parents]
     homes = parents[: parents.index(scene) + 1] if scene in parents else [model, scene]
-    others = [] if scene in parents[1:] else [home for home in parents[1:4] if home not in homes]
+    whole = scene in parents[1:] and not re.match("sparse|colmap|distorted", scene.name, re.I)
+    others = [] if whole else [home for home in parents[1:4] if home not in homes]
     original = any(home.name.lower().startswith("distorted") for home in homes)  # 3DGS: the photos are in input/ then
     names = ("input", "images") if original else ("images", "input")
     inside = [folder for home in homes for folder in (*(home / name for name in names), home)]

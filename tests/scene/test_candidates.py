@@ -144,7 +144,9 @@ def test_a_folder_of_scenes_is_no_scene(make_scene, tmp_path: Path):
 
 
 def test_the_models_own_folder_can_be_given(make_scene):
-    assert names(make_scene() / "sparse" / "0") == NAMES
+    folder = make_scene()
+    assert names(folder / "sparse" / "0") == NAMES
+    assert names(folder / "sparse") == NAMES
 
 
 def test_cameras_without_photos_are_left_out_if_they_are_few(make_scene, caplog: pytest.LogCaptureFixture):
