@@ -13,8 +13,9 @@ from difix3d.types import Lens
 
 EQUIRECTANGULAR = "EQUIRECTANGULAR"
 
-FIELD_OF_VIEW = 94.0
-"""Of a face, in degrees: 2 more on each side than the cube's, so that edges are seen from both faces that meet."""
+FIELD_OF_VIEW = 90.0
+"""Of a face, in degrees: the cube's. Faces that overlap cost more pixels and gain nothing: a drawn scene, trained 800
+steps on faces of 90, 94 and 100 degrees, came to 38.4, 38.4 and 38.3 dB, and across the edges to 38.1 and 38.0."""
 
 PAD = 3
 """Pixels by which a panorama is continued on all sides: bicubic samples reach 2 pixels beyond."""

@@ -64,7 +64,7 @@ def test_faces_show_what_their_cameras_see(tmp_path: Path, resolution: int | Non
     scene = load_scene(write_360(tmp_path / "s", 2), resolution=resolution)
     assert [photo.name for photo in scene.photos] == [f"pano_{i}/{face}" for face in FACES for i in (0, 1)]
     side = int(scene.cameras.width[0])
-    assert side == (resolution or round(2 * WIDTH / (2 * np.pi) * np.tan(np.radians(47))))
+    assert side == (resolution or round(WIDTH / np.pi))
     for view in Views(scene):
         error = np.abs(view.image.numpy() * 255 - expected(scene, view.index))
         assert error.max() < 2.5, view.name  # rounded twice
@@ -97,20 +97,18 @@ def test_faces_of_a_large_panorama_are_cached(tmp_path: Path, monkeypatch: pytes
 def test_a_mask_goes_with_its_panorama(tmp_path: Path):
     folder = write_360(tmp_path / "s", 2)
     counts = np.full((WIDTH // 2, WIDTH), 255, np.uint8)
-    counts[-WIDTH // 8 :] = 0  # 45 degrees from the lowest point: the tripod
+    counts[-WIDTH // 16 :] = 0  # 22.5 degrees from the lowest point: the tripod
+    counts[WIDTH // 4 - 10 : WIDTH // 4 + 10, :10] = counts[WIDTH // 4 - 10 : WIDTH // 4 + 10, -10:] = 0
     (folder / "masks").mkdir()
     Image.fromarray(counts).save(folder / "masks" / "pano_0.png.png")
-    views = Views(load_scene(folder))
-    masks = {view.name: view.mask for view in views}
-    assert masks["pano_1/down"] is None
-    down, front, up = (masks[f"pano_0/{face}"] for face in ("down", "front", "up"))
-    assert up is None or up.all()
-    side = len(down)
-    y, x = np.mgrid[:side, :side] + 0.5 - side / 2
-    tripod = np.hypot(x, y) < WIDTH / (2 * np.pi)
-    assert (down.numpy() == ~tripod).mean() > 0.98
-    assert front[: side // 2].all()
-    assert not front[-1, side // 2]
+    masks = {view.name: view.mask for view in Views(load_scene(folder))}
+    assert [name for name, mask in masks.items() if mask is not None] == ["pano_0/back", "pano_0/down"]
+    down, back = masks["pano_0/down"].numpy(), masks["pano_0/back"].numpy()
+    y, x = np.mgrid[: len(down), : len(down)] + 0.5 - len(down) / 2
+    tripod = np.hypot(x, y) < WIDTH / (2 * np.pi) * np.tan(np.radians(22.5))
+    assert (down == ~tripod).mean() > 0.99
+    square = (np.abs(x) < 10) & (np.abs(y) < 10)  # one, on both sides of the seam
+    assert (back == ~square).mean() > 0.99
 
 
 def test_transparent_pixels_of_a_panorama_do_not_count(tmp_path: Path):
@@ -121,7 +119,7 @@ def test_transparent_pixels_of_a_panorama_do_not_count(tmp_path: Path):
     with Image.open(file) as image:
         layer = image.convert("RGBA")
     alpha = np.full((WIDTH // 2, WIDTH), 255, np.uint8)
-    alpha[-WIDTH // 8 :] = 0
+    alpha[-WIDTH // 16 :] = 0
     layer.putalpha(Image.fromarray(alpha))
     layer.save(file)
     scene = load_scene(folder)
@@ -129,7 +127,7 @@ def test_transparent_pixels_of_a_panorama_do_not_count(tmp_path: Path):
     views = {view.name: view for view in Views(scene)}
     down = views["pano_0/down"]
     assert down.alpha is None
-    assert 0.3 < down.mask.float().mean() < 0.45
+    assert 0.8 < down.mask.float().mean() < 0.88
     assert (down.image - whole["pano_0/down"])[down.mask].abs().max() < 0.02
     assert views["pano_0/up"].mask is None
 
