@@ -77,7 +77,11 @@ def read_best(folder: Path, model: Path | None = None) -> Capture | None:
     best = ranks.index(max(ranks))
     if len(captures) > 1:
         log.warning("%s", _choice(folder, [place for place, _ in captures], ranks, best))
-    return _with_points(captures[best][1], [capture for _, capture in captures])
+    chosen = captures[best][1]
+    if len(chosen.observations):
+        return chosen
+    rest = [_try(candidate, folder) for candidate in candidates(folder)] if model else [other for _, other in captures]
+    return _with_points(chosen, [other for other in rest if isinstance(other, Capture)])
 
 
 def _try(candidate: Candidate, scene: Path) -> Capture | UserError:
@@ -188,20 +192,17 @@ def _with_points(capture: Capture, others: list[Capture]) -> Capture:
 
     nerfstudio makes its ``transforms.json`` of a COLMAP model, which it turns (``applied_transform``) and leaves there.
     """
-    if len(capture.observations):
-        return capture
     for other in others:
         row = {name: i for i, name in enumerate(other.names)}
-        if len(other.observations) and set(capture.names) <= row.keys():
-            photos = np.array([row[name] for name in capture.names])
-            turn = capture.c2w @ np.linalg.inv(other.c2w[photos])
-            same = np.abs(turn - turn[0]).max() < 1e-4 * max(1.0, float(np.abs(turn[0]).max()))
-            if same and len(capture.points) in (0, len(other.points)):
-                position = np.full(len(other.names), -1)
-                position[photos] = np.arange(len(photos))
-                seen = np.stack([other.observations[:, 0], position[other.observations[:, 1]]], 1)
-                points = other.points @ turn[0, :3, :3].T + turn[0, :3, 3]
-                return replace(
-                    capture, points=points, colors=other.colors, observations=seen[seen[:, 1] >= 0]
-                )  # fmt: skip
+        if len(other.observations) == 0 or not set(capture.names) <= row.keys():
+            continue
+        photos = np.array([row[name] for name in capture.names])
+        turn = capture.c2w @ np.linalg.inv(other.c2w[photos])
+        same = np.abs(turn - turn[0]).max() < 1e-4 * max(1.0, float(np.abs(turn[0]).max()))
+        if same and len(capture.points) in (0, len(other.points)):
+            position = np.full(len(other.names), -1)
+            position[photos] = np.arange(len(photos))
+            seen = np.stack([other.observations[:, 0], position[other.observations[:, 1]]], 1)
+            points = other.points @ turn[0, :3, :3].T + turn[0, :3, 3]
+            return replace(capture, points=points, colors=other.colors, observations=seen[seen[:, 1] >= 0])
     return capture

@@ -19,7 +19,6 @@ from difix3d.scene.capture import Capture, missing_photos
 from difix3d.scene.checks import checked, in_place
 from difix3d.scene.panorama import cut_panoramas, is_panorama
 from difix3d.scene.splits import choose_split
-from difix3d.scene.transforms import read_transforms
 from difix3d.scene.turns import choose_mask_turn, choose_turns, near_size, same_shape
 from difix3d.scene.unused import report_unused
 from difix3d.types import Cameras, Lens, Photo, Scene
@@ -125,7 +124,7 @@ def read_capture(path: Path, data_dir: Path, seed: int = 0, model: Path | None =
     if path.is_file() and model is not None:
         raise UserError(f"{path} is a file", "--model chooses among the cameras in a folder", "Leave out --model")
     if path.is_file() and path.suffix == ".json":
-        return report_unused(read_transforms({"": path}))
+        path, model = path.parent, path
     known = read_best(path, model) if path.is_dir() else None
     if known is None:
         from difix3d.scene.photos import reconstruct

@@ -114,9 +114,7 @@ def _splits(
     meta, paths = frames[0][2], [str(frame["file_path"]) for *_, frame in frames]
     lists = {role: [str(path) for path in meta.get(f"{role}_filenames") or []] for role in ("train", "test", "val")}
     found = {role: match(listed, paths) for role, listed in lists.items()}
-    unknown = [
-        path for role in lists for path, i in zip(lists[role], found[role], strict=True) if i is None
-    ]  # fmt: skip
+    unknown = [path for role in lists for path, i in zip(lists[role], found[role], strict=True) if i is None]
     held_out = {names[i] for i in found["test"] if i is not None} or {names[i] for i in found["val"] if i is not None}
     train = {names[i] for i in found["train"] if i is not None} or set(names) - held_out
     both = len(train & held_out)

@@ -129,6 +129,9 @@ def test_nerfstudios_file_is_taken_with_the_points_of_the_model_it_was_made_of(m
             s.cameras.w2c[4, :3, :3].numpy() @ s.points.T + s.cameras.w2c[4, :3, 3:].numpy() for s in (ours, theirs)
         ]
         assert np.allclose(*local, atol=1e-5)
+    for source, chosen in ((folder, "transforms.json"), (folder / "transforms.json", None)):
+        same = load_scene(source, model=chosen, normalize=False, split="none")
+        assert np.array_equal(same.observations, model.observations)
     write_transforms(folder, NAMES[2:8])  # frames that somebody took out
     assert names(folder, model="transforms.json") == NAMES[2:8]
     assert names(folder) == NAMES
