@@ -17,8 +17,8 @@ from difix3d.runfiles import changed, write_state
 Config = TypeVar("Config")
 log = logging.getLogger(__name__)
 
-END = "# the end of the settings\n"
-"""Last line of what :func:`write_yaml` writes: without it, a file was cut short."""
+COMPLETE = "complete"
+"""Last key of what :func:`write_yaml` writes: a file without it was cut short."""
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -28,17 +28,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: it is something else, or a run's own file that was cut short.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        values = yaml.safe_load(text) or {}
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{path} cannot be read as YAML ({error})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path} holds a {type(values).__name__}", "a configuration is a mapping of names to values")
+    complete = values.pop(COMPLETE, False)
     if changed(path):
-        if not text.endswith(END):
+        if not complete:
             raise UserError(
                 f"{path} was cut short after it was written",
-                f"Its last line is {END.strip()!r}",
+                f"Its last line is '{COMPLETE}: true'",
                 "Put back what is lost, or train again; the defaults may be other settings than the run's",
             )
         log.warning("%s was changed after it was written; its settings are taken as they are", path)
@@ -55,7 +55,7 @@ def write_yaml(config: Any, path: Path) -> None:
             return [plain(item) for item in value]
         return str(value) if isinstance(value, Path) else value
 
-    write_state(path, yaml.safe_dump(plain(asdict(config)), sort_keys=False) + END)
+    write_state(path, yaml.safe_dump(plain(asdict(config)) | {COMPLETE: True}, sort_keys=False))
 
 
 def shown(value: Any) -> str:

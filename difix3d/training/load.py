@@ -158,13 +158,9 @@ def _model(config: TrainConfig, facts: dict[str, Any]) -> str | None:
 
 def _facts(path: Path) -> dict[str, Any]:
     facts, cure = read_json(path), "Resume the training for a step, which writes it again"
-    if changed(path):
-        raise UserError(f"{path} is damaged", "It is not what training wrote", cure)
     lost = sorted({"photos", "train", "test", "from_input", "near"} - facts.keys())
     if lost:
-        raise UserError(
-            f"{path} has no {', '.join(lost)}",
-            "It was written by another version of difix3d",
-            cure,
-        )
+        raise UserError(f"{path} has no {', '.join(lost)}", "It was written by another version of difix3d", cure)
+    if changed(path):
+        raise UserError(f"{path} is damaged", "It is not what training wrote", cure)
     return facts

@@ -43,7 +43,7 @@ class SplatModel:
         self.densifier = Densifier(config.densify, max_steps=config.max_steps, extent=scene.extent)
         trained = scene.cameras[scene.train].to(device)
         self.clear = ClearWay(trained, near, self.densifier.stop, config.max_steps, config.densify.cap_max)
-        self.corrections = Corrections(scene, config.refine).to(device)
+        self.corrections = Corrections(scene, config.refine, config.max_steps).to(device)
         self.sparse_depth = SparseDepth(scene, device) if config.loss.depth > 0 else None
 
     @property
@@ -85,7 +85,7 @@ class SplatModel:
             losses["depth"] = config.loss.depth * self.sparse_depth(out, views)
         sum(losses.values(), torch.zeros((), device=self.device)).backward()
         self.splats.step(step)
-        self.corrections.step()
+        self.corrections.step(step)
         if densify:
             self.densifier.after_backward(self.splats, out, step, packed=config.packed, weight=views[0].weight)
             self.clear(self.splats, self.densifier.by_gaussian, step)

@@ -13,6 +13,9 @@ from difix3d.limits import Limits
 from difix3d.training.optim import load_moments, moments
 from difix3d.types import Cameras, Render, Scene, View
 
+FINAL_RATE = 0.01
+"""What the poses' rate has fallen to (exponentially) at the last step, as a share of the first."""
+
 
 @dataclass(frozen=True)
 class RefineConfig:
@@ -21,7 +24,7 @@ class RefineConfig:
     poses: bool = False
     """Refine the poses of the training cameras."""
     pose_rate: Annotated[float, Limits(min=0, max=10)] = 1e-4
-    """Learning rate of the poses: radians and scene units a step."""
+    """Learning rate of the poses: radians and scene units a step; it falls to a hundredth over the run."""
     exposure: bool = False
     """Learn an affine colour correction for each training photo, for cameras on automatic exposure."""
     exposure_rate: Annotated[float, Limits(min=0, max=10)] = 1e-3
@@ -38,12 +41,14 @@ class Corrections(nn.Module):
     Args:
         scene: its photos are corrected.
         config: which corrections to learn.
+        max_steps: of the run, over which the poses' rate falls: exact poses would be shaken to its end otherwise.
     """
 
-    def __init__(self, scene: Scene, config: RefineConfig):
+    def __init__(self, scene: Scene, config: RefineConfig, max_steps: int):
         super().__init__()
         photos = len(scene.photos)
         self.config = config
+        self.max_steps = max_steps
         self.train_photos = torch.from_numpy(scene.train)
         common = common_motions(scene.cameras.c2w[self.train_photos].double())
         self.common = torch.linalg.qr(common.flatten(0, 1))[0].float()  # orthonormal columns
@@ -72,8 +77,11 @@ class Corrections(nn.Module):
         rgb = torch.einsum("bij,bhwj->bhwi", affine[..., :3], rgb) + render.alpha * affine[:, None, None, :, 3]
         return recolored(replace(render, rgb=rgb, background=None), render.background).rgb
 
-    def step(self) -> None:
+    def step(self, step: int) -> None:
         """One step of the optimisers; gradients are cleared."""
+        if "motion" in self.optimizers:
+            rate = self.config.pose_rate * FINAL_RATE ** (step / self.max_steps)
+            self.optimizers["motion"].param_groups[0]["lr"] = rate
         for optimizer in self.optimizers.values():
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -328,11 +328,14 @@ def test_a_run_without_a_checkpoint(run):
         call(run, *QUICK)
 
 
-def test_a_damaged_model_is_named(run):
+def test_a_damaged_model_is_named(run, caplog):
     change(run, lambda tensors: tensors["gaussians.sh0"][3:5].fill_(torch.nan))
-    with pytest.raises(UserError, match=r"2 of 300 Gaussians of .*run at step 10 are NaN or infinite.*by --step"):
-        call(run, *QUICK)
+    with pytest.raises(UserError, match=r"step_0000010.safetensors is damaged \(NaN or infinite values\)"):
+        call(run, *QUICK, "--step", "10")
     assert not (run / "evaluation.json").exists()
+    call(run, *QUICK)
+    assert read_evaluation(run).step == 5
+    assert "that of step 5 is taken" in caplog.text
 
 
 @pytest.mark.real
