@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from difix3d.difix.load import load_fixer
 from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION, Name
@@ -31,9 +29,9 @@ def load_models(
         step: of the checkpoints; the newest by default.
 
     Raises:
-        UserError: what ``load`` raises, or a model is damaged.
+        UserError: what ``load`` raises.
     """
-    run = _sound(load(path, step), path)
+    run = load(path, step)
     folder, plain = RunFolder(path, run.scene), path / "plain"
     models: dict[Name, TrainedRun] = {}
     left_out: dict[str, str] = {}
@@ -45,29 +43,13 @@ def load_models(
     own = folder.model_at(run.step)
     if own == "difix3d" and plain.is_dir():
         try:
-            models["3dgs"] = _sound(load(plain, run.step), plain)  # only equal steps can be compared
+            models["3dgs"] = load(plain, run.step)  # only equal steps can be compared
         except UserError as error:
             left_out[ABLATION["3dgs"].title] = str(error)
     elif own == "difix3d":
         why = f"{path} has no plain run beside it; train with --compare, or give a run of plain 3DGS as well"
         left_out[ABLATION["3dgs"].title] = why
     return models | {own: run}, left_out
-
-
-def _sound(run: TrainedRun, path: Path) -> TrainedRun:
-    """The run, if its model is one: rasterisers would draw black, or nothing, where there is NaN."""
-    finite = [
-        value.flatten(1).isfinite().all(1) if value.ndim > 1 else value.isfinite()
-        for value in run.gaussians.as_dict().values()
-    ]
-    count = int((~torch.stack(finite).all(0)).sum())
-    if count:
-        raise UserError(
-            f"{count:,} of {len(run.gaussians):,} Gaussians of {path} at step {run.step:,} are NaN or infinite",
-            "A metric of their pictures would mean nothing",
-            "Choose an earlier checkpoint by --step, or train again",
-        )
-    return run
 
 
 def choose_fixer(asked: str | None, run: TrainedRun) -> tuple[Fixer | None, str]:
