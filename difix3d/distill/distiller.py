@@ -20,6 +20,9 @@ from difix3d.distill.references import References
 from difix3d.errors import UserError
 from difix3d.types import Cameras, Degraded, Fixer, RenderFn, Scene, View
 
+EDGE = 2
+"""Pixels at the edge of an object that novel views do not teach: fixers, which see it over black, draw a rim there."""
+
 
 @dataclass(frozen=True)
 class Round:
@@ -143,7 +146,8 @@ class Distiller:
                 before.append(_bytes(degraded.rgb))
                 after.append(_bytes(fixed))
                 alpha.append(_bytes(degraded.alpha))
-                covered.append((degraded.alpha >= self.config.min_alpha).float())
+                there = (degraded.alpha >= self.config.min_alpha).float()
+                covered.append(eroded(there, EDGE) if self.scene.alpha else there)
                 if self.config.gate == "on":
                     evidence.append(compare_with_photos(degraded, fixed, self.config.confidence))
             looked_at.append(degraded.references[0].index if degraded.references else -1)
@@ -171,6 +175,11 @@ class Distiller:
                 f"The render is {tuple(degraded.rgb.shape)}, and values are in 0..1",
                 "Try other weights (--fixer), or fp32 if they are in half precision",
             )
+
+
+def eroded(mask: Float[Tensor, "H W"], pixels: int) -> Float[Tensor, "H W"]:
+    """A mask of 0 and 1 without the pixels that are so near to its outside."""
+    return -torch.nn.functional.max_pool2d(-mask[None], 2 * pixels + 1, 1, pixels)[0]
 
 
 def confidence_maps(

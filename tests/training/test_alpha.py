@@ -104,6 +104,10 @@ def test_rounds_build_nothing_around_the_object(cutout, config):
     assert pseudo.alpha is not None
     view = pseudo.view(0, "cpu")
     assert (view.image <= view.alpha[..., None]).all()
+    counted = view.confidence > 0
+    near_outside = torch.nn.functional.max_pool2d((view.alpha < 0.2).float()[None], 5, 1, 2)[0] > 0
+    assert counted.any()
+    assert not (counted & near_outside).any()  # a rim around the object teaches nothing
     fixed = read_photo(trainer.folder.path / "rounds" / f"step_{pseudo.step:06d}" / "fixed" / "00.png")
     assert fixed.shape[2] == 4
 
