@@ -85,13 +85,17 @@ class Colmap:
         new = sorted(pairs - self._matched)
         self._matched |= pairs
         lists, at, size = self._database.with_suffix(".txt"), 0, 64
+        verification = self._pycolmap.TwoViewGeometryOptions()
+        verification.ransac.random_seed = self._seed
         with progress(f"matching {len(new)} pairs of photos", len(new)) as bar:
             while at < len(new):
                 begin = time.perf_counter()
                 lines = [f"{self._names[i]} {self._names[j]}\n" for i, j in new[at : at + size]]
                 lists.write_text("".join(lines), encoding="utf-8")
                 self._pycolmap.match_image_pairs(
-                    self._database, pairing_options=self._pycolmap.ImportedPairingOptions(match_list_path=lists)
+                    self._database,
+                    pairing_options=self._pycolmap.ImportedPairingOptions(match_list_path=lists),
+                    verification_options=verification,
                 )
                 at += len(lines)
                 bar.update(at)

@@ -31,6 +31,8 @@ MIN_POINTS = 15
 """Points that a photo must see: global mapping gives a camera to photos that see none."""
 EXHAUSTIVE = 300
 """Photos up to which each is matched with each."""
+ALIKE = (40, 120)
+"""Photos that each of more is matched with, those that look most like it: first so many, then so many."""
 COLMAP_READS = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 """Suffixes; of others it is given JPEG copies."""
 
@@ -139,7 +141,7 @@ def _pairings(colmap: Colmap, number: int, video: bool, seed: int) -> Iterator[t
         yield "each with each", exhaustive(number)
         return
     near = sequential(number, 5)
-    for neighbours in (40, 120):
+    for neighbours in ALIKE:
         yield f"each with the {neighbours} most alike", near | similar(colmap.descriptors(), neighbours, seed)
 
 

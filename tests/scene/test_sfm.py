@@ -93,6 +93,22 @@ def test_what_was_tried_is_said_before_giving_up(photos: Path, monkeypatch):
     assert not (photos / "sparse").exists()
 
 
+def test_of_many_photos_those_that_look_alike_are_matched(photos: Path, monkeypatch):
+    rng = np.random.default_rng(0)
+    places = rng.integers(0, 255, (2, 60, 128), np.uint8)
+    seen = [places[i % 2][rng.permutation(60)[:40]] for i in range(10)]
+    matched: list[Any] = []
+    monkeypatch.setattr(sfm, "EXHAUSTIVE", 5)
+    monkeypatch.setattr(sfm, "ALIKE", (4, 8))
+    monkeypatch.setattr(Colmap, "descriptors", lambda self: seen)
+    monkeypatch.setattr(Colmap, "match", lambda self, pairs: matched.append(pairs) or len(pairs))
+    give(monkeypatch, [[Model(0, 1, 2)], [Model(*range(10))]], [[]])
+    find(photos)
+    assert len(matched) == 2
+    assert matched[0] == sequential(10, 5) | {(i, j) for i, j in exhaustive(10) if i % 2 == j % 2}
+    assert matched[0] < matched[1]
+
+
 def test_a_half_written_model_stays_and_is_named_before_the_work(photos: Path, monkeypatch, caplog):
     half = photos / "sparse" / "0" / "cameras.bin"
     half.parent.mkdir(parents=True)
