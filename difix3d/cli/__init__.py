@@ -21,7 +21,7 @@ COMMANDS = {
 """Each is the function of its name (with _ for -) in the module of its name, taking the arguments that follow."""
 
 
-def run(command: str, args: Sequence[str] | None = None) -> None:
+def dispatch(command: str, args: Sequence[str] | None = None) -> None:
     """Runs one command; a :class:`UserError` is printed without a traceback and ends the program with status 2."""
     name = command.replace("-", "_")
     function: Callable[[Sequence[str] | None], None] = getattr(import_module(f"difix3d.cli.{name}"), name)
@@ -46,7 +46,7 @@ def main() -> None:
         print(__version__)
     elif args and (command := args[0].replace("_", "-")) in COMMANDS:
         sys.argv[0] = f"difix3d {command}"  # what --help calls the program
-        run(command, args[1:])
+        dispatch(command, args[1:])
     else:
         width = max(map(len, COMMANDS))
         lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())

@@ -25,7 +25,7 @@ def test_a_user_error_is_one_line_without_a_traceback(monkeypatch, capsys):
 
     monkeypatch.setattr(cli, "import_module", lambda name: type("M", (), {"train": staticmethod(fail)}))
     with pytest.raises(SystemExit) as error:
-        cli.run("train", [])
+        cli.dispatch("train", [])
     assert error.value.code == 2
     assert capsys.readouterr().err.strip() == "difix3d train: The fact. the limit. The cure."
 
@@ -60,7 +60,7 @@ def help_of(command, columns, capsys, monkeypatch):
     """What ``--help`` prints on a terminal so wide."""
     monkeypatch.setenv("COLUMNS", str(columns))
     with pytest.raises(SystemExit) as error:
-        cli.run(command, ["--help"])
+        cli.dispatch(command, ["--help"])
     assert error.value.code == 0
     return capsys.readouterr().out
 
