@@ -52,7 +52,7 @@ def test_scripts_are_the_commands():
         name = command.replace("-", "_")
         text = (ROOT / "scripts" / f"{name}.py").read_text()
         assert text == script.read_text().replace("difix3d download", f"difix3d {command}").replace(
-            'run("download")', f'run("{command}")'
+            'dispatch("download")', f'dispatch("{command}")'
         ).replace("scripts/download.py", f"scripts/{name}.py")
 
 

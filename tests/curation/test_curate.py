@@ -5,52 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from plyfile import PlyData, PlyElement
-from small_run import write_scene as write_photos
+from toy_captures import write_scene
 
 from difix3d.errors import UserError
-from difix3d.files import OWN
 from difix3d.limits import check_limits
-
-
-def write_scene(folder, scene):
-    """With sparse points: a hundred thousand random ones would take most of the tests' time."""
-    write_photos(folder, scene)
-    kinds = [(name, "f4") for name in "xyz"] + [(name, "u1") for name in ("red", "green", "blue")]
-    rows = [(*point, *color) for point, color in zip(scene.points.tolist(), scene.colors.tolist(), strict=True)]
-    PlyData([PlyElement.describe(np.array(rows, kinds), "vertex")]).write(folder / "points.ply")
-    path = folder / "transforms.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"ply_file_path": "points.ply"}))
-    return folder
-
-
-@pytest.fixture
-def recipe():
-    from difix3d.curation import Recipe
-
-    return Recipe(max_steps=4, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
-
-
-@pytest.fixture(scope="session")
-def capture(toy_scene, tmp_path_factory):
-    return str(write_scene(tmp_path_factory.mktemp("captures") / "toy", toy_scene))
-
-
-@pytest.fixture(scope="session")
-def curated(capture, tmp_path_factory):
-    """All strategies on the toy scene."""
-    from difix3d.curation import Recipe, assemble
-    from difix3d.curation.curate import curate
-
-    folder = tmp_path_factory.mktemp("pairs")
-    recipe = Recipe(max_steps=4, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
-    curate([capture], folder, recipe, device="cpu")
-    return assemble(folder)
-
-
-def files(folder):
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != OWN)
-    return {path.relative_to(folder): path.read_bytes() for path in found}
 
 
 def test_pairs_in_the_published_format(curated):
@@ -127,50 +85,6 @@ def test_without_matplotlib_the_report_says_so(curated, monkeypatch):
         write_report(curated)
 
 
-def test_broken_off_and_started_again_it_ends_with_the_same_bytes(capture, recipe, tmp_path, monkeypatch):
-    from difix3d.curation import assemble, read_curated
-    from difix3d.curation import curate as module
-
-    whole, broken, strategies = tmp_path / "whole", tmp_path / "broken", ("underfit", "sparse")
-    module.curate([capture], whole, recipe, strategies=strategies, device="cpu")
-    assemble(whole)
-
-    def breaks(trainings, rng):
-        yield next(original(trainings, rng))
-        raise KeyboardInterrupt
-
-    original = module.STRATEGIES["sparse"]
-    with monkeypatch.context() as patch:
-        patch.setitem(module.STRATEGIES, "sparse", breaks)
-        with pytest.raises(KeyboardInterrupt):
-            module.curate([capture], broken, recipe, strategies=strategies, device="cpu")
-    assert [path.name for path in broken.glob("*/.*")] == [OWN]
-    assert not (broken / "toy" / "sparse").exists()
-    assert module.missing_parts([capture], broken, strategies) == ["toy/sparse"]
-    with pytest.raises(UserError, match="no dataset.json"):
-        read_curated(broken)
-
-    (broken / "toy" / ".work-killed").mkdir()
-    before = (broken / "toy" / "underfit" / "part.json").stat().st_mtime_ns
-    module.curate([capture], broken, recipe, strategies=strategies, device="cpu")
-    assert (broken / "toy" / "underfit" / "part.json").stat().st_mtime_ns == before
-    assemble(broken)
-    assert files(broken) == files(whole)
-
-
-def test_a_full_disk_leaves_no_part(capture, recipe, tmp_path, monkeypatch):
-    from difix3d.curation import pairs
-    from difix3d.curation.curate import curate
-
-    def full(path, image):
-        raise UserError(f"Cannot write {path} (No space left on device)")
-
-    monkeypatch.setattr(pairs, "write_image", full)
-    with pytest.raises(UserError, match="No space left"):
-        curate([capture], tmp_path, recipe, strategies=["sparse"], device="cpu", skip_bad=True)
-    assert files(tmp_path) == {}
-
-
 def test_scenes_are_shared_out_by_rank(recipe, tmp_path, toy_scene):
     from difix3d.curation import assemble
     from difix3d.curation.curate import curate, missing_parts
@@ -193,20 +107,6 @@ def test_scenes_are_shared_out_by_rank(recipe, tmp_path, toy_scene):
         assemble(out, test_scenes=["four"])
 
 
-def test_other_options_for_the_same_folder_are_refused(capture, curated, toy_scene, tmp_path):
-    from difix3d.curation import Recipe
-    from difix3d.curation.curate import curate
-
-    with pytest.raises(UserError, match=r"curated with --max-steps 4.*one recipe"):
-        curate([capture], curated.folder, Recipe(), device="cpu")
-    other = str(write_scene(tmp_path / "toy", toy_scene))
-    with pytest.raises(UserError, match="same name"):
-        curate([capture, other], curated.folder, Recipe(), device="cpu")
-    recipe = Recipe(max_steps=4, perturbations=2, max_pairs=6, psnr_min=0.0, psnr_max=99.0)
-    with pytest.raises(UserError, match="was made of"):
-        curate([other], curated.folder, recipe, device="cpu")
-
-
 def test_a_bad_scene_stops_or_is_left_out(capture, recipe, tmp_path):
     from difix3d.curation import assemble
     from difix3d.curation.curate import curate, missing_parts
@@ -219,14 +119,6 @@ def test_a_bad_scene_stops_or_is_left_out(capture, recipe, tmp_path):
     curate(scenes, out, recipe, strategies=only, device="cpu", skip_bad=True)
     assert missing_parts(scenes, out, only) == []
     assert "0 photos" in assemble(out).left_out["empty"]
-
-
-def test_a_folder_that_cannot_be_written(capture, recipe, tmp_path):
-    from difix3d.curation.curate import curate
-
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"Cannot write .*Not a directory.*choose another folder"):
-        curate([capture], tmp_path / "file", recipe, strategies=["sparse"], device="cpu")
 
 
 def test_a_trailing_slash_is_no_other_scene():
@@ -246,29 +138,6 @@ def test_hopeless_and_perfect_renders_are_counted(capture, recipe, tmp_path):
     curate([capture], tmp_path, replace(recipe, psnr_min=98.0), strategies=["sparse"], device="cpu")
     with pytest.raises(UserError, match=r"no pair in .*: 6 renders were too bad, 0 too good"):
         assemble(tmp_path)
-
-
-def test_folders_with_the_names_of_before_are_gone_on_with(capture, recipe, tmp_path):
-    """``cluster`` was called apart, and too_bad hopeless."""
-    from difix3d.curation import assemble, read_curated
-    from difix3d.curation.curate import curate, missing_parts
-
-    strict = replace(recipe, psnr_min=15.2)
-    curate([capture], tmp_path, strict, strategies=["apart"], device="cpu")
-    now = assemble(tmp_path)
-    (tmp_path / "toy" / "cluster").rename(tmp_path / "toy" / "apart")
-    part = tmp_path / "toy" / "apart" / "part.json"
-    part.write_text(part.read_text().replace("cluster/", "apart/").replace("too_bad", "hopeless"))
-    before = part.stat().st_mtime_ns
-    curate([capture], tmp_path, strict, strategies=["cluster"], device="cpu")
-    assert missing_parts([capture], tmp_path, ["cluster"]) == []
-    assert part.stat().st_mtime_ns == before
-    old = assemble(tmp_path)
-    assert old.counts == now.counts
-    assert old.counts["cluster"]["too_bad"] > 0
-    assert {pair["strategy"] for pair in old.card.values()} == {"cluster"}
-    (tmp_path / "card.json").write_text((tmp_path / "card.json").read_text().replace("cluster", "apart"))
-    assert read_curated(tmp_path).counts == now.counts
 
 
 @pytest.mark.parametrize("change", [{"every": 1}, {"underfit": (1.0,)}, {"psnr_min": 50.0}, {"max_steps": 0}])

@@ -18,8 +18,7 @@ from difix3d.difix import DifixPipeline
 from difix3d.difix_training.config import DifixLossConfig, DifixOptimConfig, MiniConfig, TrainDifixConfig
 from difix3d.difix_training.dataset import centre
 from difix3d.difix_training.start import DifixStep, mini_difix, start_pipeline
-from difix3d.difix_training.trainer import DifixTrainer, learning_rate
-from difix3d.difix_training.validate import evenly
+from difix3d.difix_training.trainer import DifixTrainer
 from difix3d.errors import UserError
 from difix3d.images import read_image, write_image
 
@@ -249,16 +248,6 @@ def test_frozen_weights_stay(shared, config):
     assert all(torch.equal(frozen[name], after[name]) for name in frozen)
     assert any(name.startswith("vae.encoder") for name in frozen)
     assert all(not torch.equal(before[name], after[name]) for name in before if "skip_conv" in name and "base" in name)
-
-
-def test_learning_rate():
-    flat = DifixOptimConfig(lr=1.0, warmup=4)
-    assert [learning_rate(step, 100, flat) for step in (0, 1, 3, 4, 99)] == [0.25, 0.5, 1, 1, 1]
-    falling = replace(flat, warmup=0, schedule="cosine")
-    assert learning_rate(50, 100, falling) == pytest.approx(0.5)
-    assert learning_rate(99, 100, falling) < 1e-3
-    assert evenly(list(range(10)), 3) == [0, 3, 6]
-    assert evenly([1], 3) == [1]
 
 
 def test_a_loss_that_is_no_number_ends_the_run(config):

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 from difix3d.cli.arguments import from_command_line
 from difix3d.cli.curate import CurateConfig
 from difix3d.cli.train_difix import parse
-from difix3d.difix_training.config import DifixLossConfig, MiniConfig, TrainDifixConfig
+from difix3d.difix_training.config import DifixLossConfig, DifixOptimConfig, MiniConfig, TrainDifixConfig
 from difix3d.difix_training.start import start_pipeline
-from difix3d.difix_training.trainer import accelerator
+from difix3d.difix_training.trainer import accelerator, learning_rate
+from difix3d.difix_training.validate import evenly
 from difix3d.errors import UserError
 from difix3d.limits import check_limits
 
@@ -96,3 +98,13 @@ def test_the_recipe_of_the_small_network(tmp_path):
     assert (pipe.vae.guide, pipe.vae.layers) == (9, 2)
     halves = sum(p.numel() * 2 for model in (pipe.unet, pipe.vae) for p in model.parameters())
     assert halves < 20e6
+
+
+def test_learning_rate():
+    flat = DifixOptimConfig(lr=1.0, warmup=4)
+    assert [learning_rate(step, 100, flat) for step in (0, 1, 3, 4, 99)] == [0.25, 0.5, 1, 1, 1]
+    falling = replace(flat, warmup=0, schedule="cosine")
+    assert learning_rate(50, 100, falling) == pytest.approx(0.5)
+    assert learning_rate(99, 100, falling) < 1e-3
+    assert evenly(list(range(10)), 3) == [0, 3, 6]
+    assert evenly([1], 3) == [1]
