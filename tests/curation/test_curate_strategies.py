@@ -150,3 +150,14 @@ def test_a_training_goes_on_where_it_was(toy_scene, tmp_path):
     assert not torch.equal(early.means, late.means)
     with pytest.raises(ValueError, match="is over"):
         pausing.advance_to(3)
+
+
+def test_renders_that_are_trained_on_again_keep_what_is_empty(cutout, middle, tmp_path):
+    from difix3d.curation.strategies import _photo
+    from difix3d.images import read_photo, write_image
+    from difix3d.render import rasterize
+
+    out = rasterize(middle, cutout.cameras[0], background=torch.ones(3))
+    write_image(tmp_path / "a.png", _photo(out, cutout.alpha))
+    assert np.abs(read_photo(tmp_path / "a.png").astype(int) - read_photo(cutout.photos[0].path)).max() <= 1
+    assert _photo(out, alpha=False).shape[2] == 3
