@@ -45,7 +45,8 @@ class ProgressLog:
                 resumed = f", resumed at step {event.first:,}" if event.first else ""
                 if event.note:
                     self.print(event.note)
-                self.print(f"training on {event.device} from {event.gaussians:,} Gaussians into {event.run}{resumed}")
+                what = "training" if event.last else "evaluating, without training,"
+                self.print(f"{what} on {event.device} from {event.gaussians:,} Gaussians into {event.run}{resumed}")
                 self._bar = Bar("train", event.last, first=event.first, to=self.console).__enter__()
             case Stepped():
                 self._stepped(event)
@@ -55,8 +56,9 @@ class ProgressLog:
                 self.print(round_line(event))
             case Evaluated(step, result, plus, split):
                 corrected = f" ({result.mean('cc_psnr'):.2f} colour-corrected)" if "cc_psnr" in result.metrics else ""
+                model = f"step {step:,}" if step else "as it came"
                 self.print(
-                    f"step {step:,}{', fixed at render time (+)' if plus else ''}: "
+                    f"{model}{', fixed at render time (+)' if plus else ''}: "
                     f"PSNR {result.mean('psnr'):.2f} dB{corrected}, SSIM {result.mean('ssim'):.3f} "
                     f"on {len(result.images)} {split} views, {result.mean('seconds') * 1e3:.1f} ms per frame"
                 )

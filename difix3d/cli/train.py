@@ -76,8 +76,8 @@ def train(args: Sequence[str] | None = None) -> None:
 
 
 def report(trainer: Trainer, plain: Trainer | None, progress: ProgressLog) -> None:
-    """Writes the report of a training with novel views, or beside a plain one, as far as it has come."""
-    if trainer.fixer is None and plain is None:
+    """Writes the report of a training with novel views, from a splat file, or beside a plain one."""
+    if trainer.fixer is None and plain is None and trainer.config.init.ply is None:
         return
     if trainer.folder.rows("metrics.json"):
         progress.print(f"report: {write_report(trainer.folder, plain.folder if plain else None)}")

@@ -54,9 +54,14 @@ def initial_gaussians(scene: Scene, config: TrainConfig) -> Gaussians:
     )
 
 
-def unused(scene: Scene, config: TrainConfig) -> str:
-    """What to tell people about points that are not begun from; empty if there are none."""
-    return dropped_points(scene, config.init.seen_by) if config.init.ply is None else ""
+def remark(scene: Scene, config: TrainConfig, count: int) -> str:
+    """What to tell people about the ``count`` Gaussians that a training begins with: points that are left out, or a
+    file so large that nothing can be added to it; else empty."""
+    if config.init.ply is None:
+        return dropped_points(scene, config.init.seen_by)
+    if config.densify.kind == "none" or config.max_steps == 0 or count < config.densify.cap_max:
+        return ""
+    return f"{config.init.ply.name} is large: none are added, as --densify.cap-max is {config.densify.cap_max:,}"
 
 
 def of_file(path: Path, scene: Scene, sh_degree: int) -> Gaussians:

@@ -13,7 +13,7 @@ from difix3d.evaluate import Variant
 @dataclass(frozen=True)
 class Started:
     """Training begins: ``first`` of ``last`` steps are done already (more than 0 if resumed). ``note`` says how many
-    sparse points are not used."""
+    sparse points are not used, or that nothing can be added to a splat file."""
 
     first: int
     last: int

@@ -27,7 +27,7 @@ from difix3d.scene import Views, load_scene
 from difix3d.scene.batches import batches
 from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control
-from difix3d.training.data import check_world, initial_gaussians, near_plane, unused
+from difix3d.training.data import check_world, initial_gaussians, near_plane, remark
 from difix3d.training.evaluation import evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
 from difix3d.training.guard import SIGHT_PHOTOS, SIGHT_STEPS, LossGuard, check_sight
@@ -114,7 +114,7 @@ class Trainer:
         resumed. Returns the model."""
         config, start = self.config, time.perf_counter()
         self.begin()
-        note = "" if self.first else unused(self.scene, config)
+        note = "" if self.first else remark(self.scene, config, len(self.gaussians))
         begun = Started(self.first, config.max_steps, self.folder.path, str(self.device), len(self.gaussians), note)
         self.emit(begun)
         guard = LossGuard(self.folder.path)

@@ -10,6 +10,7 @@ from small_run import write_scene
 
 from difix3d.cli.evaluate import evaluate
 from difix3d.cli.render import render
+from difix3d.cli.train import train
 from difix3d.cli.view import ViewConfig, open_viewer
 from difix3d.errors import UserError
 from difix3d.evaluate import psnrs, read_evaluation
@@ -121,6 +122,17 @@ def test_without_a_scene_an_error_says_what_to_give(theirs, command):
 def test_a_file_that_is_not_there(capture, tmp_path):
     with pytest.raises(UserError, match=r"no file .*none\.ply"):
         load_model(tmp_path / "none.ply", scene=str(capture))
+
+
+def test_one_command_from_a_splat_to_a_better_one_and_a_report(theirs, capture, tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ["--preset", "quick", "--fixer", "none", "--max-steps", "30", "--device", "cpu", "--output-dir", str(run)]
+    train(["--scene", str(capture), "--init.ply", str(theirs), *options])
+    report = (run / "report.html").read_text()
+    assert "3DGS against As it came: " in report
+    assert f"As it came is {theirs}" in report
+    assert "as it came: PSNR" in capsys.readouterr().err
+    assert len(read_ply(run / "point_cloud.ply")) == 300
 
 
 def test_evaluate_shows_what_a_run_began_with(theirs, capture, tmp_path, score):

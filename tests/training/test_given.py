@@ -168,7 +168,10 @@ def test_without_a_splat_there_must_be_steps(toy_scene, config, begun):
     assert not config.output_dir.exists()
 
 
-def test_no_more_gaussians_than_the_cap(toy_scene, begun):
-    trainer = Trainer(merge(begun, {"densify": {"cap_max": 100, "grow_grad2d": 0.0}}, source="test"), toy_scene)
+def test_nothing_is_added_to_a_file_above_the_cap_and_that_is_said(toy_scene, begun):
+    notes = []
+    capped = merge(begun, {"densify": {"cap_max": 100, "grow_grad2d": 0.0}}, source="test")
+    trainer = Trainer(capped, toy_scene, [lambda event: notes.append(getattr(event, "note", ""))])
     assert len(trainer.train()) <= 300
+    assert "theirs.ply is large: none are added, as --densify.cap-max is 100" in notes
     assert math.isfinite(rows(begun.output_dir)[-1][2])
