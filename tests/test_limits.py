@@ -112,7 +112,7 @@ def test_defaults_are_within_their_limits(name):
         ("--near nan", "--near is nan"),
         ("--memory-limit inf", "--memory-limit is inf"),
         ("--keep-checkpoints -1", "--keep-checkpoints is -1. It must be 0 or more"),
-        ("--max-steps 0", "--max-steps is 0. It must be 1 or more"),
+        ("--max-steps -1", "--max-steps is -1. It must be 0 or more"),
         ("--eval-steps 5 0", "--eval-steps is 5 0. It must be 1 or more each"),
         ("--port 70000", "--port is 70000. It must be 0 to 65,535"),
     ],

@@ -77,6 +77,6 @@ def check_sight(photos: Iterable[View], render: RenderFn, step: int) -> None:
         )
     raise UserError(
         f"Before step {step} none of {count} training photos that were looked at shows a Gaussian",
-        "They stand behind the cameras, elsewhere, or have faded",
+        "They stand behind the cameras or elsewhere, or are too transparent to be drawn (--init.opacity)",
         "Check that poses and points are of one model, and the poses' axes",
     )

@@ -47,6 +47,11 @@ def test_at_the_limits(names, value, config, toy_scene):
 
 @pytest.mark.parametrize("kind", ["default", "mcmc"])
 def test_no_gaussian_would_be_left(kind, config, toy_scene):
-    bare = replace(config, init=replace(config.init, opacity=0.001), densify=replace(config.densify, kind=kind))
+    bare = replace(config, init=replace(config.init, opacity=0.0045), densify=replace(config.densify, kind=kind))
     with pytest.raises(UserError, match="all Gaussians are too transparent.*--densify.prune-opacity, 0.005"):
         Trainer(bare, toy_scene).train()
+
+
+def test_gaussians_too_transparent_to_be_drawn(config, toy_scene):
+    with pytest.raises(UserError, match="Before step 0 none of 9 .* shows a Gaussian.*--init.opacity"):
+        Trainer(replace(config, init=replace(config.init, opacity=0.001)), toy_scene).train()

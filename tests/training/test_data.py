@@ -12,7 +12,7 @@ from difix3d.training.data import initial_gaussians
 
 def test_points_that_only_held_out_photos_see_are_not_begun_with(toy_scene):
     seen = np.array([[0, 0], [0, 1], [1, 0], [1, 2], [2, 2], [2, 6]])  # 2 and 6 are held out
-    scene = replace(toy_scene, observations=seen)
+    scene = replace(toy_scene, points=toy_scene.points[:3], colors=toy_scene.colors[:3], observations=seen)
     first = initial_gaussians(scene, TrainConfig())
     np.testing.assert_allclose(first.means.numpy(), scene.points[:1])
 
