@@ -15,6 +15,9 @@ from typing import Any
 
 from difix3d.errors import UserError
 
+LFS = b"version https://git-lfs"
+"""How the files begin that stand for those of Git LFS."""
+
 LONGEST = 100
 """Characters of a part of a path that :func:`safe_names` makes; file systems take 255 bytes."""
 
@@ -162,6 +165,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def refuse_pointer(path: Path) -> None:
+    """Looks whether a file is there at all.
+
+    Raises:
+        UserError: it is empty, or stands for one that Git LFS has not fetched.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(LFS))
+    if start == LFS:
+        raise UserError(f"{path} is a pointer of Git LFS, not the file itself", "", "git lfs pull")
+    if not start:
+        raise UserError(f"{path} is empty", "", "Copy it again, or take it away")
+
+
 def load_json(path: Path) -> Any:
     """Whatever a JSON file holds.
 
@@ -177,6 +194,7 @@ def load_json(path: Path) -> Any:
     except UnicodeDecodeError:
         raise UserError(f"{path} is not text", "A JSON file was expected") from None
     except json.JSONDecodeError as error:
+        refuse_pointer(path)
         raise UserError(f"{path} is broken at line {error.lineno}, column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
         raise UserError(f"{path} cannot be read as JSON ({error})") from None

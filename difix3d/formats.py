@@ -13,6 +13,7 @@ from jaxtyping import Num
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from difix3d.errors import UserError
+from difix3d.files import refuse_pointer
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,6 @@ RAW = {
     *(".x3f", ".gpr"),
 }
 """Of what camera sensors saw, before it is a picture. Many are TIFFs, of which Pillow would take the thumbnail."""
-
-LFS = "version https://git-lfs"
-"""How the files begin that stand for those of Git LFS."""
 
 MAX_PIXELS = 1_000_000_000
 """More are refused: they take 4 GB to decode, and a file of some kilobytes can claim to have them."""
@@ -101,9 +99,8 @@ def _open(path: Path) -> Image.Image:
     try:
         return Image.open(path)
     except UnidentifiedImageError:
+        refuse_pointer(path)
         kind = _kind(path)
-        if kind == LFS:
-            raise UserError(f"{path} is a pointer of Git LFS, not the image", "", "git lfs pull") from None
         if kind is None:
             raise
         if kind != "HEIF":
@@ -138,7 +135,6 @@ def _kind(path: Path) -> str | None:
         brands = {start[i : i + 4] for i in (8, *range(16, 32, 4))}
         return "AVIF" if brands & {b"avif", b"avis"} else "Canon's raw photo" if b"crx " in brands else "HEIF"
     kinds = {
-        LFS.encode(): LFS,
         b"\x76\x2f\x31\x01": "OpenEXR (radiances without an upper limit)",
         b"#?R": "Radiance HDR (radiances without an upper limit)",
         b"\xff\x0a": "JPEG XL",

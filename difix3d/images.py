@@ -89,13 +89,19 @@ def straight(premultiplied: UInt8[np.ndarray, "H W 3"], alpha: UInt8[np.ndarray,
 def read_mask(path: Path, size: tuple[int, int] | None = None, turn: int = 1) -> Bool[np.ndarray, "H W"]:
     """True where a mask file is not zero; resized to (width, height), a pixel counts if half of it does.
 
+    What is transparent does not count either. In a mask of one colour alpha alone says what counts.
+
     Args:
         turn: the EXIF orientation that the pixels are turned by.
     """
     size = size and turned(size, turn)
     with opened(path) as image:
         values = np.asarray(image if image.mode[0] in "IF" else image.convert("L"))
-        mask = Image.fromarray(values > 0).convert("L")
+        counts = values > 0
+        if image.has_transparency_data:
+            opaque = np.asarray(image.convert("RGBA"))[..., 3] > 0
+            counts = opaque if not opaque.all() and values.min() == values.max() else opaque & counts
+        mask = Image.fromarray(counts).convert("L")
     if size is not None and mask.size != size:
         mask = mask.resize(size, Image.Resampling.BOX)
     return np.asarray(turned_upright(mask, turn)) > 127

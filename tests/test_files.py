@@ -175,7 +175,7 @@ def test_damaged_rows_are_named(tmp_path, content):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "broken at line 1"),
+        (b"", "is empty"),
         (b'{"a": 1,}', "broken at line 1, column"),
         (b"\xff{}", "is not text"),
         (b"[]", "holds a list"),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from difix3d.errors import UserError
+from difix3d.files import refuse_pointer
 from difix3d.gaussians.compact import GZIP_MAGIC, SPZ_MAGIC, decode_splat, decode_spz
 from difix3d.gaussians.ply import read_ply
 from difix3d.gaussians.sound import sound
@@ -58,6 +59,7 @@ def read_splats(path: Path) -> Gaussians:
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}", cure="Pass the point_cloud.ply of a run, or any 3DGS .ply")
+    refuse_pointer(path)
     suffix = path.suffix.lower()
     with path.open("rb") as file:
         head = file.read(4)

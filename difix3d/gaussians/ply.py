@@ -11,7 +11,7 @@ from plyfile import PlyData, PlyElement, PlyParseError
 from torch import Tensor
 
 from difix3d.errors import UserError
-from difix3d.files import whole_file
+from difix3d.files import refuse_pointer, whole_file
 from difix3d.gaussians.offset import comments, local_offset, narrowed, read_offset, taken_off, write_offset
 from difix3d.gaussians.packed import COEFFICIENTS, COEFFICIENTS_TOLD, is_packed, pack, unpack
 from difix3d.gaussians.sound import sound, up_to_degree_3
@@ -101,6 +101,7 @@ def open_ply(path: Path, *, cure: str) -> PlyData:
     """
     if not path.is_file():
         raise UserError(f"There is no file {path}", cure=cure)
+    refuse_pointer(path)
     try:
         return PlyData.read(str(path))
     except (

@@ -13,7 +13,7 @@ from difix3d.errors import UserError
 from difix3d.geometry.lens import is_pinhole
 from difix3d.scene.capture import Capture
 from difix3d.scene.colmap import is_model, read_colmap
-from difix3d.scene.locate import images_below, is_there
+from difix3d.scene.locate import REDUCED, images_below, is_there
 from difix3d.scene.transforms import find_transforms, read_transforms
 
 log = logging.getLogger(__name__)
@@ -122,11 +122,15 @@ def _here(place: Path) -> list[Candidate]:
 
 
 def _in_subfolder(folder: Path) -> list[Candidate]:
-    """Of a folder around the scene's own, as archives make it."""
-    inside = {entry: candidates(entry) for entry in sorted(_folders(folder))}
+    """Of a folder around the scene's own, as archives make it, or around several such folders."""
+    inside: dict[Path, list[Candidate]] = {}
+    level = [folder]
+    while level and not any(inside.values()) and len(level[0].relative_to(folder).parts) < DEPTH:
+        level = sorted(below for entry in level for below in _folders(entry))
+        inside = {entry: candidates(entry) for entry in level}
     scenes = [entry for entry, found in inside.items() if found and images_below(entry)]
     if len(scenes) > 1:
-        names = ", ".join(entry.name for entry in scenes[:5])
+        names = ", ".join(entry.relative_to(folder).as_posix() for entry in scenes[:5])
         raise UserError(
             f"{folder} holds {len(scenes)} scenes: {names}{' and more' if len(scenes) > 5 else ''}",
             "A scene is one set of photos with one set of cameras",
@@ -140,7 +144,7 @@ def _in_subfolder(folder: Path) -> list[Candidate]:
 
 def _around(images: Path) -> list[Candidate]:
     """Of the scene, where the folder of its photos was given."""
-    found = candidates(images.parent) if images.name in ("images", "input") else []
+    found = candidates(images.parent) if images.name in ("images", "input", *REDUCED) else []
     if found:
         log.warning("%s has no cameras itself; those beside it, in %s, are taken", images, images.parent)
     return found

@@ -62,6 +62,12 @@ def missing_photos(folder: Path, missing: list[Path], total: int) -> UserError:
     """The error for photos that are not there; names what else could be meant by the first."""
     first = ", ".join(str(path) for path in missing[:3])
     first += f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    if missing[0].is_symlink():
+        return UserError(
+            f"{len(missing)} of the {total} photos of {folder} are links to files that are not there: {first}",
+            f"The first leads to {missing[0].readlink()}",
+            "Copy the photos in place of the links",
+        )
     near = sorted(path.name for path in missing[0].parent.glob(f"{glob.escape(missing[0].stem)}.*"))
     return UserError(
         f"{len(missing)} of the {total} photos of {folder} are missing: {first}",

@@ -7,6 +7,7 @@ format".
 
 import codecs
 import math
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from difix3d.errors import UserError
+from difix3d.files import refuse_pointer
 from difix3d.geometry.lens import PARAMETERS
 from difix3d.geometry.panorama import EQUIRECTANGULAR
 from difix3d.scene.capture import Capture
@@ -128,15 +130,17 @@ def _read(model: Path, name: str, binary, text):
             "A model consists of cameras, images and points3D",
             "Export it again (colmap model_converter)",
         )
+    refuse_pointer(path)
+    data = path.read_bytes()
     try:
-        if path.suffix == ".bin":
-            return binary(path.read_bytes())
-        return text(decode(path.read_bytes()))
+        return binary(data) if path.suffix == ".bin" else text(decode(data))
     except UserError as error:
         raise UserError(f"{path}: {error.fact}", error.limit, error.cure) from None
     except (struct.error, ValueError, IndexError, KeyError, OverflowError) as error:
+        if path.suffix == ".txt" and re.search(rb"(?m)^\s*\d[^\n]*\s-?\d+,\d+\s", data):
+            raise UserError(f"{path} has decimal commas", "COLMAP writes points: 0.5", "Export it again so") from None
         raise UserError(
-            f"{path} is damaged: {path.stat().st_size} bytes, {error}",
+            f"{path} is damaged: {len(data)} bytes, {error}",
             "",
             "Copy it again or export the model again (colmap model_converter)",
         ) from None

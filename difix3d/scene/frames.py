@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from difix3d.errors import UserError
-from difix3d.files import read_json, write_json
+from difix3d.files import read_json, refuse_pointer, write_json
 from difix3d.images import write_image
 from difix3d.scene.candidates import candidates
 from difix3d.scene.database import progress
@@ -181,6 +181,7 @@ def _probe(video: Path, ffmpeg: str) -> Video:
     Raises:
         UserError: it has no pictures, or is no video.
     """
+    refuse_pointer(video)
     told = subprocess.run([ffmpeg, "-hide_banner", "-i", str(video)], capture_output=True, stdin=subprocess.DEVNULL)
     text = told.stderr.decode(errors="replace")
     line = next((line for line in text.splitlines() if re.search(r"Stream #.*: Video: ", line)), "")

@@ -169,6 +169,7 @@ class _Listing:
         self.set_aside = ""  # the folder with most of what its name alone set aside
         self._drop(filter(_hidden, names), "hidden")
         self._by_folder()
+        self._drop([n for n in self.names if not (root / n).exists()], "links that lead nowhere", example=True)
         self._drop([n for n in self.names if (root / n).stat().st_size == 0], "empty")
         with ThreadPoolExecutor() as pool:
             headers = pool.map(_whole, (root / name for name in self.names))
@@ -183,13 +184,11 @@ class _Listing:
 
     def left_out(self) -> str:
         """How many of what, in words; empty if nothing."""
-        if not self._reasons:
-            return ""
         parts = [
             f"{number} {reason}" + (f" ({self._example[reason]})" if reason in self._example else "")
             for reason, number in self._reasons.items()
         ]
-        return f"left out: {', '.join(parts)}"
+        return f"left out: {', '.join(parts)}" if parts else ""
 
     def _header(self, name: str) -> Header:
         header = self._headers[name]

@@ -9,8 +9,13 @@ from difix3d.errors import UserError
 from difix3d.formats import IMAGES
 from difix3d.scene.names import SUFFIX, match
 
-FOLDERS = re.compile(r"\.?(images?[_-]?)?masks?([_-]?(images?|png|jpe?g|\d+))?", re.IGNORECASE)
-"""Folders of masks, beside the photos' folder or in it: ``masks``, ``mask``, ``images_masks``, ``masks_2``."""
+FOLDERS = re.compile(
+    r"\.?((images?|resized_(anon|undistorted))[_-]?)?masks?([_-]?(images?|png|jpe?g|\d+))?", re.IGNORECASE
+)
+"""Folders of masks, beside the photos' folder or in it: ``masks``, ``mask``, ``images_masks``, ``masks_2``, and
+``resized_anon_masks`` of ScanNet++."""
+LIKE_MASKS = re.compile(r"[^.].*[_-]masks?|masks?[_-].*", re.IGNORECASE)
+"""Other folders of masks, of which nobody knows what counts in them: ``dynamic_masks``, ``masks_sam``."""
 
 AFFIX = re.compile(r"^masks?[_. -]|[_. -]masks?$", re.IGNORECASE)
 """What a mask's name has more than its photo's: ``0001_mask.png``, ``mask_0001.png``, ``0001.jpg.mask.png``."""
@@ -37,6 +42,12 @@ def find_masks(homes: Sequence[Path], photos: Path, names: list[str]) -> list[Pa
         if None not in masks:
             break
     return masks
+
+
+def mask_homes(folder: Path, photos: Sequence[Path]) -> list[Path]:
+    """Folders that may hold folders of masks: the scene's, and the one around its photos if they lie elsewhere."""
+    common = Path(os.path.commonpath([photo.parent for photo in photos])) if photos else folder
+    return [folder] if folder.is_relative_to(common) else [folder, common.parent]
 
 
 def mask_folder(homes: Sequence[Path]) -> tuple[Path, list[str]] | None:
@@ -66,15 +77,16 @@ def check_masks(homes: Sequence[Path], masks: list[Path | None], names: list[str
             f"A mask is called as its photo: {names[0]}.png, or {SUFFIX.sub('', names[0])}.png",
             "Rename them, or take the folder away to train on all pixels",
         )
-    return (
-        f"{found} of {len(masks)} photos have a mask; of the others all pixels count" if 0 < found < len(masks) else ""
-    )
+    if found == 0:
+        like = [entry for entry in _entries(homes) if LIKE_MASKS.fullmatch(entry.name) and _images(entry)]
+        return f"{like[0]} is not used: call it masks if black stands for what does not count" if like else ""
+    return f"{found} of {len(masks)} photos have a mask; of the others all pixels count" if found < len(masks) else ""
 
 
-def named_mask(folder: Path, name: str) -> Path:
+def named_mask(folder: Path, name: str, homes: Sequence[Path]) -> Path:
     """The mask that a ``transforms.json`` names, also by the path that it has on another computer."""
     path = folder / name.replace("\\", "/")
-    offered = None if path.is_file() else mask_folder([folder])
+    offered = None if path.is_file() else mask_folder(homes)
     if offered is None:
         return path
     index = match([name], offered[1])[0]
@@ -88,14 +100,13 @@ def _offered(homes: Sequence[Path], photos: Path) -> Iterator[tuple[Path, list[s
 
 
 def _folders(homes: Sequence[Path]) -> list[Path]:
-    found = [
-        entry
-        for home in dict.fromkeys(homes)
-        if home.is_dir()
-        for entry in sorted(home.iterdir())
-        if FOLDERS.fullmatch(entry.name) and entry.is_dir()
-    ]
+    found = [entry for entry in _entries(homes) if FOLDERS.fullmatch(entry.name)]
     return sorted(found, key=lambda folder: (folder.name[-1].isdigit(), folder.name.lower() != "masks"))
+
+
+def _entries(homes: Sequence[Path]) -> list[Path]:
+    there = (home for home in dict.fromkeys(homes) if home.is_dir())
+    return [entry for home in there for entry in sorted(home.iterdir()) if entry.is_dir()]
 
 
 def _images(folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from urllib.parse import unquote
 
 SUFFIX = re.compile(r"\.(png|jpe?g|jfif|webp|bmp|tiff?|hei[cf]|hif|avif|gif|tga|exr|dng|nef|cr[23]|arw)$", re.I)
 """Of pictures that a name may have been given to, whether they are read or not."""
@@ -27,7 +28,7 @@ def match(wanted: Sequence[str], present: Sequence[str]) -> list[int | None]:
     """
     exact = {name: i for i, name in enumerate(present)}
     found = [exact.get(name) for name in wanted]
-    for form in (str, _garbled):
+    for form in (str, unquote, _garbled):
         if None in found:
             found = _fill(found, list(map(form, wanted)), list(map(form, present)))
     return found

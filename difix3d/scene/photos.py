@@ -1,5 +1,6 @@
 """Photos or a video without cameras: structure from motion by pycolmap, its result kept beside the photos."""
 
+import logging
 from pathlib import Path
 
 from difix3d.errors import UserError
@@ -8,10 +9,13 @@ from difix3d.scene.candidates import read_best
 from difix3d.scene.capture import Capture
 from difix3d.scene.colmap import read_colmap
 from difix3d.scene.database import _camera_mode  # noqa: F401
+from difix3d.scene.foreign import foreign_cameras
 from difix3d.scene.frames import _sharpest, extract_frames, list_frames  # noqa: F401
 from difix3d.scene.listing import list_photos
 from difix3d.scene.sfm import find_cameras
 from difix3d.video import VIDEOS
+
+log = logging.getLogger(__name__)
 
 
 def reconstruct(path: Path, data_dir: Path, seed: int = 0) -> Capture:
@@ -36,5 +40,7 @@ def reconstruct(path: Path, data_dir: Path, seed: int = 0) -> Capture:
         known = read_best(folder)
         if known is not None:
             return known
+    elif foreign := foreign_cameras(path):
+        log.warning("%s", foreign)
     root, names = list_frames(folder) if video else list_photos(folder)
     return read_colmap(folder, find_cameras(root, names, folder, video, seed))

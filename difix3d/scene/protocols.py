@@ -7,6 +7,7 @@ from pathlib import Path
 
 from difix3d.errors import UserError
 from difix3d.files import read_json
+from difix3d.scene.colmap import decode
 from difix3d.scene.names import match
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ def _from_files(names: list[str], folders: Sequence[Path]) -> Lists | None:
                 log.warning("%s: %d of %d names are of no photo", path, lost, len(train) + len(test))
             rest = sorted(set(range(len(names))) - set(found[1]))
             return _say(names, (found[0] or rest, found[1]), f"as {path} says")
+        if test:
+            log.warning("%s is not used: none of its %d names is of a photo, first %s", path, len(test), test[0])
     return None
 
 
@@ -64,7 +67,7 @@ def _known(listed: Sequence[str], names: list[str]) -> list[int]:
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
         return []
-    lines = (line.strip() for line in path.read_bytes().decode(errors="replace").splitlines())
+    lines = (line.strip() for line in decode(path.read_bytes()).splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 

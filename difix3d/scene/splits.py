@@ -94,7 +94,7 @@ def _from_lists(lists: dict[str, Any], names: list[str], source: Path) -> tuple[
     return train, test
 
 
-def _positions(wanted: list[str], names: list[str], source: Path) -> list[int]:
+def _positions(wanted: Any, names: list[str], source: Path) -> list[int]:
     """Indices of photos called by name, by file name or stem (where it is unique), or by sub-folder ("left/")."""
     index: dict[str, list[int]] = {}
     for i, name in enumerate(names):
@@ -102,6 +102,10 @@ def _positions(wanted: list[str], names: list[str], source: Path) -> list[int]:
         folders = {f"{parent.as_posix()}/" for parent in path.parents}
         for key in {name, path.name, path.stem, path.with_suffix("").as_posix()} | folders:
             index.setdefault(key, []).append(i)
+    if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
+        raise UserError(
+            f"A split in {source} is no list of names", f"Photos have names like {names[0]!r}", "Correct it"
+        )
     exact = {name: [i] for i, name in enumerate(names)}
     found = {name: exact.get(name, index.get(name, [])) for name in wanted}
     loose = match([name for name, hits in found.items() if not hits], names)

@@ -11,7 +11,7 @@ from difix3d.files import read_json
 from difix3d.scene.capture import Capture, missing_photos
 from difix3d.scene.lenses import read_lens
 from difix3d.scene.locate import find_photos, is_there, photo_folders
-from difix3d.scene.masks import find_masks, named_mask
+from difix3d.scene.masks import find_masks, mask_homes, named_mask
 from difix3d.scene.names import match
 from difix3d.scene.pointcloud import read_points
 
@@ -23,11 +23,16 @@ FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 
 
 def find_transforms(folder: Path) -> list[dict[str, Path]]:
-    """The descriptions in a folder: files by the role of their frames, ``train`` and ``test``, or ``""`` for all."""
+    """The descriptions in a folder: files by the role of their frames, ``train`` and ``test``, or ``""`` for all.
+
+    ScanNet++ has ``transforms_undistorted.json`` beside or in place of ``transforms.json``.
+    """
     train, whole = folder / "transforms_train.json", folder / "transforms.json"
     held_out = next((p for p in (folder / "transforms_test.json", folder / "transforms_val.json") if p.exists()), None)
     parts = {"train": train} | ({"test": held_out} if held_out else {})
-    return ([parts] if train.exists() else []) + ([{"": whole}] if whole.exists() else [])
+    blender = {f"transforms_{role}.json" for role in ("train", "test", "val")}
+    others = sorted(path for path in folder.glob("transforms_*.json") if path.name not in blender)
+    return ([parts] if train.exists() else []) + [{"": path} for path in (whole, *others) if path.is_file()]
 
 
 def read_transforms(files: dict[str, Path], scene: Path | None = None) -> Capture:
@@ -58,13 +63,14 @@ def read_transforms(files: dict[str, Path], scene: Path | None = None) -> Captur
     c2w = [_pose(frame, file) for _, file, _, frame in frames]
     points, colors = _points(folder, frames[0][2].get("ply_file_path"))
     splits, of_lists = _splits(frames, names)
+    masks = _masks(folder, paths, names, [frame.get("mask_path") for *_, frame in frames])
     return Capture(
         folder=folder,
         names=[names[i] for i in order],
         files=[paths[i] for i in order],
         c2w=np.stack([c2w[i] for i in order]) @ FROM_OPENGL,
         lenses=[lenses[i] for i in order],
-        masks=_masks(folder, [names[i] for i in order], [frames[i][3].get("mask_path") for i in order]),
+        masks=[masks[i] for i in order],
         points=points,
         colors=colors,
         observations=np.zeros((0, 2), np.int64),
@@ -142,13 +148,14 @@ def _find_all(folder: Path, names: list[str], scene: Path) -> tuple[list[Path], 
     return [moved.get(i, path) for i, path in enumerate(paths)], found.note if moved else ""
 
 
-def _masks(folder: Path, names: list[str], given: list[str | None]) -> list[Path | None]:
+def _masks(folder: Path, paths: list[Path], names: list[str], given: list[str | None]) -> list[Path | None]:
     """The masks that the frames name, for the others those that are called as their photos."""
-    named = [named_mask(folder, path) if path else None for path in given]
+    homes = mask_homes(folder, paths)
+    named = [named_mask(folder, path, homes) if path else None for path in given]
     if all(named):
         return named
     photos = folder / "images" if (folder / "images").is_dir() else folder
-    found = find_masks([folder], photos, names)
+    found = find_masks(homes, photos, names)
     return [mask or other for mask, other in zip(named, found, strict=True)]
 
 

@@ -11,11 +11,11 @@ import numpy as np
 from difix3d.formats import RAW
 from difix3d.scene.capture import Capture
 from difix3d.scene.locate import images_below, is_photo, is_there
-from difix3d.scene.masks import check_masks
+from difix3d.scene.masks import check_masks, mask_homes
 
 log = logging.getLogger(__name__)
 
-NOT_READ = RAW | {".jxl", ".jp2", ".psd", ".exr", ".hdr"}
+NOT_READ = RAW | {".jxl", ".psd", ".exr", ".hdr"}
 """Suffixes of photos that need another program first."""
 
 
@@ -32,7 +32,7 @@ def report_unused(capture: Capture, *, told: bool = False) -> Capture:
     Raises:
         UserError: there are masks that belong to no photo.
     """
-    masks = check_masks([capture.folder], capture.masks, capture.names)
+    masks = check_masks(mask_homes(capture.folder, capture.files), capture.masks, capture.names)
     for note in (*capture.notes, *([masks] if masks else [])):
         log.warning("%s: %s", capture.folder, note)
     alone = [] if told else _without_camera(capture)

@@ -146,6 +146,26 @@ def test_a_folder_of_scenes_is_no_scene(make_scene, tmp_path: Path):
     assert names(tmp_path / "data") == NAMES
 
 
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_a_scene_in_folders_of_an_archive_is_found(make_scene, tmp_path: Path, depth: int):
+    around = tmp_path / "data" / "/".join("abc"[: depth - 1])
+    shutil.copytree(make_scene(), around / "garden")
+    assert names(tmp_path / "data") == NAMES
+    shutil.copytree(make_scene(), around / "kitchen")
+    with pytest.raises(UserError, match=r"holds 2 scenes: .*garden, .*kitchen\. "):
+        load_scene(tmp_path / "data")
+
+
+@pytest.mark.parametrize("called", ["transforms_undistorted.json", "transforms_all.json"])
+def test_a_transforms_file_of_another_name_is_found(tmp_path: Path, called: str):
+    write_photos(tmp_path / "images", 10)
+    write_transforms(tmp_path, NAMES)
+    (tmp_path / "transforms.json").rename(tmp_path / called)
+    assert names(tmp_path) == NAMES
+    write_transforms(tmp_path, NAMES[:4])
+    assert names(tmp_path) == NAMES
+
+
 def test_the_models_own_folder_can_be_given(make_scene):
     folder = make_scene()
     assert names(folder / "sparse" / "0") == NAMES
@@ -166,7 +186,14 @@ def test_other_files_beside_photos(make_scene, caplog: pytest.LogCaptureFixture)
     folder = make_scene()
     for name in ("x_mask.png", "mask_y.png", "._002.png", "notes.txt", "r_0_depth_0001.png"):
         (folder / "images" / name).write_bytes(b"x")
-    for name in ("a.CR2", "b.cr2", "c.dng", "001.tif", "005.HEIC"):  # the last two are known photos in other formats
+    for name in (
+        "a.CR2",
+        "b.cr2",
+        "c.dng",
+        "001.tif",
+        "005.HEIC",
+        "006.jp2",
+    ):  # the last three are known photos in other formats
         (folder / "images" / name).write_bytes(b"x")
     (folder / "images" / "masks").mkdir()
     Image.new("L", (32, 24)).save(folder / "images" / "masks" / "x.png")
@@ -180,3 +207,5 @@ def test_the_photos_folder_can_be_given(make_scene, caplog: pytest.LogCaptureFix
     folder = make_scene()
     assert load_scene(folder / "images").photos[0].path == folder / "images" / "000.png"
     assert "those beside it" in caplog.text
+    write_photos(folder / "images_2", 10, (16, 12))
+    assert len(load_scene(folder / "images_2").photos) == 10

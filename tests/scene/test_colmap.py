@@ -11,6 +11,7 @@ from ring_scene import write_ring
 from shared_data import require
 
 from difix3d.errors import UserError
+from difix3d.scene import load_scene
 from difix3d.scene.candidates import candidates
 from difix3d.scene.capture import Capture
 from difix3d.scene.colmap import MODEL_IDS, PARAM_COUNTS, read_colmap
@@ -92,7 +93,7 @@ def test_truncated_binary_files_are_named(make_scene, file: str, share: float):
     pycolmap.Reconstruction(model).write_binary(model)
     path = model / f"{file}.bin"
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(UserError, match=rf"{file}\.bin is damaged: \d+ bytes"):
+    with pytest.raises(UserError, match=rf"{file}\.bin is (damaged: \d+ bytes|empty)"):
         read(folder)
 
 
@@ -186,3 +187,15 @@ def test_points_that_only_a_ply_holds_and_numbers_with_a_point(make_scene):
     capture = read(folder)
     assert (capture.points.tolist(), capture.colors.tolist()) == ([[5, 0, 0]], [[9, 8, 7]])
     assert len(capture.observations) == 0
+
+
+def test_what_is_wrong_with_a_model_is_not_called_damage(tmp_path: Path):
+    folder = write_ring(tmp_path)
+    model = folder / "sparse" / "0"
+    whole = (model / "points3D.txt").read_text()
+    (model / "points3D.txt").write_text(whole.replace(".", ","))
+    with pytest.raises(UserError, match=r"points3D\.txt has decimal commas"):
+        load_scene(folder)
+    (model / "points3D.txt").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match="is a pointer of Git LFS, not the file.*git lfs pull"):
+        load_scene(folder)

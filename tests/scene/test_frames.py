@@ -127,7 +127,7 @@ def test_what_is_no_video_is_named(tmp_path: Path):
     make(tmp_path / "sound.mp4", *sound)
     for name, says in (
         ("no index.mp4", "cannot be read: its end is missing"),
-        ("empty.mp4", "cannot be read"),
+        ("empty.mp4", "is empty"),
         ("sound.mp4", "cannot be read: it has sound, but no pictures"),
     ):
         with pytest.raises(UserError, match=f"{name} {says}"):

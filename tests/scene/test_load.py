@@ -239,3 +239,19 @@ def test_a_folder_without_anything(tmp_path: Path):
     (tmp_path / "note.txt").write_text("hello")
     with pytest.raises(UserError, match="is not a scene"):
         load_scene(tmp_path / "note.txt")
+
+
+def test_links_that_lead_nowhere_are_named(make_scene):
+    folder = make_scene()
+    for photo in (folder / "images").iterdir():
+        photo.unlink()
+        photo.symlink_to(f"/nowhere/{photo.name}")
+    with pytest.raises(UserError, match=r"10 of the 10 photos of .* are links .* The first leads to /nowhere/000\.png"):
+        load_scene(folder)
+
+
+def test_a_split_is_of_names(make_scene):
+    folder = make_scene()
+    (folder / "split.json").write_text(json.dumps({"train": [0, 1, 2], "eval": [3]}))
+    with pytest.raises(UserError, match="is no list of names"):
+        load_scene(folder)

@@ -37,6 +37,7 @@ def write_mask(path: Path, white: int = 255, size: tuple[int, int] = (32, 24)) -
         "Masks/{}.png",
         "images_masks/{}.png",
         "image_masks/{}.png",
+        "resized_anon_masks/{}.png",
         "masks_2/{}.png",
         "masks/{}_mask.png",
         "masks/mask_{}.png",
@@ -133,3 +134,39 @@ def test_masks_that_are_named_and_missing(tmp_path: Path):
     (tmp_path / "transforms.json").write_text(json.dumps({"fl_x": 30, "frames": frames}))
     with pytest.raises(UserError, match=r"3 of the masks that the cameras' file names are missing, first .*m/000\.png"):
         load_scene(tmp_path)
+
+
+def test_scannetpp_has_cameras_photos_and_masks_in_folders_side_by_side(tmp_path: Path):
+    dslr = tmp_path / "dslr"
+    frames = [
+        {"file_path": name, "mask_path": name, "transform_matrix": [[1, 0, 0, i], [0, 1, 0, 0], [0, 0, 1, 0]]}
+        for i, name in enumerate(write_photos(dslr / "resized_undistorted_images", 4))
+    ]
+    (dslr / "nerfstudio").mkdir()
+    content = json.dumps({"fl_x": 30, "frames": frames[:3], "test_frames": frames[3:]})
+    (dslr / "nerfstudio" / "transforms_undistorted.json").write_text(content)
+    for frame in frames:
+        write_mask(dslr / "resized_undistorted_masks" / frame["file_path"])
+    scene = load_scene(tmp_path)
+    assert [photo.mask for photo in scene.photos] == [
+        dslr / "resized_undistorted_masks" / f"{i:03d}.png" for i in range(4)
+    ]
+    assert scene.test.tolist() == [3]
+
+
+def test_a_folder_of_masks_of_unknown_meaning_gets_a_word(make_scene, caplog: pytest.LogCaptureFixture):
+    folder = make_scene()
+    for i in range(10):
+        write_mask(folder / "dynamic_masks" / f"{i:03d}.png")
+    assert not any(photo.mask for photo in load_scene(folder).photos)
+    assert "dynamic_masks is not used: call it masks" in caplog.text
+
+
+@pytest.mark.parametrize(("red", "left", "alpha"), [(255, 255, 0), (0, 0, 0), (200, 0, 255), (200, 0, 0)])
+def test_masks_with_alpha(tmp_path: Path, red: int, left: int, alpha: int):
+    mask = Image.new("RGBA", (32, 24), (red, red, red, 255))
+    mask.paste((left, left, left, alpha), (0, 0, 16, 24))
+    mask.save(tmp_path / "m.png")
+    counts = read_mask(tmp_path / "m.png")
+    assert not counts[:, :16].any()
+    assert counts[:, 16:].all()

@@ -25,6 +25,8 @@ from difix3d.scene.names import match, readable
         ("ba.jpg", ["a.jpg"], None),
         ("H\u00f6he 1.jpg", ["H\u2524he 1.jpg", "H\u2524he 2.jpg"], "H\u2524he 1.jpg"),
         ("\u00f6.jpg", ["\u2524.jpg", "\u2525.jpg"], None),
+        ("images/my%20photo.jpg", ["my photo.jpg", "a.jpg"], "my photo.jpg"),
+        ("100%25.jpg", ["100%25.jpg", "100%.jpg"], "100%25.jpg"),
         ("Hohe 1.jpg", ["H\u00f6he 1.jpg"], None),
     ],
 )

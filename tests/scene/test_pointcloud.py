@@ -106,7 +106,7 @@ def test_empty_damaged_and_other_files(tmp_path, caplog):
     data = (tmp_path / "b.ply").read_bytes()
     for size in (0, 20, len(data) - 1):
         (tmp_path / "b.ply").write_bytes(data[:size])
-        with pytest.raises(UserError, match=r"b\.ply cannot be read as PLY"):
+        with pytest.raises(UserError, match=r"b\.ply (cannot be read as PLY|is empty)"):
             read_points(tmp_path / "b.ply")
     PlyData([PlyElement.describe(np.zeros(2, [("u", "f4")]), "vertex")]).write(str(tmp_path / "c.ply"))
     with pytest.raises(UserError, match=r"have no positions.*x, y and z"):

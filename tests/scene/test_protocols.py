@@ -116,10 +116,13 @@ def test_lists_beside_the_photos(make_scene, caplog: pytest.LogCaptureFixture):
     assert load_scene(folder).train.tolist() == [0, 1]
 
 
-def test_a_text_that_lists_no_photos_is_no_split(make_scene):
+def test_a_text_that_lists_no_photos_is_no_split(make_scene, caplog: pytest.LogCaptureFixture):
     folder = make_scene()
     (folder / "test.txt").write_text("just a test\n")
     assert load_scene(folder).test.tolist() == [0, 8]
+    assert "test.txt is not used: none of its 1 names is of a photo, first just a test" in caplog.text
+    (folder / "test.txt").write_text("003.png\n004.png\n", encoding="utf-16")
+    assert load_scene(folder).test.tolist() == [3, 4]
     (folder / "test.txt").write_text("001.png\n")
     (folder / "train.txt").write_text("001.png\n002.png\n")
     with pytest.raises(UserError, match=r"1 photos are in train and in test.*test\.txt says, first 001\.png"):
