@@ -165,6 +165,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """``os.walk`` into folders behind links, too, each once."""
+    seen = set()
+    for place, inside, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            inside.clear()
+        else:
+            seen.add(real)
+            yield place, inside, files
+
+
 def refuse_pointer(path: Path) -> None:
     """Looks whether a file is there at all.
 

@@ -25,6 +25,8 @@ ALIASES = {
     "EQUIDISTANT": "OPENCV_FISHEYE",
 }
 """Names read as another of COLMAP's models: Project Aria's in nerfstudio, one with a single focal length, ROS's."""
+KEYS = {"fx": "fl_x", "fy": "fl_y", "width": "w", "height": "h"}
+"""What other programs call nerfstudio's keys."""
 FLAGS = {"latlong": EQUIRECTANGULAR, "equirectangular": EQUIRECTANGULAR, "orthographic": "ORTHOGRAPHIC"}
 """Keys of instant-ngp that name a camera model."""
 PANORAMAS = (EQUIRECTANGULAR, "SPHERICAL")
@@ -58,6 +60,7 @@ def read_lens(keys: dict[str, Any], photo: Path, file: Path) -> Lens:
     Raises:
         UserError: no focal length, an unknown model, or distortion that the model does not have.
     """
+    keys = {KEYS[key]: value for key, value in keys.items() if key in KEYS} | keys
     sized = keys.get("w") is not None and keys.get("h") is not None
     width, height = (_side(keys, "w", file), _side(keys, "h", file)) if sized else image_size(photo)
     model = _named(keys)

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from difix3d.console import track
 from difix3d.errors import UserError
+from difix3d.files import walk
 from difix3d.formats import HEIF, IMAGES, RAW, opened, orientation
 from difix3d.video import VIDEOS
 
@@ -123,7 +124,7 @@ def list_photos(folder: Path) -> tuple[Path, list[str]]:
 def _any_image(folder: Path) -> bool:
     return any(
         Path(file).suffix.lower() in IMAGES and not file.startswith(".")
-        for _, _, files in os.walk(folder)
+        for _, _, files in walk(folder)
         for file in files
     )
 
@@ -133,7 +134,7 @@ def _walk(root: Path) -> tuple[list[str], list[str], list[str]]:
     read = IMAGES if reads_heic() else IMAGES - HEIF
     kinds = (read, (HEIF | RAW | OTHERS) - read, VIDEOS)
     found: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for place, _, files in os.walk(root):
+    for place, _, files in walk(root):
         for file in files:
             name = (Path(place) / file).relative_to(root).as_posix()
             for kind, names in zip(kinds, found, strict=True):

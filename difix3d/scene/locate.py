@@ -1,11 +1,11 @@
 """Where the photos are that a model names: beside it, moved since, or called otherwise."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from difix3d.files import walk
 from difix3d.formats import IMAGES
 from difix3d.scene.names import match, plain, readable
 
@@ -104,7 +104,7 @@ def images_below(folder: Path) -> list[str]:
     if folder.name == "images":
         folder = next((f for f in (folder, *(folder.with_name(name) for name in REDUCED)) if f.is_dir()), folder)
     found: list[str] = []
-    for place, inside, files in os.walk(folder):
+    for place, inside, files in walk(folder):
         inside[:] = [name for name in inside if not NO_PHOTOS.fullmatch(name)]
         here = Path(place).relative_to(folder)
         found += [(here / name).as_posix() for name in files if is_photo(name)]

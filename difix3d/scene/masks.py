@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from difix3d.errors import UserError
+from difix3d.files import walk
 from difix3d.formats import IMAGES
 from difix3d.scene.names import SUFFIX, match
 
@@ -112,7 +113,7 @@ def _entries(homes: Sequence[Path]) -> list[Path]:
 def _images(folder: Path) -> list[str]:
     return sorted(
         (Path(place) / name).relative_to(folder).as_posix()
-        for place, _, files in os.walk(folder)
+        for place, _, files in walk(folder)
         for name in files
         if Path(name).suffix.lower() in IMAGES and not name.startswith("._")
     )

@@ -31,8 +31,13 @@ def find_transforms(folder: Path) -> list[dict[str, Path]]:
     held_out = next((p for p in (folder / "transforms_test.json", folder / "transforms_val.json") if p.exists()), None)
     parts = {"train": train} | ({"test": held_out} if held_out else {})
     blender = {f"transforms_{role}.json" for role in ("train", "test", "val")}
-    others = sorted(path for path in folder.glob("transforms_*.json") if path.name not in blender)
-    return ([parts] if train.exists() else []) + [{"": path} for path in (whole, *others) if path.is_file()]
+    others = sorted(path for path in folder.glob("transforms_*.json") if path.name not in blender and _has_frames(path))
+    return ([parts] if train.exists() else []) + [{"": path} for path in (whole, *others) if path.exists()]
+
+
+def _has_frames(path: Path) -> bool:
+    """Other files are called so, too: of normalisations, say."""
+    return path.is_file() and b'"frames"' in path.read_bytes()
 
 
 def read_transforms(files: dict[str, Path], scene: Path | None = None) -> Capture:

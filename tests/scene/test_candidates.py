@@ -163,6 +163,7 @@ def test_a_transforms_file_of_another_name_is_found(tmp_path: Path, called: str)
     (tmp_path / "transforms.json").rename(tmp_path / called)
     assert names(tmp_path) == NAMES
     write_transforms(tmp_path, NAMES[:4])
+    (tmp_path / "transforms_normalize.json").write_text('{"scale": 1}')
     assert names(tmp_path) == NAMES
 
 

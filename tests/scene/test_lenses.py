@@ -85,3 +85,9 @@ def test_numbers_may_be_quoted_and_instant_ngp_has_keys_of_its_own():
     assert read(w="40.0", h="30", fl_x="50.5", k1="0.1").params[:5] == (50.5, 50.5, 20, 15, 0.1)
     assert np.isclose(read(fl_x=0, x_fov=90).params[0], 20)
     assert read(latlong=True, fl_x=None, w=60, camera_model=None).model == "EQUIRECTANGULAR"
+
+
+def test_fx_and_width_are_read_where_nerfstudios_keys_are_not_there():
+    other = {"width": 40, "height": 30, "fx": 50, "fy": 51, "cx": 20, "cy": 15}
+    assert read_lens(other, Path("a.png"), Path("t.json")) == Lens("PINHOLE", (50.0, 51.0, 20.0, 15.0), 40, 30)
+    assert read(fx=1, width=2).params[0] == 50

@@ -150,3 +150,11 @@ def test_too_few_photos_is_an_error_that_says_why(tmp_path: Path, files: list[st
             (tmp_path / name).write_bytes(bytes(20))
     with pytest.raises(UserError, match=says):
         list_photos(tmp_path)
+
+
+def test_folders_behind_links_are_looked_into_once(tmp_path: Path):
+    names = write(tmp_path / "disk")
+    (tmp_path / "scan").mkdir()
+    (tmp_path / "scan" / "day1").symlink_to(tmp_path / "disk")
+    (tmp_path / "scan" / "again").symlink_to(tmp_path / "scan")
+    assert listed(tmp_path / "scan") == [f"day1/{name}" for name in names]
