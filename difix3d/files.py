@@ -177,17 +177,21 @@ def walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
             yield place, inside, files
 
 
+def is_pointer(path: Path) -> bool:
+    """Whether a file stands for one that Git LFS has not fetched."""
+    with path.open("rb") as file:
+        return file.read(len(LFS)) == LFS
+
+
 def refuse_pointer(path: Path) -> None:
     """Looks whether a file is there at all.
 
     Raises:
         UserError: it is empty, or stands for one that Git LFS has not fetched.
     """
-    with path.open("rb") as file:
-        start = file.read(len(LFS))
-    if start == LFS:
+    if is_pointer(path):
         raise UserError(f"{path} is a pointer of Git LFS, not the file itself", "", "git lfs pull")
-    if not start:
+    if path.stat().st_size == 0:
         raise UserError(f"{path} is empty", "", "Copy it again, or take it away")
 
 

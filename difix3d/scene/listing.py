@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from difix3d.console import track
 from difix3d.errors import UserError
-from difix3d.files import walk
+from difix3d.files import is_pointer, walk
 from difix3d.formats import HEIF, IMAGES, RAW, opened, orientation
 from difix3d.video import VIDEOS
 
@@ -122,11 +122,8 @@ def list_photos(folder: Path) -> tuple[Path, list[str]]:
 
 
 def _any_image(folder: Path) -> bool:
-    return any(
-        Path(file).suffix.lower() in IMAGES and not file.startswith(".")
-        for _, _, files in walk(folder)
-        for file in files
-    )
+    files = (file for _, _, inside in walk(folder) for file in inside)
+    return any(Path(file).suffix.lower() in IMAGES and not file.startswith(".") for file in files)
 
 
 def _walk(root: Path) -> tuple[list[str], list[str], list[str]]:
@@ -172,6 +169,7 @@ class _Listing:
         self._by_folder()
         self._drop([n for n in self.names if not (root / n).exists()], "links that lead nowhere", example=True)
         self._drop([n for n in self.names if (root / n).stat().st_size == 0], "empty")
+        self._drop([n for n in self.names if is_pointer(root / n)], "pointers of Git LFS: git lfs pull", example=True)
         with ThreadPoolExecutor() as pool:
             headers = pool.map(_whole, (root / name for name in self.names))
             shown = track(headers, len(self.names), "looking through the photos")

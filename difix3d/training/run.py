@@ -193,7 +193,8 @@ def _kind(row: dict[str, Any]) -> tuple[int, bool]:
 
 def _check_free(path: Path) -> None:
     """Refuses a folder with files of the names that a run writes, unless a run wrote them that got no further."""
-    taken = [name for name in ("config.yaml", "scene.json", "point_cloud.ply", "report.html") if (path / name).exists()]
+    ours = ("config.yaml", "scene.json", "point_cloud.ply", "report.html", "eval")
+    taken = [name for name in ours if (path / name).exists()]
     if taken and "began_in" not in (read_json(path / "scene.json") if "scene.json" in taken else {}):
         raise UserError(
             f"{path} holds a {taken[0]} that is of no run",

@@ -71,11 +71,13 @@ def test_files_that_are_no_images_are_left_out(tmp_path: Path, caplog: pytest.Lo
     (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / f"{NAMES[0]} (1).jpg").write_bytes(whole)
     depth(tmp_path / "z.png")
+    (tmp_path / "pointer.jpg").write_text("version https://git-lfs.github.com/spec/v1\n")
     (tmp_path / "gone.jpg").symlink_to("/nowhere/gone.jpg")
     assert listed(tmp_path) == [f"{NAMES[0]} (1).jpg", *names[1:]] or listed(tmp_path) == names
     for reason in (
         "1 links that lead nowhere (gone.jpg)",
         "1 empty",
+        "1 pointers of Git LFS: git lfs pull (pointer.jpg)",
         "2 unreadable (cut.jpg)",
         "1 with 16-bit depths",
         "1 copies of others",

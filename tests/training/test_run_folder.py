@@ -10,7 +10,7 @@ from difix3d.training import Trainer
 from difix3d.training.configfile import read_yaml
 
 
-@pytest.mark.parametrize("name", ["point_cloud.ply", "config.yaml", "scene.json", "report.html"])
+@pytest.mark.parametrize("name", ["point_cloud.ply", "config.yaml", "scene.json", "report.html", "eval"])
 def test_files_of_others_are_not_overwritten(config, toy_scene, name):
     config.output_dir.mkdir()
     (config.output_dir / name).write_text("{}")
