@@ -7,6 +7,7 @@ and a checksum over everything.
 import hashlib
 import json
 import logging
+import os
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -105,6 +106,8 @@ def load_newest(folder: Path) -> tuple[Path, tuple[int, dict[str, Tensor], dict[
         try:
             loaded = load_checkpoint(path)
         except DamagedCheckpoint as error:
+            if not os.path.lexists(path):  # a training goes on here, and has pruned it for a newer one
+                return load_newest(folder)
             damaged.append(error)
             continue
         for newer in damaged:

@@ -5,7 +5,9 @@ import os
 from collections import OrderedDict, deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from functools import cache, lru_cache, partial
+from itertools import chain, tee
 from pathlib import Path
 from threading import Lock
 
@@ -82,6 +84,13 @@ class Views:
         finally:
             for _, future in coming:
                 future.cancel()
+
+    def batches(self, order: Iterable[list[int]]) -> Generator[list[View], None, None]:
+        """As :meth:`stream`, some views at a time."""
+        batches, coming = tee(order)
+        with closing(self.stream(chain.from_iterable(coming))) as stream:
+            for batch in batches:
+                yield [next(stream) for _ in batch]
 
     def _next(self, coming: "deque[tuple[int, Future[Pixels]]]") -> View:
         index, future = coming.popleft()

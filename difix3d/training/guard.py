@@ -1,13 +1,14 @@
 """What ends a run early: a loss that is NaN or infinite, and photos that show nothing of the model."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from difix3d.errors import UserError
-from difix3d.types import RenderFn, View
+from difix3d.types import Gaussians, RenderFn, View
 
 EXPLODED = 100.0
 """A loss above this is not an image difference any more: that of black and white is 1."""
@@ -17,6 +18,10 @@ SIGHT_STEPS, SIGHT_PHOTOS = (0, 200), 32
 """Steps before which photos are looked at, and how many at most."""
 FAINT = 1 / 255
 """Coverage below which nothing is to be seen."""
+
+
+class BadModel(UserError):
+    """A model that is not worth to be kept."""
 
 
 class LossGuard:
@@ -36,18 +41,27 @@ class LossGuard:
         if len(self._recent) >= PERIOD:
             self.check()
 
-    def check(self) -> None:
-        """Looks at all remembered steps.
+    def check(self, model: Gaussians | None = None) -> None:
+        """Looks at all remembered steps, and at the model that they have led to.
 
         Raises:
-            UserError: with the step and the views of the first bad loss.
+            BadModel: with the step and the views of the first bad loss, or as values are NaN or infinite.
         """
+        self._find_bad_loss()
+        if model is not None and not all(bool(value.isfinite().all()) for value in model.as_dict().values()):
+            raise BadModel(
+                "The model became NaN or infinite",
+                f"The last good checkpoint in {self._run} was kept",
+                "Lower the learning rates (--optim.*) and go on with --resume",
+            )
+
+    def _find_bad_loss(self) -> None:
         if not self._recent:
             return
         values = torch.stack([loss for _, _, loss in self._recent]).tolist()
         for (step, names, _), value in zip(self._recent, values, strict=True):
             if not abs(value) < EXPLODED:
-                raise UserError(
+                raise BadModel(
                     f"The loss became {value:.3g} at step {step}, on {names}",
                     f"The last good checkpoint in {self._run} was kept",
                     "Look at that photo and its pose; or lower the learning rates (--optim.*) and go on with --resume",
@@ -56,27 +70,36 @@ class LossGuard:
 
 
 @torch.no_grad()
-def check_sight(photos: Iterable[View], render: RenderFn, step: int) -> None:
-    """Looks through photos until one shows something of the model, and one has pixels that count.
+def check_sight(train: np.ndarray, photo: Callable[[int], View], render: RenderFn, step: int) -> None:
+    """Looks through training photos until one shows something of the model, and one has pixels that count.
 
     Raises:
-        UserError: none does: training would go on to its end with nothing learnt.
+        BadModel: none does: training would go on to its end with nothing learnt.
     """
     count, seen, used = 0, False, False
-    for view in photos:
+    for index in train[:: max(1, len(train) // SIGHT_PHOTOS)][:SIGHT_PHOTOS].tolist():
+        view = photo(index)
         count += 1
         used = used or view.mask is None or bool(view.mask.any())
         seen = seen or bool(render(view.camera).alpha.max() > FAINT)
         if seen and used:
             return
     if not used:
-        raise UserError(
+        raise BadModel(
             f"The masks of {count} training photos that were looked at leave no pixel",
             "Black does not count, white does",
             "Look at the masks: they may be inverted, or move them away",
         )
-    raise UserError(
+    raise BadModel(
         f"Before step {step} none of {count} training photos that were looked at shows a Gaussian",
         "They stand behind the cameras or elsewhere, or are too transparent to be drawn (--init.opacity)",
         "Check that poses and points are of one model, and the poses' axes",
+    )
+
+
+def out_of_memory(step: int, count: int) -> UserError:
+    """What to say where the GPU had no room for a step with so many Gaussians."""
+    return UserError(
+        f"The GPU ran out of memory at step {step} with {count:,} Gaussians",
+        cure="Lower --densify.cap-max, --resolution or --batch-size, or add --packed; then go on with --resume",
     )

@@ -116,7 +116,7 @@ def find_checkpoint(run: Path, step: int | None = None) -> Path:
     """
     folder = run / "checkpoints"
     path = newest_checkpoint(folder) if step is None else folder / f"step_{step:07d}.safetensors"
-    if path is not None and path.is_file():
+    if path is not None and (step is None or path.is_file()):
         return path
     present = sorted(file.stem for file in folder.glob("step_*.safetensors"))
     if present:

@@ -27,12 +27,16 @@ class SplatModel:
         near: depth nearer than which nothing is drawn, in scene units.
         device: where it is trained.
         first: the Gaussians that it begins with, in the scene's world.
+
+    Attributes:
+        whole: whether all of it is of one step; an error may come when some has moved and some has not.
     """
 
     def __init__(self, config: TrainConfig, scene: Scene, near: float, device: torch.device, first: Gaussians):
         self.config = config
         self.settings = config.render_settings(scene, near, device)
         self.device = device
+        self.whole = True
         self.splats = SplatOptimizer(
             first.to(device),
             config.optim,
@@ -84,11 +88,13 @@ class SplatModel:
         if self.sparse_depth is not None and captured:
             losses["depth"] = config.loss.depth * self.sparse_depth(out, views)
         sum(losses.values(), torch.zeros((), device=self.device)).backward()
+        self.whole = False
         self.splats.step(step)
         self.corrections.step(step)
         if densify:
             self.densifier.after_backward(self.splats, out, step, packed=config.packed, weight=views[0].weight)
             self.clear(self.splats, self.densifier.by_gaussian, step)
+        self.whole = True
         return {name: value.detach() for name, value in losses.items()}, squared_error(rgb, views)
 
     def render(self, cameras: Cameras, gaussians: Gaussians | None = None, **options: Any) -> Render:
@@ -120,6 +126,8 @@ class SplatModel:
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Puts back copies of what :meth:`state` gave, to the bit."""
         tree = nested({name: value.clone() for name, value in state.items()})
+        self.whole = False
         self.splats.load(Gaussians(**tree["gaussians"]), tree["moments"])
         self.densifier.load(tree["densify"], self.device)
         self.corrections.load(tree["corrections"], tree["correction_moments"])
+        self.whole = True

@@ -25,6 +25,10 @@ Trial = Callable[[list[int], PseudoViews | None], list[float]]
 """Trains a little without these photos and with these novel views, puts all back, and returns the photos' PSNR."""
 
 
+class Interrupted(Exception):
+    """A round was broken off; it is made anew when the training goes on."""
+
+
 class Rounds:
     """What distillation adds to a training: its novel views, and when it is their turn.
 
@@ -86,7 +90,9 @@ class Rounds:
         """Whether the schedule has a round before a step."""
         return step in self.distiller.steps
 
-    def run(self, step: int, render: RenderFn, trial: Trial, emit: Listener) -> None:
+    def run(
+        self, step: int, render: RenderFn, trial: Trial, emit: Listener, interrupted: Callable[[], bool] = lambda: False
+    ) -> None:
         """Makes the novel views anew, before any step, and keeps them if they do no harm.
 
         A round beside the schedule counts as one of it: the later ones go as much further. A step has one round.
@@ -96,24 +102,35 @@ class Rounds:
             render: the model, with depth.
             trial: for the gate.
             emit: is told how it goes.
+            interrupted: is asked before the round and after each view.
+
+        Raises:
+            Interrupted: the round is left undone, as after any error.
         """
+
+        def progress(count: int, of: int) -> None:
+            emit(RoundProgress(step, count, of))
+            if interrupted():
+                raise Interrupted
+
         steps = self.distiller.steps
         if step == self._done:
             return
         if step not in steps:
             self._add(step)
-        self._done = step
-        done = self.distiller.run_round(render, step, lambda count, of: emit(RoundProgress(step, count, of)))
+        if interrupted():
+            raise Interrupted
+        done = self.distiller.run_round(render, step, progress)
         held_out = self.distiller.held_out(step)
         start = time.perf_counter()
-        self.pseudo, verdict = judge(done.pseudo, partial(trial, held_out) if held_out else None, self.config)
+        pseudo, verdict = judge(done.pseudo, partial(trial, held_out) if held_out else None, self.config)
         seconds = done.seconds | {"judge": time.perf_counter() - start}
         write_round(done, self.folder.path / "rounds" / f"step_{step:06d}", self.photo)
         row = {
             "step": step,
             "decision": verdict.decision,
             "gain": verdict.gain,
-            "weight": 0.0 if self.pseudo is None else self.pseudo.weight,
+            "weight": 0.0 if pseudo is None else pseudo.weight,
             "held_out": [self.scene.photos[i].name for i in held_out],
             "psnr_without": verdict.without,
             "trials": [{"weight": weight, "psnr": psnr} for weight, psnr in verdict.trials],
@@ -124,6 +141,7 @@ class Rounds:
             "seconds": seconds,
         }
         self.folder.record("rounds.json", row)
+        self.pseudo, self._done = pseudo, step
         emit(RoundDone(step, steps.index(step) + 1, len(steps), len(done.pseudo), verdict, seconds))
 
     def pick(self, step: int) -> list[View] | None:

@@ -1,12 +1,12 @@
 """The training loop."""
 
+import logging
 import signal
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
-from itertools import chain, tee
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,14 @@ from difix3d.training.control import Control
 from difix3d.training.data import check_world, initial_gaussians, near_plane, remark
 from difix3d.training.evaluation import evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
-from difix3d.training.guard import SIGHT_PHOTOS, SIGHT_STEPS, LossGuard, check_sight
+from difix3d.training.guard import SIGHT_STEPS, BadModel, LossGuard, check_sight, out_of_memory
 from difix3d.training.model import SplatModel
 from difix3d.training.presets import settle
-from difix3d.training.rounds import Rounds
+from difix3d.training.rounds import Interrupted, Rounds
 from difix3d.training.run import RunFolder, gaussians_in
 from difix3d.types import Cameras, Fixer, Gaussians, RenderFn, Scene, View
+
+log = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -90,6 +92,8 @@ class Trainer:
         self.control = Control()
         self._signal: Callable[[], int] = lambda: 0
         self._lock: FileLock | None = None
+        self._guard = LossGuard(self.folder.path)
+        self._saved = -1
         self.drawn = 0
         self.first = 0 if loaded is None else self._resume(*loaded)
 
@@ -116,66 +120,73 @@ class Trainer:
         self.begin()
         note = "" if self.first else remark(self.scene, config, len(self.gaussians))
         begun = Started(self.first, config.max_steps, self.folder.path, str(self.device), len(self.gaussians), note)
-        self.emit(begun)
-        guard = LossGuard(self.folder.path)
         autosave = time.monotonic()
         photos = self.photos(self.scene, self.drawn)
         done = exported = self.first
         try:
             with interruptible() as self._signal:
+                self.emit(begun)
                 if config.init.ply is not None and self.first == 0:
                     self._save(0, export=config.max_steps == 0)  # from here on the file is not needed any more
                 if config.init.ply is not None or done:
                     self._evaluate(done, missing=True)
                 while done < config.max_steps and not self.interrupted:
-                    self._handle_requests(done, guard)
+                    self._handle_requests(done)
                     if done in SIGHT_STEPS:
-                        some = self.scene.train[:: max(1, len(self.scene.train) // SIGHT_PHOTOS)][:SIGHT_PHOTOS]
-                        check_sight(map(self.views.__getitem__, some.tolist()), self.model.render, done)
-                    if self.rounds.due(done):
-                        self._round(done)
-                    views = self.rounds.pick(done)
-                    if views is None:
-                        views = next(photos)
-                        self.drawn += 1
+                        check_sight(self.scene.train, self.views.__getitem__, self.model.render, done)
+                    if self.rounds.due(done) and not self._round(done):
+                        break
+                    novel = self.rounds.pick(done)
+                    views = next(photos) if novel is None else novel
                     losses, mse = self.model.step(views, done)
+                    self.drawn += novel is None
                     done += 1
-                    guard.watch(done, views, losses)
+                    self._guard.watch(done, views, losses)
                     self.emit(Stepped(done, losses, mse, len(self.gaussians)))
 
                     export = done == config.max_steps or done in config.save_steps
                     if export or 0 < config.autosave_minutes * 60 < time.monotonic() - autosave:
-                        guard.check()
                         self._save(done, export=export)
                         exported, autosave = done if export else exported, time.monotonic()
                     self._evaluate(done)
                 if done != exported:
-                    guard.check()
                     self._save(done, export=True)
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"The GPU ran out of memory at step {done} with {len(self.gaussians):,} Gaussians",
-                cure="Lower --densify.cap-max, --resolution or --batch-size, or add --packed; then go on with --resume",
-            ) from error
+        except Exception as error:
+            if not isinstance(error, BadModel):
+                self._rescue(done)
+            if not isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise out_of_memory(done, len(self.gaussians)) from error
         finally:
             photos.close()
             self._release()
         self.emit(Finished(done, time.perf_counter() - start, self.interrupted > 0))
         return self.gaussians
 
+    def _rescue(self, step: int) -> None:
+        """Saves what an error has left whole, and says where; in no case hides that error."""
+        if step in (self.first, self._saved):
+            return
+        try:
+            if not self.model.whole:
+                raise UserError("It came in the middle of a step")
+            self._save(step, export=False, quiet=True)
+            log.warning("step %d: saved before the error; --resume goes on from there (%s)", step, self.folder.path)
+        except Exception as error:
+            log.warning("step %d could not be saved: %s", step, error)
+
     def _release(self) -> None:
         if self._lock is not None:
             self._lock.release(force=True)
             self._lock = None
 
-    def _handle_requests(self, step: int, guard: LossGuard) -> None:
+    def _handle_requests(self, step: int) -> None:
         """Does what was asked for since the last step; while it is paused, waits here."""
         control, paused = self.control, self.control.paused
         if paused:
             self.emit(Paused(step))
         while True:
             if control.pop("save"):
-                guard.check()
                 self._save(step, export=True)
             targets = control.pop_targets()
             if targets is not None:
@@ -188,35 +199,39 @@ class Trainer:
         if paused:
             self.emit(Resumed(step))
 
-    def _round(self, step: int) -> None:
-        """A round of novel views of the model as it is, unless the step has had one."""
-        self.rounds.run(step, partial(self.model.render, depth=True), partial(self.trial, step), self.emit)
+    def _round(self, step: int) -> bool:
+        """A round of novel views of the model as it is, unless the step has had one; ``False`` if it was broken off."""
+        render, trial = partial(self.model.render, depth=True), partial(self.trial, step)
+        try:
+            self.rounds.run(step, render, trial, self.emit, lambda: self.interrupted > 0)
+        except Interrupted:
+            return False
+        return True
 
     def trial(self, step: int, held_out: list[int], pseudo: PseudoViews | None) -> list[float]:
         """A branch of the gate's trial: a few steps from here on without some photos, with novel views in between (or
         nothing in their place). Densification rests, so that all that differs is the views; then all is put back.
 
-        Returns:
-            PSNR of the photos that were left out.
+        Returns PSNR of the photos that were left out.
         """
         before = {name: value.clone() for name, value in self.model.state().items()}
         others = replace(self.scene, train=np.setdiff1d(self.scene.train, held_out))
-        with closing(self.photos(others, self.drawn)) as photos:
-            for number in range(step, step + self.config.distill.steps_of_trial(self.config.max_steps)):
-                if not self.rounds.is_novel(number):
-                    self.model.step(next(photos), number, densify=False)
-                elif pseudo is not None:
-                    self.model.step(self.rounds.draw(pseudo, number), number, densify=False)
-        scores = self.psnrs(held_out)
-        self.model.load_state(before)
-        return scores
+        try:
+            with closing(self.photos(others, self.drawn)) as photos:
+                for number in range(step, step + self.config.distill.steps_of_trial(self.config.max_steps)):
+                    if self.interrupted:
+                        raise Interrupted
+                    if not self.rounds.is_novel(number):
+                        self.model.step(next(photos), number, densify=False)
+                    elif pseudo is not None:
+                        self.model.step(self.rounds.draw(pseudo, number), number, densify=False)
+            return self.psnrs(held_out)
+        finally:
+            self.model.load_state(before)
 
     def photos(self, scene: Scene, start: int) -> Generator[list[View], None, None]:
         """Endless batches of the scene's training photos, from the batch of that number on."""
-        order, coming = tee(batches(scene, self.config.batch_size, self.config.seed, start))
-        with closing(self.views.stream(chain.from_iterable(coming))) as stream:
-            for batch in order:
-                yield [next(stream) for _ in batch]
+        return self.views.batches(batches(scene, self.config.batch_size, self.config.seed, start))
 
     def psnrs(self, indices: Iterable[int]) -> list[float]:
         """Of the model as it is now, against photos."""
@@ -250,13 +265,20 @@ class Trainer:
             result = evaluate(self.folder, self.shown, row, render, step, len(self.gaussians), self.config.refine)
             self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
 
-    def _save(self, step: int, *, export: bool) -> None:
-        """Writes a checkpoint, and a .ply in the user's world for other viewers."""
+    def _save(self, step: int, *, export: bool, quiet: bool = False) -> None:
+        """Writes a checkpoint, and a .ply in the user's world for other viewers; listeners are not told if ``quiet``.
+
+        Raises:
+            BadModel: it is not worth it.
+        """
+        self._guard.check(self.gaussians)
         tensors = self.model.state() | self.rounds.state() | {"drawn": torch.tensor(self.drawn)}
         path = self.folder.save(step, tensors, keep=self.config.keep_checkpoints)
         if export:
             self.folder.export(self.gaussians, compressed=self.config.compressed_ply)
-        self.emit(Saved(step, path))
+        self._saved = step
+        if not quiet:
+            self.emit(Saved(step, path))
 
     def _resume(self, step: int, state: dict[str, Tensor]) -> int:
         """Goes on from a checkpoint; returns its step."""
