@@ -4,13 +4,16 @@ A run draws nothing before its near plane (:func:`difix3d.scene.near_depth`), ot
 fog: Gaussians that are large beside their distance. The linearised projection draws them all over the picture when they
 stand beside a camera (the footprint grows with 1 / depth), however well they look from elsewhere. So no Gaussian near
 the ways between neighbouring cameras may be large: it is split in two, again and again, while others can still make up
-for it, and kept small from then on. What lies right on a way is removed.
+for it, and kept small from then on. What lies right on a way is removed. And some steps have the near plane of other
+viewers, so that the photos tell what does not belong before it.
 """
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from difix3d.training.optim import SplatOptimizer
@@ -28,7 +31,9 @@ REACH, CLEAR, ASIDE = 3.0, 0.1, 0.25
 Removing more is no way out: training photos need what is there, seen from farther cameras.
 """
 BLOCK = 2**24
-"""Distances computed at a time, so that long videos fit into memory."""
+"""Distances between cameras computed at a time, so that long videos fit into memory."""
+SHARE = 0.2
+"""Of the steps on photos that have the near plane of other viewers."""
 STOP = 0.9
 """Share of the run after which nothing is done: the last steps mend."""
 
@@ -39,16 +44,34 @@ class ClearWay:
     Args:
         cameras: the training cameras.
         near: near plane of the run, in scene units.
+        others_near: that of other viewers.
         split_until: step from which on Gaussians are kept small, not split: as densification.
         max_steps: of the run.
         cap: the most Gaussians; with so many, they are made small instead of split.
+        seed: of the choice of steps.
     """
 
-    def __init__(self, cameras: Cameras, near: float, split_until: int, max_steps: int, cap: int):
-        self.near, self.cap = near, cap
+    def __init__(
+        self,
+        cameras: Cameras,
+        near: float,
+        others_near: float,
+        *,
+        split_until: int,
+        max_steps: int,
+        cap: int,
+        seed: int = 0,
+    ):
+        self.near, self.others_near, self.seed = near, others_near, seed
+        self.cap = cap
         self.start, self.split_until, self.stop = round(0.05 * max_steps), split_until, round(STOP * max_steps)
         self.every = max(EVERY, max_steps // LOOKS)
-        self.ways = ways(cameras.centers, LONGEST * near)
+        self.ways = KDTree(ways(cameras.centers, LONGEST * near).cpu().numpy())
+
+    def near_at(self, step: int) -> float:
+        """The near plane of a step on photos; it follows from the seed and the step."""
+        open_way = step >= self.start and np.random.default_rng((self.seed, step, 2)).random() < SHARE
+        return min(self.near, self.others_near) if open_way else self.near
 
     @torch.no_grad()
     def __call__(self, splats: SplatOptimizer, state: dict[str, Any], step: int) -> None:
@@ -63,7 +86,7 @@ class ClearWay:
             remove(splats.params, splats.optimizers, state, lost)
             distance = distance[~lost]
         bounded = RATIO * (distance - ASIDE * self.near)
-        limit = torch.where(distance < REACH * self.near, bounded, torch.inf).clamp_min(SMALLEST * self.near)
+        limit = bounded.clamp_min(SMALLEST * self.near)
         scales = splats.params["scales"]
         large: Bool[Tensor, "N"] = scales.amax(1) > limit.log()
         if step < self.split_until and len(scales) + int(large.sum()) <= self.cap:
@@ -73,10 +96,12 @@ class ClearWay:
             scales.data.copy_(torch.minimum(scales, limit.log()[:, None]))
 
     def distance(self, splats: SplatOptimizer) -> Float[Tensor, "N"]:
-        """From each Gaussian to the nearest point on a way."""
+        """From each Gaussian to the nearest point on a way; infinite where none is in reach."""
         means = splats.params["means"]
-        parts = means.split(max(1, BLOCK // len(self.ways)))
-        return torch.cat([torch.cdist(part, self.ways.to(means)).amin(1) for part in parts])
+        far = torch.finfo(means.dtype).max  # the loss tells of a NaN, and on which photo
+        places = torch.nan_to_num(means, nan=far).cpu().numpy()
+        distance, _ = self.ways.query(places, distance_upper_bound=REACH * self.near, workers=-1)
+        return torch.from_numpy(distance).to(means)
 
 
 def ways(centers: Float[Tensor, "C 3"], longest: float) -> Float[Tensor, "W 3"]:

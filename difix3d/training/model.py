@@ -11,6 +11,7 @@ from difix3d.losses import photometric, regularize, squared_error
 from difix3d.render import rasterize
 from difix3d.training.clear import ClearWay
 from difix3d.training.config import TrainConfig
+from difix3d.training.data import others_near
 from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
 from difix3d.training.optim import SplatOptimizer
@@ -46,7 +47,15 @@ class SplatModel:
         )
         self.densifier = Densifier(config.densify, max_steps=config.max_steps, extent=scene.extent)
         trained = scene.cameras[scene.train].to(device)
-        self.clear = ClearWay(trained, near, self.densifier.stop, config.max_steps, config.densify.cap_max)
+        self.clear = ClearWay(
+            trained,
+            near,
+            others_near(scene),
+            split_until=self.densifier.stop,
+            max_steps=config.max_steps,
+            cap=config.densify.cap_max,
+            seed=config.seed,
+        )
         self.corrections = Corrections(scene, config.refine, config.max_steps).to(device)
         self.sparse_depth = SparseDepth(scene, device) if config.loss.depth > 0 else None
 
@@ -79,6 +88,7 @@ class SplatModel:
             background=self._background(views),
             depth=self.sparse_depth is not None,
             absgrad=self.densifier.absgrad,
+            near=self.clear.near_at(step) if captured else self.settings["near"],
         )
         if densify:
             self.densifier.before_backward(self.splats, out, step)

@@ -1,5 +1,6 @@
 """Nothing large stays near the ways between cameras, where other viewers would draw it as fog."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,12 +8,13 @@ import torch
 
 from difix3d.gaussians import from_points
 from difix3d.render import rasterize
+from difix3d.training import Trainer
 from difix3d.training.clear import ClearWay, ways
 from difix3d.training.densify import Densifier, DensifyConfig
 from difix3d.training.optim import OptimConfig, SplatOptimizer
 from difix3d.types import Cameras, Gaussians
 
-NEAR, STEPS = 0.2, 100
+NEAR, OTHERS_NEAR, STEPS = 0.2, 0.01, 100
 
 
 def row(places, aside: float = 0.0) -> Cameras:
@@ -56,7 +58,7 @@ def run(clear: ClearWay, model: SplatOptimizer) -> Gaussians:
 def test_fog_of_a_camera_between_the_trained_ones_goes(aside, place, sigma):
     held_out, trained = row([0.15], aside), row([0.0, 0.3])
     model = splats([place], sigma)
-    clear = ClearWay(trained, NEAR, split_until=STEPS // 2, max_steps=STEPS, cap=10_000)
+    clear = ClearWay(trained, NEAR, OTHERS_NEAR, split_until=STEPS // 2, max_steps=STEPS, cap=10_000)
 
     def fogged(gaussians, camera):
         shown, hidden = (rasterize(gaussians, camera, near=near).rgb for near in (0.001, NEAR))
@@ -79,7 +81,7 @@ def test_statistics_and_moments_follow(kind):
         densifier.state.update({"grad2d": torch.zeros(579), "count": torch.zeros(579)})
     sum(value.sum() for value in model.params.values()).backward()
     model.step(0)
-    clear = ClearWay(row([0.0, 0.3]), NEAR, split_until=STEPS // 2, max_steps=STEPS, cap=10_000)
+    clear = ClearWay(row([0.0, 0.3]), NEAR, OTHERS_NEAR, split_until=STEPS // 2, max_steps=STEPS, cap=10_000)
     for step in range(STEPS // 2):
         clear(model, densifier.by_gaussian, step)
     count = len(model.gaussians)
@@ -93,7 +95,7 @@ def test_statistics_and_moments_follow(kind):
 
 def test_with_as_many_gaussians_as_allowed_they_are_made_small():
     model = splats([(0.1, 0.1, 0.05)])
-    after = run(ClearWay(row([0.0, 0.3]), NEAR, split_until=STEPS // 2, max_steps=STEPS, cap=577), model)
+    after = run(ClearWay(row([0.0, 0.3]), NEAR, OTHERS_NEAR, split_until=STEPS // 2, max_steps=STEPS, cap=577), model)
     assert len(after) == 577
     assert float(after.scales[-1].exp().max()) < 0.04
 
@@ -101,7 +103,8 @@ def test_with_as_many_gaussians_as_allowed_they_are_made_small():
 def test_without_densification_none_are_added():
     densifier = Densifier(DensifyConfig(kind="none"), max_steps=STEPS, extent=1.0)
     model = splats([(0.1, 0.1, 0.05)])
-    assert len(run(ClearWay(row([0.0, 0.3]), NEAR, densifier.stop, max_steps=STEPS, cap=10_000), model)) == 577
+    clear = ClearWay(row([0.0, 0.3]), NEAR, OTHERS_NEAR, split_until=densifier.stop, max_steps=STEPS, cap=10_000)
+    assert len(run(clear, model)) == 577
 
 
 def test_ways_lead_to_neighbours_and_bridge_gaps():
@@ -118,3 +121,32 @@ def test_cameras_in_the_same_place_count_once():
     places = torch.rand(12, 3)
     assert torch.equal(ways(places.repeat(6, 1), 0.7), ways(places, 0.7))
     assert len(ways(places, 0.7)) > 12 + 7 * 6
+
+
+def test_some_steps_have_the_near_plane_of_other_viewers():
+    clear = ClearWay(row([0.0, 0.3]), NEAR, OTHERS_NEAR, split_until=50, max_steps=1000, cap=1000)
+    planes = [clear.near_at(step) for step in range(1000)]
+    assert planes == [clear.near_at(step) for step in range(1000)]
+    assert planes[:50] == [NEAR] * 50
+    assert set(planes) == {NEAR, OTHERS_NEAR}
+    assert 0.15 < planes[50:].count(OTHERS_NEAR) / 950 < 0.25
+    nearer = ClearWay(row([0.0, 0.3]), 0.001, OTHERS_NEAR, split_until=50, max_steps=1000, cap=1000)
+    assert {nearer.near_at(step) for step in range(1000)} == {0.001}
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_photos_tell_what_does_not_belong_before_the_near_plane(toy_scene, config, monkeypatch, share):
+    """A black disc right before a camera, which the run's near plane hides from it."""
+    monkeypatch.setattr("difix3d.training.clear.SHARE", share)
+    trainer = Trainer(replace(config, near=0.3, max_steps=100), toy_scene)
+    index = int(toy_scene.train[0])
+    camera, splats = toy_scene.cameras[index], trainer.model.splats
+    with torch.no_grad():
+        splats.params["means"][0] = camera.centers[0] + 0.1 * camera.c2w[0, :3, 2]
+        splats.params["scales"][0] = math.log(0.01)
+        splats.params["opacities"][0] = 2.0
+        splats.params["sh0"][0] = -1.7
+    for step in range(10, 40):
+        trainer.model.step([trainer.views[index]], step, densify=False)
+    faded = splats.params["opacities"][0].item() < 1.8
+    assert faded == (share > 0)
