@@ -4,8 +4,8 @@ A run draws nothing before its near plane (:func:`difix3d.scene.near_depth`), ot
 fog: Gaussians that are large beside their distance. The linearised projection draws them all over the picture when they
 stand beside a camera (the footprint grows with 1 / depth), however well they look from elsewhere. So no Gaussian near
 the ways between neighbouring cameras may be large: it is split in two, again and again, while others can still make up
-for it, and kept small from then on. What lies right on a way is removed. And some steps have the near plane of other
-viewers, so that the photos tell what does not belong before it.
+for it, and kept small from then on. What lies right on a way is removed; what is nearer than the near plane fades. And
+some steps have the near plane of other viewers, so that the photos tell what does not belong before it.
 """
 
 from typing import Any
@@ -34,6 +34,9 @@ BLOCK = 2**24
 """Distances between cameras computed at a time, so that long videos fit into memory."""
 SHARE = 0.2
 """Of the steps on photos that have the near plane of other viewers."""
+FADE = 0.8
+"""Opacity that is left, at each look, to Gaussians nearer to the ways than the near plane: no photo sees a point there,
+so that nothing belongs there but what its photos bring back."""
 STOP = 0.9
 """Share of the run after which nothing is done: the last steps mend."""
 
@@ -85,6 +88,7 @@ class ClearWay:
         if lost.any() and not lost.all():
             remove(splats.params, splats.optimizers, state, lost)
             distance = distance[~lost]
+        self._fade(splats, distance)
         bounded = RATIO * (distance - ASIDE * self.near)
         limit = bounded.clamp_min(SMALLEST * self.near)
         scales = splats.params["scales"]
@@ -94,6 +98,11 @@ class ClearWay:
                 split(splats.params, splats.optimizers, state, large, revised_opacity=True)
         else:
             scales.data.copy_(torch.minimum(scales, limit.log()[:, None]))
+
+    def _fade(self, splats: SplatOptimizer, distance: Float[Tensor, "N"]) -> None:
+        opacities = splats.params["opacities"]
+        fading = distance < self.near
+        opacities.data[fading] = torch.logit(FADE * opacities.data[fading].sigmoid(), eps=1e-6)
 
     def distance(self, splats: SplatOptimizer) -> Float[Tensor, "N"]:
         """From each Gaussian to the nearest point on a way; infinite where none is in reach."""

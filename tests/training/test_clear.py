@@ -123,6 +123,17 @@ def test_cameras_in_the_same_place_count_once():
     assert len(ways(places, 0.7)) > 12 + 7 * 6
 
 
+def test_what_is_nearer_than_the_near_plane_fades():
+    model = splats([(0.15, 0.1, 0.05), (0.15, 0.1, 0.3)], sigma=0.001)
+    clear = ClearWay(row([0.0, 0.3]), NEAR, OTHERS_NEAR, split_until=STEPS // 2, max_steps=STEPS, cap=10_000)
+    before = model.gaussians.opacities.detach().clone()
+    after = run(clear, model).opacities
+    looks = len(range(25, round(0.9 * STEPS), clear.every))
+    assert after[576].sigmoid().item() == pytest.approx(0.9 * 0.8**looks, rel=1e-3)
+    torch.testing.assert_close(after[577:], before[577:])
+    torch.testing.assert_close(after[:576], before[:576])
+
+
 def test_some_steps_have_the_near_plane_of_other_viewers():
     clear = ClearWay(row([0.0, 0.3]), NEAR, OTHERS_NEAR, split_until=50, max_steps=1000, cap=1000)
     planes = [clear.near_at(step) for step in range(1000)]
