@@ -25,6 +25,7 @@ from rich.progress import Task as RichTask
 from rich.table import Table
 from rich.text import Text
 
+from difix3d.errors import visible
 from difix3d.streams import LenientStream
 
 Item = TypeVar("Item")
@@ -59,9 +60,15 @@ class _Stream:
         return getattr(self._file, name)
 
 
+class _PlainConsole(Console):
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Text in which names out of other people's files steer nothing."""
+        return super().render_str(visible(text), **options)
+
+
 def _console(name: Literal["stderr", "stdout"]) -> Console:
     file: Any = _Stream(name)
-    return Console(file=file, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    return _PlainConsole(file=file, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 console = _console("stderr")

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import stat
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,12 @@ LFS = b"version https://git-lfs"
 
 LONGEST = 100
 """Characters of a part of a path that :func:`safe_names` makes; file systems take 255 bytes."""
+
+DIGITS = 100
+"""Of integers in JSON, at most."""
+
+SHOWN = 200
+"""Characters of a path that cannot be one, in errors."""
 
 OWN = ".difix3d"
 """File that marks folders which :func:`claim` made."""
@@ -153,6 +160,48 @@ def or_nan(value: Any) -> Any:
     return math.nan if value is None else value
 
 
+def check_file(path: Path) -> None:
+    """Refuses what is there and no file: reading a named pipe would wait, and a device may never end.
+
+    Raises:
+        UserError: it is a folder, a named pipe, a socket or a device; or its name is one that no file has.
+    """
+    mode = check_name(path)
+    if mode and not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a named pipe, a socket or a device"
+        raise UserError(f"{path} cannot be read: it is {what}", "A file was expected", "Check the path")
+
+
+def check_name(path: Path) -> int:
+    """The mode of what is there, 0 if nothing is.
+
+    Raises:
+        UserError: the name is too long or has a NUL in it.
+    """
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except (OSError, ValueError) as error:
+        name = str(path)
+        name = name if len(name) <= SHOWN else f"{name[:SHOWN]}..."
+        raise UserError(f"{name} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; its name may be of any length and of any characters."""
+    with suppress(OSError, ValueError):
+        return path.is_file()
+    return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder is there; its name may be of any length and of any characters."""
+    with suppress(OSError, ValueError):
+        return path.is_dir()
+    return False
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object.
 
@@ -201,8 +250,9 @@ def load_json(path: Path) -> Any:
     Raises:
         UserError: what is wrong with the file, and where.
     """
+    check_file(path)
     try:
-        return json.loads(path.read_bytes())  # in UTF-8, or what its byte-order mark says
+        return json.loads(path.read_bytes(), parse_int=_integer)  # in UTF-8, or what its byte-order mark says
     except FileNotFoundError:
         raise UserError(f"{path} does not exist", "", "Check the path") from None
     except OSError as error:
@@ -214,6 +264,12 @@ def load_json(path: Path) -> Any:
         raise UserError(f"{path} is broken at line {error.lineno}, column {error.colno}: {error.msg}") from None
     except (ValueError, RecursionError) as error:  # thousands of digits, or of brackets
         raise UserError(f"{path} cannot be read as JSON ({error})") from None
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > DIGITS:  # more are no count, and too many for floats
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
 
 
 def cache_folder() -> Path:

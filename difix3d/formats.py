@@ -13,7 +13,7 @@ from jaxtyping import Num
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from difix3d.errors import UserError
-from difix3d.files import refuse_pointer
+from difix3d.files import check_file, refuse_pointer
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,9 @@ MAX_PIXELS = 1_000_000_000
 """More are refused: they take 4 GB to decode, and a file of some kilobytes can claim to have them."""
 LARGE = 64_000_000
 """Pixels of images that are decoded one at a time, whatever the number of threads: 4 bytes each, and as much again."""
+
+HUGE, EMPTY = 200_000_000, 100
+"""Pixels from which an image has to have a byte for so many of them: those of photos have one for ten at least."""
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -59,8 +62,10 @@ def opened(path: Path) -> Iterator[Image.Image]:
     """
     if path.suffix.lower() in RAW:
         raise UserError(f"{path} is a raw photo", "Raw photos are not developed here", "Export it as JPEG, PNG or TIFF")
+    check_file(path)
     try:
         with _open(path) as image, _ONE_LARGE if image.width * image.height > LARGE else nullcontext():
+            _check_claim(image, path)
             yield image
     except FileNotFoundError:
         raise UserError(f"The image {path} does not exist", "", "Check the path") from None
@@ -74,6 +79,15 @@ def opened(path: Path) -> Iterator[Image.Image]:
         raise UserError(
             f"The image {path} is unreadable ({reason})", "", "Copy it again, or leave it out of the scene"
         ) from None
+
+
+def _check_claim(image: Image.Image, path: Path) -> None:
+    """Refuses an image with so few bytes for its many pixels that it shows nothing: decoding it takes minutes."""
+    pixels, size = image.width * image.height, path.stat().st_size
+    if pixels > HUGE and size < pixels / EMPTY:
+        raise UserError(
+            f"The image {path} claims {pixels / 1e6:.0f} megapixels in {size:,} bytes", "It is empty", "Reduce it"
+        )
 
 
 def orientation(image: Image.Image) -> int:

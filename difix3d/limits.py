@@ -28,7 +28,7 @@ class Limits:
     def allow(self, value: int | float) -> bool:
         """Whether the number is finite and within the limits."""
         return (
-            math.isfinite(value)
+            (isinstance(value, int) or math.isfinite(value))  # of an integer of 400 digits that is an error
             and (self.min is None or value >= self.min)
             and (self.max is None or value <= self.max)
             and (self.above is None or value > self.above)

@@ -1,10 +1,13 @@
 """The command line: ``difix3d COMMAND`` and ``scripts/COMMAND.py`` are the same functions."""
 
+import errno
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from difix3d.errors import UserError
+from difix3d.errors import UserError, visible
+from difix3d.files import SHOWN
 from difix3d.streams import lenient_output
 
 COMMANDS = {
@@ -21,16 +24,31 @@ COMMANDS = {
 """Each is the function of its name (with _ for -) in the module of its name, taking the arguments that follow."""
 
 
+class _Visible(logging.Formatter):
+    """Warnings, in which names out of other people's files do not steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 def dispatch(command: str, args: Sequence[str] | None = None) -> None:
     """Runs one command; a :class:`UserError` is printed without a traceback and ends the program with status 2."""
     name = command.replace("-", "_")
     function: Callable[[Sequence[str] | None], None] = getattr(import_module(f"difix3d.cli.{name}"), name)
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Visible())
     with lenient_output() as out:
         try:
             function(args)
             out.check()
         except UserError as error:
             print(f"\ndifix3d {command}: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            name = visible(str(error.filename)[:SHOWN])
+            print(f"\ndifix3d {command}: The name {name}... is too long. Check the path.", file=sys.stderr)
             raise SystemExit(2) from None
         except KeyboardInterrupt:
             print(f"\ndifix3d {command}: interrupted", file=sys.stderr)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-import yaml
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table as RichTable
@@ -31,6 +30,7 @@ from difix3d.cli.arguments import from_command_line
 from difix3d.console import print_table, results
 from difix3d.errors import UserError
 from difix3d.limits import SEEDS, Limits
+from difix3d.training.configfile import parse_yaml
 
 
 @dataclass(frozen=True)
@@ -106,10 +106,7 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
         key, equals, text = change.partition("=")
         if not (key and equals):
             raise UserError(f"--set {change} is no setting", "It takes KEY=VALUE, as in --set max_steps=2000")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UserError(f"--set {change} has a value that cannot be read ({error})") from error
+        value = parse_yaml(text, f"The value of --set {change}")
         for part in reversed(key.split(".")):
             value = {part: value}
         result = joined(result, value)

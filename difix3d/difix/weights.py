@@ -7,9 +7,9 @@ that it does not matter which classes it names.
 """
 
 import inspect
-import json
 import logging
-import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
+from difix3d import files
 from difix3d.difix.vae import ADAPTER, DifixVAE
 from difix3d.errors import UserError
 
@@ -36,6 +37,8 @@ FILES = ["*/config.json", "*/*_config.json", "*/model.safetensors", "*/diffusion
 FILES += ["tokenizer/*.json", "tokenizer/*.txt", "README.md", "LICENSE*"]
 PROMPTS = "prompt_embeds.safetensors"
 FILES += [PROMPTS]
+LARGEST, LAYERS = 1_000_000, 100
+"""What numbers of a configuration are at most, and those of layers."""
 LISTED = 10  # keys of each kind that an error names
 
 logger = logging.getLogger(__name__)
@@ -60,7 +63,7 @@ def load_parts(
         unet, vae = checkpoint["state_dict_unet"], checkpoint["state_dict_vae"]
         vae = wrap_base(read_folder(folder / "vae"), vae) | vae
     rank = next((value.shape[0] for key, value in vae.items() if key.endswith(f"lora_A.{ADAPTER}.weight")), 0)
-    with torch.device("meta"):
+    with torch.device("meta"), _built_of(folder):
         parts: dict[str, Any] = {
             "unet": UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json")),
             "vae": DifixVAE.build(read_json(folder / "vae" / "config.json"), rank),
@@ -83,8 +86,9 @@ def has_skips(folder: Path) -> bool:
 def new_parts(base: str | Path = SD_TURBO, lora_rank: int = 4, **hub: Any) -> dict[str, Any]:
     """The parts of an untrained Difix: SD-Turbo with fresh skips and LoRA, where training starts."""
     folder = fetch(base, **hub)
-    unet = UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json"))
-    vae = DifixVAE.build(read_json(folder / "vae" / "config.json"), lora_rank)
+    with _built_of(folder):
+        unet = UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json"))
+        vae = DifixVAE.build(read_json(folder / "vae" / "config.json"), lora_rank)
     fresh = {key: value for key, value in vae.state_dict().items() if ADAPTER in key or "skip_conv" in key}
     fill(unet, read_folder(folder / "unet"), f"The UNet of {base}")
     fill(vae, wrap_base(read_folder(folder / "vae"), fresh) | fresh, f"The VAE of {base}")
@@ -99,6 +103,7 @@ def fetch(source: str | Path, **hub: Any) -> Path:
     inspect.signature(snapshot_download).bind(str(source), **hub)  # a misspelt option is a TypeError for folders too
     if source == MINI:
         return Path(__file__).parent / MINI
+    files.check_name(Path(source))
     if Path(source).exists():
         return Path(source)
     where = {key: hub[key] for key in ("cache_dir", "revision") if key in hub}
@@ -120,12 +125,39 @@ def fetch(source: str | Path, **hub: Any) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A model's configuration: an object, of which no number asks for an absurd amount."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = files.read_json(path)
+        _check_numbers(content, path)
+        return content
+    except UserError as error:
         raise UserError(
-            f"{path} cannot be read ({error})",
+            error.fact,
             "A Difix folder holds scheduler/, text_encoder/, tokenizer/, unet/ and vae/, each with its JSON",
+            "Pass the folder that save_pretrained wrote or the hub gave, whole",
+        ) from error
+
+
+def _check_numbers(content: Any, path: Path, key: str = "") -> None:
+    """Refuses what would build layers for hours, or fill the memory."""
+    if isinstance(content, dict | list):
+        for name, value in content.items() if isinstance(content, dict) else ((key, value) for value in content):
+            _check_numbers(value, path, name)
+    elif isinstance(content, int | float) and not abs(content) <= (LAYERS if "layers" in key else LARGEST):
+        raise UserError(f"{path} has {key} = {content}")
+
+
+@contextmanager
+def _built_of(folder: Path) -> Iterator[None]:
+    """Names the folder whose configuration the libraries cannot build a model of; what they raise is of many kinds."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"No model can be built as the configuration in {folder} says ({type(error).__name__}: {error})",
+            "It is that of a Difix or of SD-Turbo",
             "Pass the folder that save_pretrained wrote or the hub gave, whole",
         ) from error
 
@@ -133,13 +165,17 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_folder(folder: Path) -> State:
     """All tensors of a model's folder, in one file or in shards."""
     index = folder / "diffusion_pytorch_model.safetensors.index.json"
-    files = [folder / "diffusion_pytorch_model.safetensors"]
+    parts = [folder / "diffusion_pytorch_model.safetensors"]
     if index.exists():
-        files = [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
-    return {key: value for file in files for key, value in read_tensors(file).items()}
+        shards = read_json(index).get("weight_map")
+        if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+            raise UserError(f"{index} has no weight_map", "It says in which file each tensor is", "Get it again")
+        parts = [folder / name for name in sorted(set(shards.values()))]
+    return {key: value for part in parts for key, value in read_tensors(part).items()}
 
 
 def read_tensors(file: Path) -> State:
+    files.check_file(file)
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
@@ -150,22 +186,28 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint of the published trainer, as tensors and plain values only: pickled code is refused, never run."""
     if Version(torch.__version__) < Version("2.6"):  # weights_only could be tricked before: CVE-2025-32434
         raise UserError(f"{path} needs torch 2.6 or newer to be read safely", "", "Upgrade torch, or pass a folder")
+    files.check_file(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # of a damaged file, torch raises what its unpickler stumbles upon
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})",
             "A checkpoint is a whole file of tensors and plain values; other objects are never unpickled",
             "Download it again from a source you trust",
         ) from error
     keys = set(checkpoint) if isinstance(checkpoint, dict) else set()
-    if not {"state_dict_unet", "state_dict_vae"} <= keys:
+    parts = {"state_dict_unet", "state_dict_vae"}
+    if not parts <= keys or not all(_is_state(checkpoint[part]) for part in parts):
         raise UserError(
             f"{path} holds {', '.join(sorted(map(str, keys))) or 'no dictionary'}",
             "A Difix checkpoint holds state_dict_unet and state_dict_vae",
             "Pass a checkpoint that a Difix trainer saved",
         )
     return checkpoint
+
+
+def _is_state(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(item, Tensor) for item in value.values())
 
 
 def wrap_base(base: State, extra: State) -> State:
@@ -205,7 +247,8 @@ def listed(keys: list[str]) -> str:
 
 def load_text_and_schedule(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
     """Text encoder, tokenizer and noise schedule; the library's own classes, told to be as strict as :func:`fill`."""
-    scheduler = DDPMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
+    with _built_of(folder):
+        scheduler = DDPMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
     if scheduler.config.prediction_type != "epsilon":
         raise UserError(f"{folder} predicts {scheduler.config.prediction_type}", "Difix predicts epsilon")
     if (folder / PROMPTS).is_file():
@@ -213,6 +256,7 @@ def load_text_and_schedule(folder: Path, dtype: torch.dtype = torch.float32) -> 
             "scheduler": scheduler,
             "prompt_embeds": {k: v.to(dtype) for k, v in read_tensors(folder / PROMPTS).items()},
         }
+    read_json(folder / "text_encoder" / "config.json")
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -220,7 +264,7 @@ def load_text_and_schedule(folder: Path, dtype: torch.dtype = torch.float32) -> 
         loaded: Any = CLIPTextModel.from_pretrained(
             folder / "text_encoder", local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except Exception as error:  # as above
         raise UserError(f"The text encoder or tokenizer in {folder} cannot be read ({error})") from error
     finally:
         if bars:

@@ -1,6 +1,5 @@
 """Pairs of a bad render and the true photo, with reference photos: their JSON file, and batches of crops of them."""
 
-import json
 import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -18,6 +17,7 @@ from jaxtyping import UInt8
 from difix3d.difix.pipeline import PROMPT
 from difix3d.difix_training.batch import Augmentation, Batch
 from difix3d.errors import UserError
+from difix3d.files import load_json
 from difix3d.images import image_size, read_channels, read_image
 
 SPLITS = ("train", "test")
@@ -49,10 +49,10 @@ def read_pairs(file: Path) -> dict[str, list[Pair]]:
         UserError: the file cannot be read, or lacks a key: which, and of which pair.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = load_json(file)
+    except UserError as error:
         raise UserError(
-            f"The pairs in {file} cannot be read ({error})", "They are a JSON file", "Make one with difix3d curate"
+            f"The pairs cannot be read: {error.fact}", "They are a JSON file", "Make one with difix3d curate"
         ) from error
     for split in SPLITS[: 1 + ("test" in content)]:
         if not isinstance(content, dict) or not isinstance(content.get(split), dict):
@@ -71,6 +71,15 @@ def _pair(file: Path, split: str, name: str, entry: Any) -> Pair:
             )
     references = entry.get("ref_image") or []
     references = [references] if isinstance(references, str) else references
+    texts = [entry.get("prompt") or "", entry.get("alpha_image") or ""]
+    lists = [references, entry.get("warp_image") or []]
+    if not all(isinstance(part, list) for part in lists) or not all(
+        isinstance(text, str) for part in (texts, *lists) for text in part
+    ):
+        raise UserError(
+            f"In {file} the {split} pair {name} has a path or a prompt that is no text",
+            "References and layers of warped ones are lists of paths",
+        )
     folder = file.parent
     return Pair(
         id=name,

@@ -206,7 +206,7 @@ def read_evaluation(run: Path) -> RunEvaluation:
     try:
         content["fixed_photos"] = {key: or_nan(value) for key, value in content.get("fixed_photos", {}).items()}
         return RunEvaluation(**content | {"variants": tuple(_variant(**variant) for variant in content["variants"])})
-    except (KeyError, TypeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error})", "", f"Run: difix3d evaluate {run}") from error
 
 
@@ -214,4 +214,10 @@ def _variant(images: list[dict[str, Any]], sets: dict[str, dict[str, Any]], mean
     del means
     rows = tuple({key: or_nan(value) for key, value in image.items()} for image in images)
     scores = {key: SetScore(**score | {"value": or_nan(score["value"])}) for key, score in sets.items()}
+    numbers = [value for row in rows for key, value in row.items() if key != "name"]
+    numbers += [score.value for score in scores.values()]
+    if not all(isinstance(value, int | float) for value in numbers) or not all(
+        isinstance(text, str) for text in (rest["name"], rest["pictures"], *(row["name"] for row in rows))
+    ):
+        raise ValueError("a metric that is no number, or a name that is no text")
     return Variant(images=rows, sets=scores, **rest)

@@ -7,7 +7,6 @@ A file is looked for in the folder that the environment variable ``DIFIX3D_WEIGH
 import hashlib
 import http.client
 import os
-import pickle
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from difix3d.console import console
 from difix3d.errors import UserError
+from difix3d.files import check_file
 
 VARIABLE = "DIFIX3D_WEIGHTS"
 TIMEOUT = 20.0
@@ -133,9 +133,10 @@ def load(file: WeightFile, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, T
         UserError: the file is not to be had, not readable, or something in it is missing or of another shape.
     """
     path = locate(file)
+    check_file(path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # of a damaged file, torch raises what its unpickler stumbles upon
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"{path} cannot be read ({reason})", "It is a whole file of tensors", f"Get it again from {file.url}"

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from difix3d.errors import UserError
-from difix3d.files import whole_file
+from difix3d.files import check_file, whole_file
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,7 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]
         DamagedCheckpoint: the file is cut short, its checksum is wrong, or its Gaussians are NaN or infinite.
         UserError: it was made by a version with another format.
     """
+    check_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -90,7 +91,10 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]
     finite = all(value.isfinite().all() for key, value in tensors.items() if key.startswith("gaussians."))
     if not finite:
         raise DamagedCheckpoint(path, "NaN or infinite values")
-    return int(header["step"]), tensors, json.loads(header["extra"])
+    try:
+        return int(header["step"]), tensors, json.loads(header["extra"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise DamagedCheckpoint(path, f"its header: {error}") from error
 
 
 def load_newest(folder: Path) -> tuple[Path, tuple[int, dict[str, Tensor], dict[str, Any]]] | None:

@@ -6,6 +6,7 @@ is a header, a table, and one zstd stream for each attribute.
 """
 
 import gzip
+import io
 import struct
 from itertools import pairwise
 
@@ -22,6 +23,9 @@ from difix3d.types import Gaussians
 
 SPZ_MAGIC = b"NGSP"
 GZIP_MAGIC = b"\x1f\x8b"
+
+RATIO, SMALL = 60, 16_000_000
+"""How many times its size a file may unpack to, beside so many bytes; splats do to two or three times."""
 
 SPZ_AXES = np.diag([1.0, -1.0, -1.0, 1.0])
 """From the axes of .spz (y up, z backward) to those of a 3DGS .ply (y down, z forward)."""
@@ -60,7 +64,7 @@ def decode_spz(data: bytes) -> Gaussians:
         ValueError, OSError, EOFError, zlib.error, struct.error: the file is damaged.
     """
     if data[:2] == GZIP_MAGIC:
-        data = gzip.decompress(data)
+        data = _unpacked(data)
     magic, version, count, degree, fraction = struct.unpack_from("<4sIIBB", data)
     if magic != SPZ_MAGIC:
         raise ValueError("it does not begin like one")
@@ -88,6 +92,21 @@ def decode_spz(data: bytes) -> Gaussians:
     return transform(model, SPZ_AXES)
 
 
+def _unpacked(packed: bytes) -> bytes:
+    """What a gzip stream holds, if that is not absurdly much: some megabytes can be zeros for hundreds of gigabytes."""
+    most = room(packed)
+    with gzip.GzipFile(fileobj=io.BytesIO(packed)) as stream:
+        data = stream.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"{len(packed):,} bytes unpack to more than {most:,}")
+    return data
+
+
+def room(packed: bytes) -> int:
+    """Bytes that a file may unpack to."""
+    return SMALL + RATIO * len(packed)
+
+
 def _cut(data: bytes, sizes: list[int]) -> list[bytes]:
     ends = np.cumsum([0, *sizes]).tolist()
     return [data[start:end] for start, end in pairwise(ends)]
@@ -98,11 +117,15 @@ def _streams(data: bytes) -> list[bytes]:
     import zstandard
 
     count, table = struct.unpack_from("<BI", data, 15)
-    at, parts = table + 16 * count, []
+    at, parts, left = table + 16 * count, [], room(data)
     for index in range(count):
         packed, size = struct.unpack_from("<QQ", data, table + 16 * index)
+        left -= size
+        if left < 0:
+            raise ValueError(f"{len(data):,} bytes unpack to more than {room(data):,}")
         try:
-            parts.append(zstandard.ZstdDecompressor().decompress(data[at : at + packed], max_output_size=size))
+            with zstandard.ZstdDecompressor().stream_reader(data[at : at + packed]) as stream:
+                parts.append(stream.read(size))  # what a frame says of its own size is not believed
         except zstandard.ZstdError as error:
             raise ValueError(str(error)) from error
         at += packed

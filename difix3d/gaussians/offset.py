@@ -4,7 +4,6 @@ Float32 has steps of 0.5 at 5,000,000: splats of that world fall on a grid, and 
 its means in float64 in memory, and lies near the origin of its file, beside which stands what has to be added.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +12,15 @@ import torch
 from jaxtyping import Float
 
 from difix3d.errors import UserError
-from difix3d.files import read_json, write_json
+from difix3d.files import load_json, read_json, write_json
 from difix3d.types import Gaussians
 
 FORMAT = "difix3d offset"
 COMMENT = "offset"
 """First word of the line of a PLY header that has the offset's three numbers."""
+
+FARTHEST = 1e12
+"""Of that size and more is no offset: float64 does not hold splats there either."""
 
 FINE = 0.02
 """Float32 holds positions if its steps are, for the median splat, at most this share of its size."""
@@ -110,8 +112,8 @@ def comments(offset: Float[np.ndarray, "3"] | None) -> list[str]:
 
 def _is_ours(path: Path) -> bool:
     try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        content = load_json(path) if path.exists() else None
+    except UserError:
         return False
     return isinstance(content, dict) and content.get("format") == FORMAT
 
@@ -119,8 +121,8 @@ def _is_ours(path: Path) -> bool:
 def _numbers(values: object, path: Path) -> Float[np.ndarray, "3"]:
     try:
         offset = np.array(values, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         offset = np.zeros(0)
-    if offset.shape != (3,) or not np.isfinite(offset).all():
+    if offset.shape != (3,) or not (np.abs(offset) < FARTHEST).all():
         raise UserError(f"The offset of {path} is not three numbers: {values}", cure="Put it right, or export again")
     return offset

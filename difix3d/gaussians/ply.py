@@ -11,13 +11,16 @@ from plyfile import PlyData, PlyElement, PlyParseError
 from torch import Tensor
 
 from difix3d.errors import UserError
-from difix3d.files import refuse_pointer, whole_file
+from difix3d.files import check_file, refuse_pointer, whole_file
 from difix3d.gaussians.offset import comments, local_offset, narrowed, read_offset, taken_off, write_offset
 from difix3d.gaussians.packed import COEFFICIENTS, COEFFICIENTS_TOLD, is_packed, pack, unpack
 from difix3d.gaussians.sound import sound, up_to_degree_3
 from difix3d.types import Gaussians
 
 log = logging.getLogger(__name__)
+
+HEADER, LINES = 500_000, 8_000
+"""Bytes and lines of a header, at most: thousands of properties are read."""
 
 
 def write_ply(gaussians: Gaussians, path: Path, *, compressed: bool = False) -> None:
@@ -99,10 +102,12 @@ def open_ply(path: Path, *, cure: str) -> PlyData:
     Raises:
         UserError: the file is missing or damaged.
     """
-    if not path.is_file():
+    check_file(path)
+    if not path.exists():
         raise UserError(f"There is no file {path}", cure=cure)
     refuse_pointer(path)
     try:
+        _check_header(path)
         return PlyData.read(str(path))
     except (
         PlyParseError,
@@ -115,6 +120,26 @@ def open_ply(path: Path, *, cure: str) -> PlyData:
         OSError,
     ) as error:
         raise _unreadable(path, error) from error
+
+
+def _check_header(path: Path) -> None:
+    """Refuses a header that would take minutes to read, or that claims more than the file can hold."""
+    with path.open("rb") as file:
+        head = file.read(HEADER)
+    end = head.find(b"end_header")
+    if end < 0 or head.count(b"\n", 0, end) > LINES:
+        raise ValueError(f"its header has more than {HEADER:,} bytes or {LINES:,} lines, or no end")
+    claimed, count = 0, 0
+    for line in head[:end].splitlines():
+        words = line.split()
+        if words[:1] == [b"element"] and len(words) == 3:
+            count = int(words[2]) if len(words[2]) < 20 else HEADER**3
+            if count < 0:
+                raise ValueError(f"it has {count} of {words[1].decode(errors='replace')}")
+        elif words[:1] == [b"property"]:
+            claimed += count  # a byte at least
+    if claimed > path.stat().st_size:
+        raise ValueError(f"its header claims {claimed:,} bytes at least, and it has {path.stat().st_size:,}")
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

@@ -6,6 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from difix3d.errors import UserError
 from difix3d.evaluate import METRICS, RunEvaluation, Table, table
 from difix3d.evaluate.tables import Cell, number
 from difix3d.files import or_nan, write_text
@@ -36,12 +37,19 @@ def write_report(run: RunFolder, plain: RunFolder | None = None, evaluation: Run
     Raises:
         UserError: there is no evaluation, nor did training evaluate anything yet.
     """
-    evaluation = evaluation or last_evaluation(run, plain)
-    rounds = run.rows("rounds.json")
-    parts = [*_head(evaluation), *_curves(run, plain, rounds, evaluation.step), *_harm(evaluation)]
-    parts += [tag("h2", "Views"), cards(run.path, evaluation, Views(run.scene))]
-    parts += [tag("h2", "Cameras"), tag("p", "From above. A wedge opens where its camera looks.", class_="soft")]
-    parts += [camera_map(run.scene, rounds), *_rounds(run, rounds)]
+    try:
+        evaluation = evaluation or last_evaluation(run, plain)
+        rounds = run.rows("rounds.json")
+        parts = [*_head(evaluation), *_curves(run, plain, rounds, evaluation.step), *_harm(evaluation)]
+        parts += [tag("h2", "Views"), cards(run.path, evaluation, Views(run.scene))]
+        parts += [tag("h2", "Cameras"), tag("p", "From above. A wedge opens where its camera looks.", class_="soft")]
+        parts += [camera_map(run.scene, rounds), *_rounds(run, rounds)]
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a key or number of theirs
+        raise UserError(
+            f"The rows or the evaluation of {run.path} are damaged ({type(error).__name__}: {error})",
+            "metrics.json and rounds.json are read, and evaluation.json",
+            "Evaluate it again (difix3d evaluate), or move the damaged file away",
+        ) from error
     title = f"{run.scene.name}: report"
     asset = files("difix3d.report")
     page = (

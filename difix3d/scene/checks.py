@@ -18,6 +18,10 @@ log = logging.getLogger(__name__)
 
 RIGID = 0.01
 """By how much R^T R of a pose may miss the identity: files round."""
+ABSURD = 1e20
+"""Of that size are no numbers of poses and cameras."""
+NARROWEST = 1e-3
+"""Degrees that a camera sees at least: an eye at the best telescopes sees more."""
 WIDEST = 170.0
 """Degrees that a camera without a fisheye lens may see; a fisheye may see 360."""
 KEPT = 0.6
@@ -60,12 +64,12 @@ def checked(capture: Capture) -> Capture:
     repeated = next((name for name, times in Counter(capture.names).items() if times > 1), None)
     if repeated is not None:
         raise UserError(f"{capture.folder} has more than one pose for {repeated}", "A photo has one pose", "Remove one")
-    known = np.array([np.isfinite(lens.params).all() for lens in capture.lenses])
+    known = np.array([(np.abs(lens.params) < ABSURD).all() for lens in capture.lenses])  # NaN is not
     _refuse(
         capture,
-        ~(np.isfinite(capture.c2w).all((1, 2)) & known),
+        ~((np.abs(capture.c2w) < ABSURD).all((1, 2)) & known),
         "a pose or camera with NaN or infinity",
-        "",
+        f"Numbers of {ABSURD:g} or more are taken for that",
         "Leave them out of the model, or repair them",
     )
     capture = replace(capture, c2w=_rigid(capture), lenses=_of_the_photos(capture))
@@ -203,11 +207,11 @@ def _check_views(capture: Capture) -> None:
             wide = "FISHEYE" in lens.model or lens.model in ("EUCM", "DIVISION", "SIMPLE_DIVISION", "FOV")
             most = 360.0 if wide else WIDEST
             angle = np.degrees(side / focal if wide else 2 * np.arctan2(side, 2 * focal)) if focal > 0 else np.inf
-            if angle > most:
+            if not NARROWEST <= angle <= most:
                 photo = capture.names[capture.lenses.index(lens)]
                 raise UserError(
                     f"The camera of {photo} in {capture.folder} has a focal length of {focal:g} at a {name} of {side}",
-                    f"It is in pixels and above 0; a {lens.model} camera sees {most:g} degrees at most",
+                    f"It is in pixels and above 0; a {lens.model} camera sees {NARROWEST:g} to {most:g} degrees",
                     "Correct it: a focal length in shares of the width, or in millimetres, must be changed into pixels",
                 )
 

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from difix3d.errors import UserError
-from difix3d.files import refuse_pointer
+from difix3d.files import check_file, refuse_pointer
 from difix3d.geometry.lens import PARAMETERS
 from difix3d.geometry.panorama import EQUIRECTANGULAR
 from difix3d.scene.capture import Capture
@@ -130,6 +130,7 @@ def _read(model: Path, name: str, binary, text):
             "A model consists of cameras, images and points3D",
             "Export it again (colmap model_converter)",
         )
+    check_file(path)
     refuse_pointer(path)
     data = path.read_bytes()
     try:
@@ -195,6 +196,8 @@ def _images_binary(data: bytes) -> list[Pose]:
         end = data.index(b"\0", at + 64)
         (seen,) = struct.unpack_from("<Q", data, end + 1)
         name = data[at + 64 : end].decode(errors="surrogateescape")
+        if not name:
+            raise ValueError("an image has no name")
         poses.append(Pose(image_id, tuple(pose[:4]), tuple(pose[4:]), camera_id, name))
         at = end + 9 + 24 * seen
     if at > len(data):
@@ -251,6 +254,8 @@ def _points_binary(data: bytes) -> Points:
 
 def _points_text(text: str) -> Points:
     rows = [line.split() for line in _lines(text)]
+    if any(len(row) < 7 for row in rows):
+        raise ValueError("a point has an id, three coordinates and three colours")
     track = [(row, int(image_id)) for row, values in enumerate(rows) for image_id in values[8::2]]
     pairs = np.array(track, np.int64).reshape(-1, 2)
     xyz = np.array([values[1:4] for values in rows], np.float64).reshape(-1, 3)

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from difix3d.errors import UserError
+from difix3d.files import check_file, read_json
 from difix3d.scene.remote import CHUNK, RemoteFile, fetch_whole, progress
 
 Images = Literal["published", "all", "1", "2", "4", "8"]
@@ -128,7 +130,12 @@ def download(name: str, data_dir: Path, images: Images = "published", scenes: di
 def _present(folder: Path) -> list[str] | None:
     """The image folders that were downloaded before; ``None`` if the folder is not there or is the user's own."""
     marker = folder / MARKER
-    return json.loads(marker.read_text())["images"] if marker.exists() else None
+    if not marker.exists():
+        return None
+    images = read_json(marker).get("images")
+    if not isinstance(images, list) or not all(isinstance(name, str) for name in images):
+        raise UserError(f"{marker} is damaged", "It lists the image folders that are here", f"Move {folder} away")
+    return images
 
 
 def _image_folders(scene: PublicScene, images: Images) -> list[str]:
@@ -139,6 +146,7 @@ def _image_folders(scene: PublicScene, images: Images) -> list[str]:
 def _open(archive: Archive, name: str, data_dir: Path) -> io.BufferedReader:
     """The archive as a seekable file: a copy in ``data_dir``, else the server's, by ranges or as a whole."""
     local = data_dir / archive.filename
+    check_file(local)
     if local.exists():
         return local.open("rb")
     cure = f"Connect and start again, or put the archive at {local} or the unpacked scene at {data_dir / name}"
@@ -163,7 +171,15 @@ def _unpack(file: io.BufferedReader, name: str, scene: PublicScene, images: Sequ
             missing = {target: info for target, info in in_order if not _complete(folder / target, info)}
             _check_space(folder, sum(info.file_size for info in missing.values()))
             _extract(archive, missing, folder, name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+        struct.error,
+    ) as error:
         raise UserError(
             f"{scene.archive.filename} is damaged: {error}", cure="Start again; if it stays, fetch the archive anew"
         ) from error

@@ -191,6 +191,8 @@ def _number(keys: dict[str, Any], key: str, file: Path, default: float | None = 
     if value is None and default is not None:
         return default
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise UserError(f"{key} in {file} is {value!r}", "It must be a number", "Correct it") from None

@@ -168,6 +168,7 @@ class _Listing:
         self._drop(filter(_hidden, names), "hidden")
         self._by_folder()
         self._drop([n for n in self.names if not (root / n).exists()], "links that lead nowhere", example=True)
+        self._drop([n for n in self.names if not (root / n).is_file()], "no files")
         self._drop([n for n in self.names if (root / n).stat().st_size == 0], "empty")
         self._drop([n for n in self.names if is_pointer(root / n)], "pointers of Git LFS: git lfs pull", example=True)
         with ThreadPoolExecutor() as pool:

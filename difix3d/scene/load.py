@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from difix3d.errors import UserError
+from difix3d.files import check_name
 from difix3d.geometry.lens import is_pinhole, undistorted
 from difix3d.geometry.normalize import extent, plausible_points, similarity, transform_points, transform_poses
 from difix3d.images import image_size
@@ -100,6 +101,7 @@ def find_source(source: str, data_dir: Path) -> Path:
     """The folder or file that a source names; a scene to generate or download is made first, if it is not there."""
     from difix3d.synthetic import parse, write_scene
 
+    check_name(Path(source))
     seed, candidates = parse(source), places(source, data_dir)
     if seed is not None:
         return write_scene(seed, candidates[0])

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difix3d.files import walk
+from difix3d.files import is_file, walk
 from difix3d.formats import IMAGES
 from difix3d.scene.names import match, plain, readable
 
@@ -92,11 +92,11 @@ def _is_folder(folder: Path) -> bool:
 
 def is_there(file: Path) -> bool:
     """Whether there is a photo at its full size or, beside ``images``, reduced."""
-    if file.is_file():
+    if is_file(file):
         return True
     parts = file.parts
     at = max((i for i, part in enumerate(parts[:-1]) if part == "images"), default=None)
-    return at is not None and any(Path(*parts[:at], name, *parts[at + 1 :]).is_file() for name in REDUCED)
+    return at is not None and any(is_file(Path(*parts[:at], name, *parts[at + 1 :])) for name in REDUCED)
 
 
 def images_below(folder: Path) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from difix3d.errors import UserError
-from difix3d.files import walk
+from difix3d.files import is_file, walk
 from difix3d.formats import IMAGES
 from difix3d.scene.names import SUFFIX, match
 
@@ -62,7 +62,7 @@ def check_masks(homes: Sequence[Path], masks: list[Path | None], names: list[str
     Raises:
         UserError: there is a folder of masks, and not one of them fits; or named ones are missing.
     """
-    missing = [mask for mask in masks if mask is not None and not mask.is_file()]
+    missing = [mask for mask in masks if mask is not None and not is_file(mask)]
     if missing:
         raise UserError(
             f"{len(missing)} of the masks that the cameras' file names are missing, first {missing[0]}",
@@ -87,7 +87,7 @@ def check_masks(homes: Sequence[Path], masks: list[Path | None], names: list[str
 def named_mask(folder: Path, name: str, homes: Sequence[Path]) -> Path:
     """The mask that a ``transforms.json`` names, also by the path that it has on another computer."""
     path = folder / name.replace("\\", "/")
-    offered = None if path.is_file() else mask_folder(homes)
+    offered = None if is_file(path) else mask_folder(homes)
     if offered is None:
         return path
     index = match([name], offered[1])[0]

@@ -12,6 +12,7 @@ to get back; it leads to the coordinates that nerfstudio calls original, those o
 are taken to be in the user's world.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from difix3d.errors import UserError
-from difix3d.files import read_json, write_json
+from difix3d.files import is_file, read_json, write_json
 from difix3d.geometry.normalize import transform_poses
 from difix3d.geometry.poses import ellipse, focus_point, interpolate_path, spiral
 from difix3d.scene.transforms import FROM_OPENGL
@@ -40,6 +41,9 @@ PATHS: dict[str, Callable[[Float[Tensor, "N 4 4"], int], Float[Tensor, "frames 4
 
 FPS = 24.0
 """Frames per second of ready-made paths."""
+
+ABSURD, NARROWEST = 1e12, 1e-3
+"""What no number of a path is, and degrees that a camera sees at least."""
 
 LARGEST = 16384
 """Images wider or higher than this many pixels are taken for a mistake."""
@@ -67,8 +71,8 @@ def path_cameras(name_or_file: str, scene: Scene, frames: int = 120) -> CameraPa
         UserError: no such path, or a broken file.
     """
     if name_or_file not in PATHS:
-        file = Path(name_or_file).expanduser()
-        if not file.is_file():
+        file = Path(os.path.expanduser(name_or_file))
+        if not is_file(file):
             raise UserError(
                 f"There is no camera path {name_or_file!r}",
                 f"A path is {', '.join(PATHS)} or a JSON file",
@@ -188,7 +192,7 @@ def _nerfstudio(content: dict[str, Any], file: Path) -> Parts:
     for where, camera in cameras:
         pose = _numbers(camera, "camera_to_world", (16,), where).reshape(4, 4)
         fov = float(_numbers(camera, "fov", (), where))
-        if not 0 < fov < 180:
+        if not NARROWEST <= fov <= 180 - NARROWEST:
             raise UserError(f"{where} has fov {fov:g}", "A field of view is more than 0 and less than 180 degrees")
         focal = 0.5 * height / np.tan(np.radians(fov) / 2)
         c2w.append(_rigid(pose, "camera_to_world", where))
@@ -204,7 +208,7 @@ def _from_nerfstudio(folder: Path) -> Float[np.ndarray, "4 4"]:
         return np.eye(4)
     content = read_json(file)
     scale = float(_numbers(content, "scale", (), str(file)))
-    if scale <= 0:
+    if scale < 1 / ABSURD:
         raise UserError(f"{file} has scale {scale:g}", "A scale is more than 0")
     matrix = np.vstack([_numbers(content, "transform", (3, 4), str(file)), [0.0, 0.0, 0.0, 1.0]])
     there = _rigid(matrix, "transform", str(file))
@@ -235,8 +239,8 @@ def _numbers(content: dict[str, Any], key: str, shape: tuple[int, ...], where: s
     if values.shape != shape:
         wanted = f"{' x '.join(map(str, shape))} numbers" if shape else "a number"
         raise UserError(f"{where}: {key!r} is not {wanted}")
-    if not np.isfinite(values).all():
-        raise UserError(f"{where}: {key!r} is not finite", "It holds NaN or infinity")
+    if not (np.abs(values) < ABSURD).all():
+        raise UserError(f"{where}: {key!r} is not finite", f"It holds NaN, infinity or numbers of {ABSURD:g} or more")
     return values
 
 

@@ -45,6 +45,8 @@ def _from_files(names: list[str], folders: Sequence[Path]) -> Lists | None:
         if path.is_file():
             lists = read_json(path)
             train, test = lists.get("train") or [], lists.get("test") or []
+            if not (isinstance(train, list) and isinstance(test, list)):
+                raise UserError(f"{path} has something else than lists of names", "'train' and 'test' are lists")
         else:
             path = folder / "test.txt"
             train, test = _lines(folder / "train.txt"), _lines(path)

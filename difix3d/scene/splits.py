@@ -59,7 +59,7 @@ def choose_split(split: str, names: list[str], folders: Sequence[Path], given: d
 
 
 def _every(names: list[str], value: str) -> tuple[list[int], list[int]]:
-    if not value.isdigit() or int(value) < 1:
+    if not (value.isascii() and value.isdigit() and len(value) < 10) or int(value) < 1:
         raise UserError(f"The split every:{value} has no valid number", "N must be 2 or more", "Use --split every:8")
     test = list(range(0, len(names), int(value)))
     return sorted(set(range(len(names))) - set(test)), test
@@ -96,6 +96,10 @@ def _from_lists(lists: dict[str, Any], names: list[str], source: Path) -> tuple[
 
 def _positions(wanted: Any, names: list[str], source: Path) -> list[int]:
     """Indices of photos called by name, by file name or stem (where it is unique), or by sub-folder ("left/")."""
+    if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
+        raise UserError(
+            f"{source} has something else than lists of names", "'train' and 'eval' are lists of photo names"
+        )
     index: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         path = Path(name)

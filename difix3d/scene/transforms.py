@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from difix3d.errors import UserError
-from difix3d.files import read_json
+from difix3d.files import is_file, read_json
 from difix3d.scene.capture import Capture, missing_photos
 from difix3d.scene.lenses import read_lens
 from difix3d.scene.locate import find_photos, is_there, photo_folders
@@ -98,7 +98,8 @@ def _frames(file: Path) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
     """(role, what all frames share, frame) for each frame of one file; ScanNet++ has ``test_frames`` of their own."""
     meta = read_json(file)
     frames, held_out = meta.pop("frames", None), meta.pop("test_frames", None) or []
-    if not isinstance(frames, list) or not frames or not all(isinstance(frame, dict) for frame in frames + held_out):
+    lists = isinstance(frames, list) and isinstance(held_out, list)
+    if not lists or not frames or not all(isinstance(frame, dict) for frame in frames + held_out):
         raise UserError(
             f"{file} has no frames", "It must have a list 'frames' with a pose for each photo", "Export again"
         )
@@ -108,6 +109,8 @@ def _frames(file: Path) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
         lost = {"file_path", "transform_matrix"} - frame.keys()
         if lost:
             raise UserError(f"Frame {number} of {len(frames)} in {file} has no {' and no '.join(sorted(lost))}")
+        if not Path(str(frame["file_path"])).name:
+            raise UserError(f"Frame {number} of {len(frames)} in {file} has the file_path {frame['file_path']!r}")
     return [(role, meta, frame) for role, frame in zip(roles, frames, strict=True)]
 
 
@@ -123,7 +126,7 @@ def _splits(
     if any(roles):
         return {role: sorted(n for n, own in zip(names, roles, strict=True) if own == role) for role in set(roles)}, ""
     meta, paths = frames[0][2], [str(frame["file_path"]) for *_, frame in frames]
-    lists = {role: [str(path) for path in meta.get(f"{role}_filenames") or []] for role in ("train", "test", "val")}
+    lists = {role: _listed(meta, f"{role}_filenames", frames[0][1]) for role in ("train", "test", "val")}
     found = {role: match(listed, paths) for role, listed in lists.items()}
     unknown = [path for role in lists for path, i in zip(lists[role], found[role], strict=True) if i is None]
     held_out = {names[i] for i in found["test"] if i is not None} or {names[i] for i in found["val"] if i is not None}
@@ -136,10 +139,19 @@ def _splits(
     return {"train": sorted(train - held_out), "test": sorted(held_out)}, "; ".join(notes)
 
 
+def _listed(meta: dict[str, Any], key: str, file: Path) -> list[str]:
+    listed = meta.get(key) or []
+    if not isinstance(listed, list):
+        raise UserError(
+            f"{key} in {file} is a {type(listed).__name__}", "It must be a list of names", "Correct it, or leave it out"
+        )
+    return [str(path) for path in listed]
+
+
 def _find(folder: Path, name: str) -> Path:
     """The photo, with an extension if the file leaves it out; a path that need not exist, if none is found."""
     path = folder / name.replace("\\", "/")
-    return next((p for p in (path.with_name(path.name + suffix) for suffix in SUFFIXES) if p.is_file()), path)
+    return next((p for p in (path.with_name(path.name + suffix) for suffix in SUFFIXES) if is_file(p)), path)
 
 
 def _find_all(folder: Path, names: list[str], scene: Path) -> tuple[list[Path], str]:
@@ -156,7 +168,7 @@ def _find_all(folder: Path, names: list[str], scene: Path) -> tuple[list[Path], 
 def _masks(folder: Path, paths: list[Path], names: list[str], given: list[str | None]) -> list[Path | None]:
     """The masks that the frames name, for the others those that are called as their photos."""
     homes = mask_homes(folder, paths)
-    named = [named_mask(folder, path, homes) if path else None for path in given]
+    named = [named_mask(folder, str(path), homes) if path else None for path in given]
     if all(named):
         return named
     photos = folder / "images" if (folder / "images").is_dir() else folder
@@ -189,11 +201,11 @@ def _pose(frame: dict[str, Any], file: Path) -> Float[np.ndarray, "4 4"]:
     return np.concatenate([matrix[:3] / last[3], corner[None]])
 
 
-def _points(folder: Path, name: str | None) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray, "P 3"]]:
+def _points(folder: Path, name: Any) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray, "P 3"]]:
     """What ``ply_file_path`` names, also if that is a path of another computer; else what nerfstudio calls it."""
-    path = folder / (name or "sparse_pc.ply").replace("\\", "/")
-    if not path.is_file() and (folder / path.name).is_file():
+    path = folder / str(name or "sparse_pc.ply").replace("\\", "/")
+    if not is_file(path) and is_file(folder / path.name):
         path = folder / path.name
-    if not name and not path.is_file():
+    if not name and not path.exists():
         return np.zeros((0, 3)), np.zeros((0, 3), np.uint8)
     return read_points(path)

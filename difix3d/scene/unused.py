@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from difix3d.files import is_folder
 from difix3d.formats import RAW
 from difix3d.scene.capture import Capture
 from difix3d.scene.locate import images_below, is_photo, is_there
@@ -69,7 +70,7 @@ def _without_camera(capture: Capture) -> list[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return [Path(entry) for entry in os.scandir(folder) if entry.is_file()] if folder.is_dir() else []
+    return [Path(entry) for entry in os.scandir(folder) if entry.is_file()] if is_folder(folder) else []
 
 
 def _first(names: Sequence[str], count: int = 3) -> str:

@@ -26,7 +26,7 @@ def parse(source: str) -> int | None:
     kind, colon, seed = source.partition(":")
     if kind != "synthetic" or not colon:
         return None
-    if not (seed.isascii() and seed.isdigit() and SEEDS.allow(int(seed))):
+    if not (seed.isascii() and seed.isdigit() and len(seed) < 20 and SEEDS.allow(int(seed))):
         raise UserError(
             f"The scene {source!r} has no valid seed", f"A whole number is needed, {SEEDS}", "Try synthetic:7"
         )

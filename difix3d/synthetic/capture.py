@@ -14,6 +14,7 @@ from torch import Tensor
 
 from difix3d.console import track
 from difix3d.errors import UserError
+from difix3d.files import read_json
 from difix3d.synthetic.scene import SPLITS, SyntheticScene
 from difix3d.types import Cameras
 
@@ -46,7 +47,7 @@ def write_scene(seed: int, folder: Path, width: int = 320, height: int = 240) ->
     """
     stamp = {"seed": seed, "width": width, "height": height, "generator": _fingerprint()}
     marker = folder / MARKER
-    if marker.is_file() and json.loads(marker.read_text()) == stamp:
+    if marker.is_file() and read_json(marker) == stamp:
         return folder
     if folder.exists() and not marker.is_file():
         raise UserError(

@@ -11,11 +11,15 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from difix3d.errors import UserError
+from difix3d.files import check_file
 from difix3d.limits import check_limits, former_names
 from difix3d.runfiles import changed, write_state
 
 Config = TypeVar("Config")
 log = logging.getLogger(__name__)
+
+LARGEST = 64_000
+"""Bytes of a configuration: more than enough, and read in a second."""
 
 COMPLETE = "complete"
 """Last key of what :func:`write_yaml` writes: a file without it was cut short."""
@@ -27,10 +31,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is something else, or a run's own file that was cut short.
     """
+    check_file(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read as YAML ({error})") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error})") from error
+    if len(content) > LARGEST:
+        raise UserError(f"{path} has {len(content):,} bytes", f"A configuration has at most {LARGEST:,}")
+    values = parse_yaml(content, str(path)) or {}
     if not isinstance(values, dict):
         raise UserError(f"{path} holds a {type(values).__name__}", "a configuration is a mapping of names to values")
     complete = values.pop(COMPLETE, False)
@@ -43,6 +51,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
             )
         log.warning("%s was changed after it was written; its settings are taken as they are", path)
     return values
+
+
+def parse_yaml(text: str | bytes, source: str) -> Any:
+    """The value of a YAML text: plain values only.
+
+    Args:
+        text: if bytes, in UTF-8, or what its byte-order mark says.
+        source: what to call it in errors.
+
+    Raises:
+        UserError: it is no YAML, or of an absurd depth or number.
+    """
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a 13th month, thousands of digits or brackets
+        raise UserError(f"{source} cannot be read as YAML ({error})") from error
 
 
 def write_yaml(config: Any, path: Path) -> None:
@@ -121,7 +145,7 @@ def _convert(value: Any, hint: Any, name: str, source: str) -> Any:
     if hint is float and not isinstance(value, bool):
         try:
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     elif isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
         return value

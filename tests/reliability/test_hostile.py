@@ -1,0 +1,169 @@
+"""Files made to hang, to fill the memory or to steer the terminal are named at once."""
+
+import gzip
+import json
+import os
+import shutil
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from difix3d.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+BOMB = "\n".join(f"k{i}: &k{i} [{','.join([f'*k{i - 1}'] * 9 if i else ['x'] * 9)}]" for i in range(9))
+PLY = "ply\nformat binary_little_endian 1.0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB.replace("k8:", "scene:"), "sets k0, which does not exist"),
+        (BOMB.replace("k0:", "max_steps:").replace("k8:", "scene:"), "sets .*, which does not exist|sets max_steps to"),
+        ("scene: " + "[" * 3000, "cannot be read as YAML"),
+        ("scene: 2020-99-99", "cannot be read as YAML"),
+        ("max_steps: " + "9" * 5000, "cannot be read as YAML"),
+        ("scene: " + "x" * 100_000, "has 100,007 bytes"),
+        ('"\\e[31mx": 1', r"sets \\x1b\[31mx"),
+    ],
+)
+def test_configurations(tmp_path, text, words):
+    from difix3d.training import TrainConfig
+    from difix3d.training.configfile import merge, read_yaml
+
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(UserError, match=words) as error:
+        merge(TrainConfig(), read_yaml(tmp_path / "c.yaml"), source=str(tmp_path / "c.yaml"))
+    assert "\x1b" not in str(error.value)
+    assert len(str(error.value)) < 7000
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("device", [False, True])
+def test_pipes_and_devices_are_not_opened(tmp_path, device):
+    from difix3d.difix.weights import load_parts
+    from difix3d.files import load_json
+    from difix3d.gaussians import load_checkpoint, read_splats
+    from difix3d.images import image_size
+    from difix3d.scene.colmap import read_colmap
+    from difix3d.scene.pointcloud import read_points
+    from difix3d.training.configfile import read_yaml
+
+    def make(name: str) -> Path:
+        path = tmp_path / name
+        path.symlink_to("/dev/zero") if device else os.mkfifo(path)
+        return path
+
+    make("images.bin"), make("cameras.bin")
+    readers = {"a.json": load_json, "a.yaml": read_yaml, "a.png": image_size, "a.pkl": load_parts}
+    readers |= {"a.safetensors": load_checkpoint, "a.ply": read_splats, "b.ply": read_points}
+    for name, read in readers.items():
+        with pytest.raises(UserError, match=name):
+            read(make(name))
+    with pytest.raises(UserError, match=r"cameras\.bin cannot be read: it is a named pipe"):
+        read_colmap(tmp_path, tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_and_broken_links_among_photos_are_left_out(tmp_path):
+    from difix3d.scene.listing import list_photos
+
+    for i in range(4):
+        Image.new("RGB", (16, 12), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    os.mkfifo(tmp_path / "5.png")
+    (tmp_path / "6.png").symlink_to(tmp_path / "nowhere")
+    assert list_photos(tmp_path)[1] == [f"{i}.png" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "element vertex 1000000000000\nproperty float x\n",
+        "element vertex -5\nproperty float x\n",
+        "element vertex 100000000\nproperty list uchar float x\n",
+        "element vertex 1\n" + "".join(f"property float p{i}\n" for i in range(100_000)),
+        "comment x\n" * 100_000,
+    ],
+)
+def test_headers_that_claim_too_much(tmp_path, header):
+    from difix3d.gaussians import read_splats
+
+    (tmp_path / "a.ply").write_text(f"{PLY}{header}end_header\n")
+    with pytest.raises(UserError, match=r"a\.ply cannot be read as PLY"):
+        read_splats(tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize("version", [3, 4])
+def test_splats_that_unpack_to_far_more(tmp_path, version):
+    import zstandard
+
+    from difix3d.gaussians import read_splats
+
+    header = struct.pack("<4sIIBBB", b"NGSP", version, 2**32 - 1, 0, 12, 0)
+    if version == 3:
+        data = gzip.compress(header + bytes(60_000_000))
+    else:
+        part = zstandard.compress(bytes(60_000_000))
+        data = header + struct.pack("<BI12x", 5, 32) + struct.pack("<QQ", len(part), 60_000_000) * 5 + part * 5
+    (tmp_path / "a.spz").write_bytes(data)
+    with pytest.raises(UserError, match="unpack to more than"):
+        read_splats(tmp_path / "a.spz")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"stabilityai/sd-turbo"', "[1]", "[" * 100_000, '{"layers_per_block": 1000000000}', '{"norm_num_groups": 0}'],
+)
+@pytest.mark.parametrize("part", ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"])
+def test_configurations_of_weights(tmp_path, monkeypatch, text, part):
+    import difix3d.difix
+    from difix3d.difix.weights import load_parts
+
+    shutil.copytree(Path(difix3d.difix.__file__).parent / "mini", tmp_path / "mini")
+    file = tmp_path / "mini" / part
+    known = json.loads(file.read_text())
+    file.write_text(json.dumps(known | json.loads(text)) if text.startswith("{") else text)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    if text.startswith('{"norm') and "scheduler" in part:
+        load_parts(tmp_path / "mini")
+        return
+    with pytest.raises(UserError, match="mini"):
+        load_parts(tmp_path / "mini")
+
+
+def test_images_that_claim_many_pixels(tmp_path):
+    from difix3d.images import image_size
+
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match="claims 400 megapixels"):
+        image_size(tmp_path / "a.png")
+
+
+def test_archives_that_are_encrypted(tmp_path):
+    from difix3d.scene.download import Archive, PublicScene, download
+
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("s/a", b"hello")
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    data[6] |= 1
+    data[data.rfind(b"PK\1\2") + 8] |= 1
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(UserError, match="encrypted"):
+        download("s", tmp_path, scenes={"s": PublicScene(Archive("http://127.0.0.1:1/a.zip", ""), "s/", "1")})
+
+
+def test_names_steer_no_terminal(capfd, monkeypatch):
+    from difix3d.cli import dispatch
+    from difix3d.console import console
+
+    console.print("scan\x1b[2J\x9b31m")
+    with pytest.raises(SystemExit, match="2"):
+        dispatch("view", ["\x1b[31m" + "a" * 5000])
+    told = capfd.readouterr().err
+    assert r"scan\x1b[2J\x9b31m" in told
+    assert "is too long" in told
+    assert "\x1b[2J" not in told
+    assert "\x1b[31m" not in told
