@@ -96,10 +96,6 @@ def _from_lists(lists: dict[str, Any], names: list[str], source: Path) -> tuple[
 
 def _positions(wanted: Any, names: list[str], source: Path) -> list[int]:
     """Indices of photos called by name, by file name or stem (where it is unique), or by sub-folder ("left/")."""
-    if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
-        raise UserError(
-            f"{source} has something else than lists of names", "'train' and 'eval' are lists of photo names"
-        )
     index: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         path = Path(name)
