@@ -16,9 +16,10 @@ from difix3d.report.charts import DECISIONS, Points, curves, gains
 from difix3d.report.images import data_uri
 from difix3d.report.markup import Safe, escape, grid, tag
 from difix3d.report.views import cards, main_variant
+from difix3d.runfiles import changed
 from difix3d.scene import Views
 from difix3d.training.evaluation import last_evaluation
-from difix3d.training.run import RunFolder
+from difix3d.training.run import ROWS, RunFolder
 
 SHEET = 1000
 """Pixels of the sheet of a round, on the long side."""
@@ -44,10 +45,13 @@ def write_report(run: RunFolder, plain: RunFolder | None = None, evaluation: Run
         parts += [tag("h2", "Views"), cards(run.path, evaluation, Views(run.scene))]
         parts += [tag("h2", "Cameras"), tag("p", "From above. A wedge opens where its camera looks.", class_="soft")]
         parts += [camera_map(run.scene, rounds), *_rounds(run, rounds)]
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:  # a key or number of theirs
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        damaged = [name for name in ROWS if (run.path / name).exists() and changed(run.path / name)]
+        if not damaged:
+            raise
         raise UserError(
-            f"The rows or the evaluation of {run.path} are damaged ({type(error).__name__}: {error})",
-            "metrics.json and rounds.json are read, and evaluation.json",
+            f"{' and '.join(damaged)} of {run.path} are damaged ({type(error).__name__}: {error})",
+            "A report is made of them",
             "Evaluate it again (difix3d evaluate), or move the damaged file away",
         ) from error
     title = f"{run.scene.name}: report"

@@ -74,7 +74,7 @@ def test_a_missing_key_is_named(folder, content, message):
 
 
 def test_no_json(tmp_path):
-    with pytest.raises(UserError, match=r"none.json cannot be read"):
+    with pytest.raises(UserError, match=r"The pairs cannot be read: .*none.json does not exist"):
         read_pairs(tmp_path / "none.json")
 
 

@@ -149,6 +149,7 @@ def _splats(folder: Path) -> list[Kind]:
 def _run(folder: Path, toy_scene) -> list[Kind]:
     from difix3d.evaluate import read_evaluation, table
     from difix3d.report import write_report
+    from difix3d.runfiles import write_state
     from difix3d.scene.paths import CameraPath, read_path, write_path
     from difix3d.training.load import load_run
     from difix3d.training.run import RunFolder
@@ -166,6 +167,8 @@ def _run(folder: Path, toy_scene) -> list[Kind]:
         found = table([read_evaluation(run)])
         return found.csv(), found.markdown(), found.latex(), read_evaluation(run).harm
 
+    for name in ("metrics.json", "rounds.json"):
+        write_state(run / name, (run / name).read_text())
     checkpoint = next((run / "checkpoints").iterdir())
     return [
         *(
