@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from difix3d.benchmark.jobs import Job, run_job
+from difix3d.benchmark.jobs import Job, run_job, stop_jobs
 from difix3d.errors import UserError
+from difix3d.interrupt import unwinding
 
 Submit = Callable[[Job], Future[str | None]]
 """Starts a job as soon as there is room for it; the result is what :func:`run_job` returns."""
@@ -19,7 +20,10 @@ Submit = Callable[[Job], Future[str | None]]
 
 @contextmanager
 def local(workers: int | None) -> Iterator[Submit]:
-    """Jobs on this machine: on GPUs one for each, else one after the other, or as many at once as ``workers``."""
+    """Jobs on this machine: on GPUs one for each, else one after the other, or as many at once as ``workers``.
+
+    When they are not all waited for (Ctrl-C, SIGTERM), those that run are told to end.
+    """
     gpus = _devices()
     count = workers or max(1, len(gpus))
     places: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
@@ -35,7 +39,12 @@ def local(workers: int | None) -> Iterator[Submit]:
 
     pool = ThreadPoolExecutor(count)  # of threads that wait for processes
     try:
-        yield lambda job: pool.submit(work, job)
+        with unwinding():  # a signal reaches this process only
+            yield lambda job: pool.submit(work, job)
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        stop_jobs()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -206,21 +206,34 @@ def run_job(job: Job, environment: dict[str, str] | None = None) -> str | None:
 
 
 def _call(command: Sequence[str], log: TextIOWrapper, environment: dict[str, str]) -> str | None:
-    result = subprocess.run(
-        [sys.executable, "-m", "difix3d.cli", *command],
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **environment},
-        check=False,
-    )
-    if result.returncode < 0:
-        return f"{command[0]} was killed by {signal.Signals(-result.returncode).name}"
-    if result.returncode - 128 in SIGNALS:
+    status = _status([sys.executable, "-m", "difix3d.cli", *command], log, {**os.environ, **environment})
+    if status < 0:
+        return f"{command[0]} was killed by {signal.Signals(-status).name}"
+    if status - 128 in SIGNALS:
         return None  # it ended in order; how far it came says the rest
-    if result.returncode:
-        return last_line(Path(log.name)) or f"{command[0]} ended with status {result.returncode}"
+    if status:
+        return last_line(Path(log.name)) or f"{command[0]} ended with status {status}"
     return None
+
+
+_running: set["subprocess.Popen[bytes]"] = set()
+
+
+def _status(command: list[str], log: TextIOWrapper, environment: dict[str, str]) -> int:
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment
+    ) as process:
+        _running.add(process)
+        try:
+            return process.wait()
+        finally:
+            _running.discard(process)
+
+
+def stop_jobs() -> None:
+    """Asks all processes of jobs on this machine to end, which save what they have; does not wait for them."""
+    for process in list(_running):
+        process.terminate()
 
 
 def _unfinished(job: Job, command: Sequence[str]) -> str | None:

@@ -1,5 +1,9 @@
 import importlib.util
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 from toy_benchmark import write_benchmark
@@ -43,6 +47,41 @@ def test_as_many_at_once_as_workers(jobs, monkeypatch):
 
     monkeypatch.setattr(engines, "run_job", work)
     assert not any(run("local", jobs, workers=2).values())
+
+
+JOB = """
+import pathlib, signal, sys, time
+def save(*_):
+    pathlib.Path(sys.argv[1] + ".saved").touch()
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+pathlib.Path(sys.argv[1] + ".began").touch()
+time.sleep(60)
+"""
+BENCHMARK = """
+import os, sys
+from difix3d.benchmark import ENGINES, engines, finished, jobs
+def work(job, environment):
+    with open(job + ".log", "w") as log:
+        jobs._status([sys.executable, "-c", sys.argv[1], job], log, dict(os.environ))
+engines.run_job = work
+with ENGINES["local"](2) as submit:
+    list(finished(sys.argv[2:], submit))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_signal_is_passed_on_to_the_jobs(tmp_path):
+    """A time limit of a cluster ends the benchmark; its trainings save what they have, and no further one begins."""
+    names = [str(tmp_path / name) for name in "abc"]
+    with subprocess.Popen([sys.executable, "-c", BENCHMARK, JOB, *names]) as benchmark:
+        end = time.monotonic() + 60
+        while len(list(tmp_path.glob("*.began"))) < 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        benchmark.send_signal(signal.SIGTERM)
+        assert benchmark.wait(30) == 128 + signal.SIGTERM
+    assert sorted(path.name for path in tmp_path.glob("*.saved")) == ["a.saved", "b.saved"]
+    assert not (tmp_path / "c.began").exists()
 
 
 def test_each_gpu_has_one_job(jobs, monkeypatch):
