@@ -8,7 +8,7 @@ from ring_scene import CAMERA, write_model, write_photos
 
 from difix3d.cli.evaluate import evaluate
 from difix3d.evaluate import read_evaluation
-from difix3d.scene.capture import find_masks
+from difix3d.scene.masks import find_masks
 from difix3d.training import TrainConfig, Trainer
 
 
@@ -52,4 +52,4 @@ def test_a_photo_is_not_its_own_mask(named):
     scene, names = named
     (scene / "masks").mkdir()
     shutil.copy(scene / "images" / "c.d.png", scene / "masks" / "c.d.png.png")
-    assert find_masks(scene, names) == [None] * 7 + [scene / "masks" / "c.d.png.png"]
+    assert find_masks([scene], scene / "images", names) == [None] * 7 + [scene / "masks" / "c.d.png.png"]
