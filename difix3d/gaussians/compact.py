@@ -18,6 +18,7 @@ from difix3d.errors import UserError
 from difix3d.gaussians.packed import to_tensor, with_largest
 from difix3d.gaussians.sound import up_to_degree_3
 from difix3d.gaussians.transform import transform
+from difix3d.geometry.poses import FROM_OPENGL
 from difix3d.geometry.sh import SH_C0
 from difix3d.types import Gaussians
 
@@ -26,9 +27,6 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 RATIO, SMALL = 60, 16_000_000
 """How many times its size a file may unpack to, beside so many bytes; splats do to two or three times."""
-
-SPZ_AXES = np.diag([1.0, -1.0, -1.0, 1.0])
-"""From the axes of .spz (y up, z backward) to those of a 3DGS .ply (y down, z forward)."""
 
 SPZ_COLOR = 0.15
 """How much of the range of a colour's byte one unit of ``f_dc`` is."""
@@ -89,7 +87,7 @@ def decode_spz(data: bytes) -> Gaussians:
         sh0=to_tensor((color / 255 - 0.5) / SPZ_COLOR)[:, None],
         shN=up_to_degree_3(to_tensor((harmonics.astype(np.float32) - 128) / 128).reshape(count, widths[5] // 3, 3)),
     )
-    return transform(model, SPZ_AXES)
+    return transform(model, FROM_OPENGL)  # y up, z backward; a 3DGS .ply has OpenCV's
 
 
 def _unpacked(packed: bytes) -> bytes:

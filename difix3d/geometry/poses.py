@@ -5,11 +5,15 @@ Poses are camera to world, rigid, OpenCV axes; any float type; leading dimension
 
 import math
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 Pose = Float[Tensor, "*#batch 4 4"]
+FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
+"""Between OpenGL's axes (y up, z backward) and OpenCV's (y down, z forward), either way; for a camera's own axes it
+stands right of its pose."""
 UP = (0.0, 0.0, 1.0)
 """Of the normalised world, which camera paths are made in."""
 

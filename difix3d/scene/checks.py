@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from difix3d.errors import UserError
 from difix3d.geometry.lens import PARAMETERS, intrinsics, is_pinhole, undistorted
 from difix3d.geometry.normalize import ASIDE, remoteness
+from difix3d.geometry.poses import FROM_OPENGL
 from difix3d.scene.capture import Capture
 from difix3d.types import Lens
 
@@ -44,8 +45,6 @@ WORLDS: tuple[Callable[[Float[np.ndarray, "P 3"]], Float[np.ndarray, "P 3"]], ..
     lambda points: points[:, [1, 0, 2]] * [1, 1, -1],
 )
 """Turns between the worlds that programs use: y down, y up, z up, and nerfstudio's."""
-FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
-"""Between OpenCV's camera axes and OpenGL's."""
 
 
 def checked(capture: Capture) -> Capture:
@@ -247,13 +246,13 @@ def _turned(capture: Capture) -> Capture:
     now = float((seen > 0).mean())
     if now >= MANY:
         return capture
-    if now < UNSEEN and (_seen_by(c2w @ FLIP, lenses, points) > 1).mean() >= SEEN:
+    if now < UNSEEN and (_seen_by(c2w @ FROM_OPENGL, lenses, points) > 1).mean() >= SEEN:
         log.warning(
             "%s: the photos see the points only if their cameras are turned about x, and so they are: the poses seem "
             "to be in OpenCV's axes (y down, z ahead) where OpenGL's (y up, z back) belong, or the other way round",
             capture.folder,
         )
-        return replace(capture, c2w=capture.c2w @ FLIP)
+        return replace(capture, c2w=capture.c2w @ FROM_OPENGL)
     guess = _guess(c2w, lenses, points, at_least=max(LIKELY * len(c2w), 3 * seen.mean()))
     if guess or now < UNSEEN:
         log.warning(
@@ -270,7 +269,7 @@ def _guess(
 ) -> str | None:
     """What may be wrong with poses or points, if they would be in view of so many cameras on average without it."""
     inverse = np.linalg.inv(c2w)
-    inverses = [inverse, FLIP @ inverse, inverse @ FLIP, FLIP @ inverse @ FLIP]
+    inverses = [inverse, FROM_OPENGL @ inverse, inverse @ FROM_OPENGL, FROM_OPENGL @ inverse @ FROM_OPENGL]
     inverted = [_seen_by(poses, lenses, points) for poses in inverses]
     turned = [_seen_by(c2w, lenses, turn(points)) for turn in WORLDS]
     best = max(*inverted, *turned, key=np.mean)

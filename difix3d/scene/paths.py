@@ -27,8 +27,7 @@ from torch import Tensor
 from difix3d.errors import UserError
 from difix3d.files import is_file, read_json, write_json
 from difix3d.geometry.normalize import transform_poses
-from difix3d.geometry.poses import ellipse, focus_point, interpolate_path, spiral
-from difix3d.scene.transforms import FROM_OPENGL
+from difix3d.geometry.poses import FROM_OPENGL, ellipse, focus_point, interpolate_path, spiral
 from difix3d.types import Cameras, Scene
 
 FORMAT, VERSION = "difix3d camera path", 1

@@ -8,6 +8,7 @@ from jaxtyping import Float, UInt8
 
 from difix3d.errors import UserError
 from difix3d.files import is_file, read_json
+from difix3d.geometry.poses import FROM_OPENGL
 from difix3d.scene.capture import Capture, missing_photos
 from difix3d.scene.lenses import read_lens
 from difix3d.scene.locate import find_photos, is_there, photo_folders
@@ -17,9 +18,6 @@ from difix3d.scene.pointcloud import read_points
 
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
 """Tried in this order: Blender scenes leave out the extension."""
-
-FROM_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
-"""From OpenCV's camera axes to OpenGL's: what a file's poses are multiplied by on the right."""
 
 
 def find_transforms(folder: Path) -> list[dict[str, Path]]:
