@@ -1,14 +1,12 @@
-"""Files: written whole or not at all, JSON without NaN, safe places for names out of other files, the cache folder."""
+"""Files: written whole or not at all, looked at before they are opened; JSON without NaN; the cache folder."""
 
-import hashlib
 import json
 import math
 import os
 import re
 import stat
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -18,9 +16,6 @@ from difix3d.errors import UserError
 
 LFS = b"version https://git-lfs"
 """How the files begin that stand for those of Git LFS."""
-
-LONGEST = 100
-"""Characters of a part of a path that :func:`safe_names` makes; file systems take 255 bytes."""
 
 DIGITS = 100
 """Of integers in JSON, at most."""
@@ -285,35 +280,3 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "difix3d"
     except RuntimeError as error:
         raise UserError(f"There is no home folder ({error})", "", "Set HOME or XDG_CACHE_HOME to a folder") from None
-
-
-def safe_names(names: Sequence[str]) -> list[str]:
-    """Where files called after these names go: relative paths without a suffix, which stay inside of their folder and
-    apart from each other, also where letters' case does not count.
-
-    Names may come out of anybody's files: ``left/0001.jpg`` becomes ``left/0001``, ``/home/me/a.jpg`` ``home/me/a``,
-    ``../b.png`` ``_/b``. ``a.jpg`` beside ``a.png`` keep their suffixes.
-    """
-    places = [os.path.splitext(_inside(name))[0] for name in names]
-    for longer in (_inside, _numbered):
-        shared = Counter(place.casefold() for place in places)
-        pairs = zip(names, places, strict=True)
-        places = [longer(name) if shared[place.casefold()] > 1 else place for name, place in pairs]
-    return places
-
-
-def _inside(name: str) -> str:
-    """The name as a relative path that leads nowhere else, of characters that all file systems take."""
-    parts = [_part(part) for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    return "/".join(parts) or "_"
-
-
-def _numbered(name: str) -> str:
-    return f"{_inside(name)}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:12]}"
-
-
-def _part(part: str) -> str:
-    part = re.sub(r'[\x00-\x1f\x7f-\x9f<>:"|?*\ud800-\udfff]', "_", part).rstrip(". ") or "_"
-    if len(part) <= LONGEST:
-        return part
-    return f"{part[:60]}-{hashlib.sha256(part.encode()).hexdigest()[:12]}{os.path.splitext(part)[1][:12]}"

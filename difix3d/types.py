@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from difix3d.files import safe_names
+from difix3d.places import safe_names
 
 
 @dataclass(frozen=True)

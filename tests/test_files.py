@@ -17,7 +17,6 @@ from difix3d.files import (
     claim,
     or_nan,
     read_json,
-    safe_names,
     sweep,
     whole_file,
     write_bytes,
@@ -25,6 +24,7 @@ from difix3d.files import (
     write_text,
 )
 from difix3d.images import write_image
+from difix3d.places import safe_names
 from difix3d.runfiles import append_row, read_rows
 from difix3d.types import Gaussians
 

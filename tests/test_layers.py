@@ -8,7 +8,7 @@ import difix3d
 PACKAGE = Path(difix3d.__file__).parent
 FLOORS = [
     {"errors", "schedule", "interrupt"},
-    {"files", "streams"},
+    {"files", "places", "streams"},
     {"console", "runfiles"},
     {"types", "native", "devices", "limits", "formats"},
     {"geometry", "images", "background", "features", "ssim", "video"},
