@@ -1,4 +1,4 @@
-"""What a training begins with: the first Gaussians, from a splat file or from what the scene has."""
+"""What a training begins with: its scene, and the first Gaussians, from a splat file or from what the scene has."""
 
 import logging
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from difix3d.evaluate.pictures import target
 from difix3d.gaussians import from_points, random_points, read_splats, transform
 from difix3d.images import to_uint8
 from difix3d.metrics import psnr
-from difix3d.scene import dropped_points, near_depth, visible_points
+from difix3d.scene import dropped_points, load_scene, near_depth, visible_points
 from difix3d.scene.hull import hull_points
 from difix3d.training.config import TrainConfig
 from difix3d.types import Gaussians, RenderFn, Scene, View
@@ -26,6 +26,18 @@ LOOKED_AT = 8
 """Photos, at most, that tell whether a splat file is of their world."""
 COVERED = 1e-3
 """Mean coverage of their renders below which it is not."""
+
+
+def scene_of(config: TrainConfig) -> Scene:
+    """The scene that a configuration names; see :func:`difix3d.scene.load_scene`."""
+    return load_scene(
+        config.scene,
+        data_dir=config.data_dir,
+        split=config.split,
+        resolution=config.resolution,
+        seed=config.seed,
+        model=config.model,
+    )
 
 
 def initial_gaussians(scene: Scene, config: TrainConfig) -> Gaussians:

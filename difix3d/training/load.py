@@ -12,11 +12,10 @@ from difix3d.files import read_json
 from difix3d.gaussians import load_checkpoint, load_newest, newest_checkpoint, read_ply, transform
 from difix3d.render import rasterize
 from difix3d.runfiles import changed
-from difix3d.scene import load_scene
 from difix3d.scene.load import places
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_yaml
-from difix3d.training.data import others_near
+from difix3d.training.data import others_near, scene_of
 from difix3d.training.run import check_scene, check_trained_on, gaussians_in
 from difix3d.types import Cameras, Gaussians, Render, Scene
 
@@ -69,14 +68,7 @@ def load_run(
     path = find_checkpoint(run, step)
     facts = _facts(run / "scene.json")
     try:
-        loaded = load_scene(
-            _place(config, facts),
-            data_dir=config.data_dir,
-            split=config.split,
-            resolution=config.resolution,
-            seed=config.seed,
-            model=_model(config, facts),
-        )
+        loaded = scene_of(replace(config, scene=_place(config, facts), model=_model(config, facts)))
     except UserError as error:
         raise UserError(
             f"The scene of {run} cannot be loaded: {error}",

@@ -10,9 +10,9 @@ from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION
 from difix3d.files import claim
 from difix3d.gaussians import is_splat_file
-from difix3d.scene import Views, load_scene
+from difix3d.scene import Views
 from difix3d.training.configfile import merge, read_yaml
-from difix3d.training.data import check_world, initial_gaussians, near_plane
+from difix3d.training.data import check_world, initial_gaussians, near_plane, scene_of
 from difix3d.training.load import TrainedRun, load_run
 from difix3d.training.presets import find_config, from_preset, settle
 from difix3d.training.run import RunFolder
@@ -69,14 +69,7 @@ def load_splat_file(path: Path, scene: str, *, data_dir: Path | None = None, dev
     config = merge(from_preset(str(values.get("preset", "auto")), device), values, source=str(named))
     config = replace(config, init=replace(config.init, ply=path), scene=scene, max_steps=0, compare=False)
     config = settle(replace(config, data_dir=data_dir or config.data_dir), place)
-    loaded = load_scene(
-        config.scene,
-        data_dir=config.data_dir,
-        split=config.split,
-        resolution=config.resolution,
-        seed=config.seed,
-        model=config.model,
-    )
+    loaded = scene_of(config)
     photos, shown_over = Views(loaded, place), COLORS[config.shown_over(loaded)]
     model = initial_gaussians(loaded, config).to(place)
     run = TrainedRun(config, loaded, model, 0, near_plane(loaded, config))

@@ -23,11 +23,11 @@ from difix3d.evaluate import ABLATION, psnrs
 from difix3d.interrupt import interruptible
 from difix3d.limits import check_limits
 from difix3d.postrender import PostRender
-from difix3d.scene import Views, load_scene
+from difix3d.scene import Views
 from difix3d.scene.batches import batches
 from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control
-from difix3d.training.data import check_world, initial_gaussians, near_plane, remark
+from difix3d.training.data import check_world, initial_gaussians, near_plane, remark, scene_of
 from difix3d.training.evaluation import evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
 from difix3d.training.guard import SIGHT_STEPS, BadModel, LossGuard, check_sight, out_of_memory
@@ -69,14 +69,7 @@ class Trainer:
         self.device = choose_device(config.device)
         self.config = config = settle(config, self.device)
         self.listeners = listeners
-        self.scene = scene or load_scene(
-            config.scene,
-            data_dir=config.data_dir,
-            split=config.split,
-            resolution=config.resolution,
-            seed=config.seed,
-            model=config.model,
-        )
+        self.scene = scene or scene_of(config)
         self.near = near_plane(self.scene, config)
         self.fixer = fixer or load_fixer(
             config.fixer, self.device, config.distill.references, anchor_colors=config.anchor_colors
@@ -105,8 +98,9 @@ class Trainer:
     def begin(self) -> None:
         """Writes the run's settings into its folder, from which it is resumed; before, nothing is written. From here to
         the end of the training no other may write there."""
-        self._lock = self._lock or self.folder.lock()
-        self.folder.begin(self.config, near=self.near)
+        if self._lock is None:
+            self._lock = self.folder.lock()
+            self.folder.begin(self.config, near=self.near)
 
     @property
     def interrupted(self) -> int:
