@@ -17,9 +17,9 @@ from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import cdist
 
 from difix3d.benchmark.config import Benchmark
+from difix3d.download import SCENES
 from difix3d.errors import UserError
 from difix3d.files import write_json
-from difix3d.scene.download import SCENES
 from difix3d.scene.load import find_source, read_capture
 from difix3d.synthetic import parse
 

@@ -9,9 +9,9 @@ import tyro
 
 from difix3d.cli.arguments import from_command_line
 from difix3d.console import results
+from difix3d.download import SCENES, Images
+from difix3d.download import download as fetch
 from difix3d.errors import UserError
-from difix3d.scene import download as downloads
-from difix3d.scene.download import SCENES, Images
 
 
 @dataclass(frozen=True)
@@ -53,4 +53,4 @@ def download(args: Sequence[str] | None = None) -> None:
     if not options.names:
         raise UserError("No scene is named", cure=f"Name one or more of {', '.join(sorted(SCENES))}")
     for name in options.names:
-        results.print(f"{name}: {downloads.download(name, options.data_dir, options.images)}")
+        results.print(f"{name}: {fetch(name, options.data_dir, options.images)}")

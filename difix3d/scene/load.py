@@ -108,7 +108,7 @@ def find_source(source: str, data_dir: Path) -> Path:
     for candidate in candidates:
         if candidate.exists():
             return candidate
-    from difix3d.scene.download import SCENES, download
+    from difix3d.download import SCENES, download
 
     if source in SCENES:
         return download(source, data_dir)

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from difix3d.errors import UserError
 from difix3d.interrupt import unwinding
-from difix3d.scene.candidates import read_best
+from difix3d.scene.candidates import candidates, read_best
 from difix3d.scene.capture import Capture
 from difix3d.scene.colmap import read_colmap
-from difix3d.scene.database import _camera_mode  # noqa: F401
 from difix3d.scene.foreign import foreign_cameras
-from difix3d.scene.frames import _sharpest, extract_frames, list_frames  # noqa: F401
-from difix3d.scene.listing import list_photos
-from difix3d.scene.sfm import find_cameras
+from difix3d.sfm.cameras import find_cameras
+from difix3d.sfm.database import _camera_mode  # noqa: F401
+from difix3d.sfm.frames import _sharpest, extract_frames, list_frames  # noqa: F401
+from difix3d.sfm.listing import list_photos
 from difix3d.video import VIDEOS
 
 log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def reconstruct(path: Path, data_dir: Path, seed: int = 0) -> Capture:
     folder = path
     if video:
         with unwinding():
-            folder = extract_frames(path, data_dir)
+            folder = extract_frames(path, data_dir, candidates)
         known = read_best(folder)
         if known is not None:
             return known

@@ -197,7 +197,7 @@ def _weights(folder: Path) -> list[Kind]:
 
 def _images(folder: Path) -> list[Kind]:
     from difix3d.images import image_size, image_turn, may_be_transparent, read_mask, read_photo
-    from difix3d.scene.listing import read_header
+    from difix3d.sfm.listing import read_header
 
     def read(path: Path) -> object:
         read_header(path)

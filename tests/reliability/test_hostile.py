@@ -69,7 +69,7 @@ def test_pipes_and_devices_are_not_opened(tmp_path, device):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_pipes_and_broken_links_among_photos_are_left_out(tmp_path):
-    from difix3d.scene.listing import list_photos
+    from difix3d.sfm.listing import list_photos
 
     for i in range(4):
         Image.new("RGB", (16, 12), (i, 0, 0)).save(tmp_path / f"{i}.png")
@@ -143,7 +143,7 @@ def test_images_that_claim_many_pixels(tmp_path):
 
 
 def test_archives_that_are_encrypted(tmp_path):
-    from difix3d.scene.download import Archive, PublicScene, download
+    from difix3d.download.scenes import Archive, PublicScene, download
 
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("s/a", b"hello")

@@ -9,8 +9,8 @@ from difix3d.errors import UserError
 from difix3d.files import read_json
 from difix3d.gaussians import read_splats
 from difix3d.images import image_size
-from difix3d.scene.frames import extract_frames
 from difix3d.scene.pointcloud import read_points
+from difix3d.sfm.frames import extract_frames
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from difix3d.errors import UserError
 from difix3d.images import image_size, read_image
-from difix3d.scene.frames import extract_frames, list_frames
+from difix3d.sfm.frames import extract_frames, list_frames
 
 ffmpeg = pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
 

@@ -1,8 +1,8 @@
 """Fetches public scenes: only the files of the scene that is asked for, out of an archive that holds many.
 
-A zip can be read from the middle. Over HTTP ranges (:mod:`difix3d.scene.remote`) the table of contents is read first,
-then the wanted members, one after another on one connection. What is checked: the archive's size and SHA-256, where the
-table below pins them, and the size and CRC-32 of each file, which the archive itself records.
+A zip can be read from the middle. Over HTTP ranges (:mod:`difix3d.download.remote`) the table of contents is read
+first, then the wanted members, one after another on one connection. What is checked: the archive's size and SHA-256,
+where the table below pins them, and the size and CRC-32 of each file, which the archive itself records.
 """
 
 import difflib
@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from difix3d.download.remote import CHUNK, RemoteFile, fetch_whole, progress
 from difix3d.errors import UserError
 from difix3d.files import check_file, read_json
-from difix3d.scene.remote import CHUNK, RemoteFile, fetch_whole, progress
 
 Images = Literal["published", "all", "1", "2", "4", "8"]
 MARKER = ".download.json"

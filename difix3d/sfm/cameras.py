@@ -16,10 +16,10 @@ from difix3d.files import cache_folder
 from difix3d.formats import TURNS, eight_bits, opened
 from difix3d.geometry.panorama import EQUIRECTANGULAR
 from difix3d.interrupt import unwinding
-from difix3d.scene.database import Colmap, by_camera
-from difix3d.scene.listing import read_header
-from difix3d.scene.pairs import Pairs, exhaustive, sequential, similar
-from difix3d.scene.spherical import are_panoramas
+from difix3d.sfm.database import Colmap, by_camera
+from difix3d.sfm.listing import read_header
+from difix3d.sfm.pairs import Pairs, exhaustive, sequential, similar
+from difix3d.sfm.spherical import are_panoramas
 
 log = logging.getLogger(__name__)
 

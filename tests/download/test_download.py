@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from difix3d.cli.download import download as command
+from difix3d.download import remote
+from difix3d.download.scenes import SCENES, Archive, PublicScene, download
 from difix3d.errors import UserError
-from difix3d.scene import remote
-from difix3d.scene.download import SCENES, Archive, PublicScene, download
 
 RNG = np.random.default_rng(0)
 FILES = {

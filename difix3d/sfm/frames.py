@@ -6,7 +6,7 @@ import math
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count, islice
 from pathlib import Path
@@ -19,9 +19,8 @@ from jaxtyping import UInt8
 from difix3d.errors import UserError
 from difix3d.files import read_json, refuse_pointer, write_json
 from difix3d.images import write_image
-from difix3d.scene.candidates import candidates
-from difix3d.scene.database import progress
-from difix3d.scene.listing import FEWEST
+from difix3d.sfm.database import progress
+from difix3d.sfm.listing import FEWEST
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +50,23 @@ class Video(NamedTuple):
     hdr: bool
 
 
-def extract_frames(video: Path, data_dir: Path) -> Path:
+def extract_frames(video: Path, data_dir: Path, is_scene: Callable[[Path], object] | None = None) -> Path:
     """Writes the frames of a video to ``images`` of a folder of their own, unless they are there.
 
     The folder is ``data_dir/STEM``, or ``STEM-2`` and so on where that is taken by something else: by another video of
-    that name, or by this one before it was changed.
+    that name, by this one before it was changed, or by photos with cameras, of which ``is_scene`` knows.
 
     Raises:
         UserError: the video cannot be read, or nothing can be written; nothing is left then.
     """
     what = _fingerprint(video)
-    folder = next(place for place in _places(data_dir, video.stem) if _is_free(place) or _record(place) in (what, {}))
+
+    def free(folder: Path) -> bool:  # the video itself may lie in it
+        return (
+            not (folder / "images").exists() and not (folder / RECORD).exists() and not (is_scene and is_scene(folder))
+        )
+
+    folder = next(place for place in _places(data_dir, video.stem) if free(place) or _record(place) in (what, {}))
     if (folder / "images").is_dir():
         if not _record(folder):
             log.warning(
@@ -127,11 +132,6 @@ def _fingerprint(video: Path) -> dict[str, Any]:
 def _places(data_dir: Path, stem: str) -> Iterator[Path]:
     yield data_dir / stem
     yield from (data_dir / f"{stem}-{number}" for number in count(2))
-
-
-def _is_free(folder: Path) -> bool:
-    """Whether frames can go there: the video itself may lie in it, but no photos, and no model of others."""
-    return not (folder / "images").exists() and not (folder / RECORD).exists() and not candidates(folder)
 
 
 def _record(folder: Path) -> dict[str, Any] | None:

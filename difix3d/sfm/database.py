@@ -16,8 +16,8 @@ from jaxtyping import UInt8
 from difix3d.console import Bar, console
 from difix3d.formats import turned
 from difix3d.geometry.panorama import EQUIRECTANGULAR
-from difix3d.scene.listing import Header, read_header
-from difix3d.scene.pairs import Pairs
+from difix3d.sfm.listing import Header, read_header
+from difix3d.sfm.pairs import Pairs
 
 
 class Colmap:

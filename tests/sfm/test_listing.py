@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from difix3d.errors import UserError
-from difix3d.scene.listing import list_photos
+from difix3d.sfm.listing import list_photos
 
 NAMES = [f"{i:04d}" for i in range(4)]
 
@@ -121,7 +121,7 @@ def test_what_may_be_a_photo_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_photos_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog):
-    monkeypatch.setattr("difix3d.scene.listing.reads_heic", lambda: False)
+    monkeypatch.setattr("difix3d.sfm.listing.reads_heic", lambda: False)
     names = write(tmp_path)
     for name in ("IMG_1.HEIC", "IMG_2.heic", f"{NAMES[0]}.HEIC", f"{NAMES[1]}.DNG", "._IMG_1.HEIC"):
         (tmp_path / name).write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
@@ -144,7 +144,7 @@ def test_photos_that_cannot_be_read_are_named(tmp_path: Path, monkeypatch: pytes
     ],
 )
 def test_too_few_photos_is_an_error_that_says_why(tmp_path: Path, files: list[str], says: str, monkeypatch):
-    monkeypatch.setattr("difix3d.scene.listing.reads_heic", lambda: False)
+    monkeypatch.setattr("difix3d.sfm.listing.reads_heic", lambda: False)
     for number, name in enumerate(files):
         if name.endswith(".png"):
             photo(tmp_path / name, number)

@@ -12,10 +12,10 @@ from PIL import Image
 
 from difix3d.errors import UserError
 from difix3d.interrupt import unwinding
-from difix3d.scene import sfm
-from difix3d.scene.database import Colmap, by_camera
-from difix3d.scene.listing import read_header
-from difix3d.scene.pairs import exhaustive, sequential, similar
+from difix3d.sfm import cameras
+from difix3d.sfm.database import Colmap, by_camera
+from difix3d.sfm.listing import read_header
+from difix3d.sfm.pairs import exhaustive, sequential, similar
 
 pytest.importorskip("pycolmap")
 
@@ -60,7 +60,7 @@ def give(monkeypatch: pytest.MonkeyPatch, incremental: list[Any], globally: list
 
 
 def find(folder: Path, video: bool = False) -> Path:
-    return sfm.find_cameras(folder, sorted(p.name for p in folder.glob("*.png")), folder, video, 0)
+    return cameras.find_cameras(folder, sorted(p.name for p in folder.glob("*.png")), folder, video, 0)
 
 
 def test_one_way_is_enough_if_it_finds_most(photos: Path, monkeypatch, caplog):
@@ -98,8 +98,8 @@ def test_of_many_photos_those_that_look_alike_are_matched(photos: Path, monkeypa
     places = rng.integers(0, 255, (2, 60, 128), np.uint8)
     seen = [places[i % 2][rng.permutation(60)[:40]] for i in range(10)]
     matched: list[Any] = []
-    monkeypatch.setattr(sfm, "EXHAUSTIVE", 5)
-    monkeypatch.setattr(sfm, "ALIKE", (4, 8))
+    monkeypatch.setattr(cameras, "EXHAUSTIVE", 5)
+    monkeypatch.setattr(cameras, "ALIKE", (4, 8))
     monkeypatch.setattr(Colmap, "descriptors", lambda self: seen)
     monkeypatch.setattr(Colmap, "match", lambda self, pairs: matched.append(pairs) or len(pairs))
     give(monkeypatch, [[Model(0, 1, 2)], [Model(*range(10))]], [[]])
@@ -168,7 +168,7 @@ def test_colmap_is_given_what_it_can_read_upright(tmp_path: Path, suffix: str):
     exif[0x0112] = 6
     exif.get_ifd(0x8769)[0xA405] = 26
     Image.new("RGB", (32, 24)).save(tmp_path / f"ünï côdé{suffix}", exif=exif)
-    sfm._link(tmp_path / f"ünï côdé{suffix}", tmp_path, 7, 6)
+    cameras._link(tmp_path / f"ünï côdé{suffix}", tmp_path, 7, 6)
     header = read_header(tmp_path / "000007.jpg")
     assert header.size == (24, 32)
     assert not header.sideways

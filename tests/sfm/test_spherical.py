@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 from shared_data import require
 
 from difix3d.scene import load_scene
-from difix3d.scene.spherical import are_panoramas
+from difix3d.sfm.spherical import are_panoramas
 
 VOLUME = np.random.default_rng(0).uniform(0, 255, (48, 48, 48, 3))
 GPANO = (
