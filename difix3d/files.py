@@ -1,5 +1,6 @@
-"""Files: written whole or not at all, looked at before they are opened; JSON without NaN; the cache folder."""
+"""Files: written whole or not at all, looked at before they are opened; JSON without NaN."""
 
+import errno
 import json
 import math
 import os
@@ -16,6 +17,9 @@ from difix3d.errors import UserError
 
 LFS = b"version https://git-lfs"
 """How the files begin that stand for those of Git LFS."""
+
+LARGE = 1_000_000
+"""Bytes from which a file is looked at for holes."""
 
 DIGITS = 100
 """Of integers in JSON, at most."""
@@ -104,6 +108,8 @@ def claim(folder: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> UserError:
     """What to say about a file that could not be written."""
+    if is_folder(path):
+        return UserError(f"Cannot write {path}: a folder is in its place", "", "Move it away")
     reason = (error.strerror or str(error)).strip().splitlines() or [type(error).__name__]
     return UserError(f"Cannot write {path} ({reason[0]})", cure="Free some space, or choose another folder")
 
@@ -231,12 +237,30 @@ def refuse_pointer(path: Path) -> None:
     """Looks whether a file is there at all.
 
     Raises:
-        UserError: it is empty, or stands for one that Git LFS has not fetched.
+        UserError: it is empty, mostly holes, or stands for one that Git LFS has not fetched.
     """
     if is_pointer(path):
         raise UserError(f"{path} is a pointer of Git LFS, not the file itself", "", "git lfs pull")
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty", "", "Copy it again, or take it away")
+    size = path.stat().st_size
+    if size > LARGE and hasattr(os, "SEEK_DATA") and (filled := _filled(path)) < size / 2:
+        why = f"{filled:,} of {size:,} bytes were ever written: a copy or a download was broken off"
+        raise UserError(f"{path} is mostly holes", why, "Copy it again, or take it away")
+
+
+def _filled(path: Path) -> int:
+    """Bytes of a file that are no holes, counted up to half of it; all where its file system does not say."""
+    size, filled, at = path.stat().st_size, 0, 0
+    with path.open("rb") as file:
+        while filled < size / 2:
+            try:
+                begin = os.lseek(file.fileno(), at, os.SEEK_DATA)
+                at = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
+            except OSError as error:
+                return filled if error.errno == errno.ENXIO else size  # ENXIO: no data from there on
+            filled += at - begin
+    return filled
 
 
 def load_json(path: Path) -> Any:
@@ -265,18 +289,3 @@ def _integer(digits: str) -> int:
     if len(digits) > DIGITS:  # more are no count, and too many for floats
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
-
-
-def cache_folder() -> Path:
-    """The user's own: ``$XDG_CACHE_HOME/difix3d``, or ``~/.cache/difix3d``; it need not exist.
-
-    Raises:
-        UserError: nobody knows where the user's home is.
-    """
-    root = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(root):  # the XDG specification has others ignored
-        return Path(root) / "difix3d"
-    try:
-        return Path.home() / ".cache" / "difix3d"
-    except RuntimeError as error:
-        raise UserError(f"There is no home folder ({error})", "", "Set HOME or XDG_CACHE_HOME to a folder") from None

@@ -1,10 +1,13 @@
-"""Safe places for names that come out of other people's files."""
+"""Safe places for names that come out of other people's files; the cache folder."""
 
 import hashlib
 import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+
+from difix3d.errors import UserError
 
 LONGEST = 100
 """Characters of a part of a path that :func:`safe_names` makes; file systems take 255 bytes."""
@@ -40,3 +43,18 @@ def _part(part: str) -> str:
     if len(part) <= LONGEST:
         return part
     return f"{part[:60]}-{hashlib.sha256(part.encode()).hexdigest()[:12]}{os.path.splitext(part)[1][:12]}"
+
+
+def cache_folder() -> Path:
+    """The user's own: ``$XDG_CACHE_HOME/difix3d``, or ``~/.cache/difix3d``; it need not exist.
+
+    Raises:
+        UserError: nobody knows where the user's home is.
+    """
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(root):  # the XDG specification has others ignored
+        return Path(root) / "difix3d"
+    try:
+        return Path.home() / ".cache" / "difix3d"
+    except RuntimeError as error:
+        raise UserError(f"There is no home folder ({error})", "", "Set HOME or XDG_CACHE_HOME to a folder") from None

@@ -13,7 +13,6 @@ import pytest
 
 from difix3d.errors import UserError
 from difix3d.files import (
-    cache_folder,
     claim,
     or_nan,
     read_json,
@@ -24,7 +23,7 @@ from difix3d.files import (
     write_text,
 )
 from difix3d.images import write_image
-from difix3d.places import safe_names
+from difix3d.places import cache_folder, safe_names
 from difix3d.runfiles import append_row, read_rows
 from difix3d.types import Gaussians
 

@@ -8,6 +8,7 @@ anybody can see, keep and use them (``--split file:PATH``):
   the larger one is trained on, the other held out. So the held-out cameras stand somewhere else.
 """
 
+import os
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -57,9 +58,8 @@ def prepare(benchmark: Benchmark, data_dir: Path, output_dir: Path) -> None:
 
 
 def _obtainable(place: str, data_dir: Path) -> bool:
-    return (
-        Path(place).expanduser().exists() or (data_dir / place).exists() or place in SCENES or parse(place) is not None
-    )
+    found = Path(os.path.expanduser(place)).exists() or (data_dir / place).exists()
+    return found or place in SCENES or parse(place) is not None
 
 
 def _write_split(split: str | dict[str, list[str]], path: Path, data_dir: Path, file: Path, model: Path | None) -> None:

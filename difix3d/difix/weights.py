@@ -17,9 +17,10 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from huggingface_hub import ModelCard, snapshot_download, try_to_load_from_cache
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from packaging.version import Version
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -107,9 +108,15 @@ def fetch(source: str | Path, **hub: Any) -> Path:
     if Path(source).exists():
         return Path(source)
     where = {key: hub[key] for key in ("cache_dir", "revision") if key in hub}
+    if HF_HUB_CACHE.startswith("~") and "cache_dir" not in hub:
+        raise UserError(f"There is no home folder to keep {source} in", "", "Set HOME or HF_HOME to a folder")
+    wanted: dict[str, Any] = {"allow_patterns": FILES, "ignore_patterns": ["*.fp16.*"], **hub}
     try:
         known = try_to_load_from_cache(str(source), "unet/config.json", **where)
-        folder = Path(snapshot_download(str(source), allow_patterns=FILES, ignore_patterns=["*.fp16.*"], **hub))
+        folder = Path(snapshot_download(str(source), **wanted))
+        if damaged := [file for file in folder.glob("*/*.safetensors") if not _is_whole(file)]:
+            logger.warning("%s is damaged: %s is downloaded again", damaged[0], source)
+            folder = Path(snapshot_download(str(source), **wanted | {"force_download": True}))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise UserError(
             f"{source} is no file or folder here, and the hub does not give it ({str(error).splitlines()[0]})",
@@ -122,6 +129,15 @@ def fetch(source: str | Path, **hub: Any) -> Path:
         page = f"https://huggingface.co/{source}"
         logger.warning("%s: weights under their own licence (%s), see %s", source, licence or "not named", page)
     return folder
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a safetensors file is as long as its header says."""
+    try:
+        with safe_open(file, framework="pt"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -70,10 +70,10 @@ LPIPS_ALEX = WeightFile(
 
 
 def locate(file: WeightFile) -> Path:
-    """The file on this disk, downloaded if need be.
+    """The file on this disk, downloaded if need be; also where torch hub's is damaged.
 
     Raises:
-        UserError: it is nowhere and cannot be downloaded, or it is not the published one.
+        UserError: it is nowhere and cannot be downloaded, or the user's own is not the published one.
     """
     if own := os.environ.get(VARIABLE):
         folder = Path(own)
@@ -83,9 +83,14 @@ def locate(file: WeightFile) -> Path:
             if (folder / name).exists():
                 return folder / name if name in file.smaller else _checked(folder / name, file)
     path = Path(torch.hub.get_dir()) / "checkpoints" / file.name
-    if not path.exists():
+    if path.parts[0] == "~":
+        raise UserError("There is no home folder to keep weights in", "", f"Set HOME, TORCH_HOME or {VARIABLE}")
+    if path.exists() and not _sha256(path).startswith(file.sha256):
+        console.print(f"{path} is damaged: its SHA-256 is not the published one")
         _download(file, path)
-    return _checked(path, file)
+    elif not path.exists():
+        _download(file, path)
+    return path
 
 
 def _download(file: WeightFile, path: Path) -> None:
@@ -98,7 +103,7 @@ def _download(file: WeightFile, path: Path) -> None:
         torch.hub.download_url_to_file(file.url, str(path), file.sha256, progress=console.is_terminal)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         raise UserError(
-            f"{file.name} is not on this machine and cannot be downloaded from {file.url} ({error})",
+            f"{file.name} is not whole on this machine and cannot be downloaded from {file.url} ({error})",
             "The feature networks need their published weights",
             f"Download it elsewhere and set {VARIABLE} to the folder that holds it under that name",
         ) from error
@@ -106,12 +111,17 @@ def _download(file: WeightFile, path: Path) -> None:
         socket.setdefaulttimeout(timeout)
 
 
-def _checked(path: Path, file: WeightFile) -> Path:
+def _sha256(path: Path) -> str:
+    check_file(path)
     sha256 = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(1 << 20):
             sha256.update(chunk)
-    digest = sha256.hexdigest()
+    return sha256.hexdigest()
+
+
+def _checked(path: Path, file: WeightFile) -> Path:
+    digest = _sha256(path)
     if not digest.startswith(file.sha256):
         raise UserError(
             f"{path} has the SHA-256 {digest[:16]}...",

@@ -1,6 +1,8 @@
 """The `.ply` layout of the 3DGS authors, which every splat viewer opens."""
 
+import io
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,12 @@ log = logging.getLogger(__name__)
 
 HEADER, LINES = 500_000, 8_000
 """Bytes and lines of a header, at most: thousands of properties are read."""
+
+NEEDED = (b"vertex", b"vertices", b"point", b"chunk", b"sh")
+"""Elements of splats and points, in small letters; what lies behind them all, as a mesh's faces, is not read."""
+
+LISTS = 200_000
+"""Rows with lists before the vertices, at most: they are read one by one."""
 
 
 def write_ply(gaussians: Gaussians, path: Path, *, compressed: bool = False) -> None:
@@ -107,8 +115,8 @@ def open_ply(path: Path, *, cure: str) -> PlyData:
         raise UserError(f"There is no file {path}", cure=cure)
     refuse_pointer(path)
     try:
-        _check_header(path)
-        return PlyData.read(str(path))
+        with _Reader(path, _header(path)) as file:
+            return PlyData.read(file)
     except (
         PlyParseError,
         ArithmeticError,
@@ -122,24 +130,54 @@ def open_ply(path: Path, *, cure: str) -> PlyData:
         raise _unreadable(path, error) from error
 
 
-def _check_header(path: Path) -> None:
-    """Refuses a header that would take minutes to read, or that claims more than the file can hold."""
+class _Reader(io.BufferedReader):
+    """A file with another header of the same length."""
+
+    def __init__(self, path: Path, header: bytes):
+        super().__init__(io.FileIO(path))
+        self._header = header
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        before = self.tell()
+        data = super().read(size)
+        return self._header[before : before + len(data)] + data[max(0, len(self._header) - before) :]
+
+
+def _header(path: Path) -> bytes:
+    """The header, in which what is not needed has no rows.
+
+    Raises:
+        ValueError: it would take minutes to read, or claims more than the file can hold.
+    """
     with path.open("rb") as file:
         head = file.read(HEADER)
     end = head.find(b"end_header")
     if end < 0 or head.count(b"\n", 0, end) > LINES:
         raise ValueError(f"its header has more than {HEADER:,} bytes or {LINES:,} lines, or no end")
-    claimed, count = 0, 0
-    for line in head[:end].splitlines():
-        words = line.split()
-        if words[:1] == [b"element"] and len(words) == 3:
-            count = int(words[2]) if len(words[2]) < 20 else HEADER**3
-            if count < 0:
-                raise ValueError(f"it has {count} of {words[1].decode(errors='replace')}")
-        elif words[:1] == [b"property"]:
-            claimed += count  # a byte at least
+    first, *elements = re.split(rb"(?<=[\r\n])(?=element\s)", head[:end])
+    claimed = needed = 0
+    for number, element in enumerate(elements, 1):
+        name, count = _rows(element)
+        if count < 0:
+            raise ValueError(f"it has {count} of {name.decode(errors='replace')}")
+        claimed += count * len(re.findall(rb"[\r\n]property\s", element))  # a byte each at least
+        needed = number if name.lower() in NEEDED else needed
     if claimed > path.stat().st_size:
         raise ValueError(f"its header claims {claimed:,} bytes at least, and it has {path.stat().st_size:,}")
+    lists = sum(_rows(element)[1] for element in elements[:needed] if re.search(rb"[\r\n]property\s+list\s", element))
+    if lists > LISTS:
+        raise ValueError(f"{lists:,} lists come before its vertices end, and at most {LISTS:,} are read")
+    return b"".join([first, *elements[:needed], *map(_without_rows, elements[needed:])])
+
+
+def _rows(element: bytes) -> tuple[bytes, int]:
+    """The name of an element and how many rows it has; what is no header is left to the library."""
+    words = re.match(rb"element\s+(\S+)\s+(-?\d{1,20})\s", element)
+    return (words[1], int(words[2])) if words else (b"", 0)
+
+
+def _without_rows(element: bytes) -> bytes:
+    return re.sub(rb"^(element\s+\S+\s+)(\d+)", lambda found: found[1] + b"0" * len(found[2]), element)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

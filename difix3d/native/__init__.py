@@ -21,7 +21,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from difix3d import files
+from difix3d import places
 from difix3d.errors import UserError
 
 BASE_FLAGS = ("-O3", "-ffast-math", "-fPIC", "-std=c++17", "-pthread", "-w")
@@ -80,7 +80,7 @@ def find_compiler() -> str | None:
 def cache_folder() -> Path:
     """The user's own folder for compiled files; made with mode 0700. Code is loaded from it: nobody else may write."""
     try:
-        folder = files.cache_folder()
+        folder = places.cache_folder()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, UserError):  # no home, a read-only one, a full disk: compile for this process only

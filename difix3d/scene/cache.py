@@ -1,8 +1,10 @@
 """Reduced photos, kept in the user's cache folder: a large photo is decoded once, not once a run."""
 
 import hashlib
+import io
 import os
 import shutil
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +13,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from difix3d.errors import UserError
-from difix3d.files import cache_folder, sweep, whole_file
+from difix3d.files import sweep, whole_file
 from difix3d.images import image_size, may_be_transparent, read_photo
+from difix3d.places import cache_folder
 
 EXPENSIVE = 4_000_000
 """Pixels beyond what is asked for from which a photo is worth keeping: a tenth of a second of decoding."""
@@ -42,7 +45,8 @@ def read_reduced(
     Args:
         read: makes it of the file; ``key`` tells apart what different readers make of one file.
 
-    A cache that cannot be written, or whose disk is nearly full, is not an error: the photo is decoded again then.
+    A cache that is damaged, cannot be written, or whose disk is nearly full, is not an error: the photo is decoded
+    again then.
     """
     width, height = image_size(path)
     if folder is None or width * height - size[0] * size[1] < EXPENSIVE:
@@ -52,7 +56,7 @@ def read_reduced(
     key += "|alpha" if may_be_transparent(path) else ""  # earlier versions kept such photos over white
     entry = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
     with suppress(OSError, ValueError):
-        image = np.load(entry)
+        image = _load(entry)
         if image.shape[:2] == (size[1], size[0]) and image.shape[2:] in ((3,), (4,)) and image.dtype == np.uint8:
             os.utime(entry)
             return image
@@ -62,8 +66,27 @@ def read_reduced(
         folder.mkdir(exist_ok=True)
         if shutil.disk_usage(folder).free - image.nbytes > KEEP_FREE_BYTES:
             with whole_file(entry, sync=False) as partial:
-                np.save(partial, image)
+                _save(partial, image)
     return image
+
+
+def _save(path: Path, image: UInt8[np.ndarray, "H W C"]) -> None:
+    """Writes an image with a checksum behind it: what is damaged there would be trained on."""
+    file = io.BytesIO()
+    np.save(file, image)
+    path.write_bytes(file.getvalue() + zlib.crc32(file.getbuffer()).to_bytes(4, "little"))
+
+
+def _load(path: Path) -> UInt8[np.ndarray, "H W C"]:
+    """Reads what :func:`_save` wrote.
+
+    Raises:
+        ValueError: it is not what was written.
+    """
+    content = path.read_bytes()
+    if zlib.crc32(content[:-4]).to_bytes(4, "little") != content[-4:]:
+        raise ValueError(f"{path} is damaged")
+    return np.load(io.BytesIO(content))
 
 
 def prune(folder: Path, limit_bytes: int = LIMIT_BYTES) -> None:

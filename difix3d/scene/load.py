@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +95,7 @@ def places(source: str, data_dir: Path) -> list[Path]:
 
     if parse(source) is not None:
         return [data_dir / source.replace(":", "-")]
-    return [Path(source).expanduser(), data_dir / source]
+    return [Path(os.path.expanduser(source)), data_dir / source]
 
 
 def find_source(source: str, data_dir: Path) -> Path:

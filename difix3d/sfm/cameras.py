@@ -12,10 +12,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from difix3d.errors import UserError
-from difix3d.files import cache_folder
 from difix3d.formats import TURNS, eight_bits, opened
 from difix3d.geometry.panorama import EQUIRECTANGULAR
 from difix3d.interrupt import unwinding
+from difix3d.places import cache_folder
 from difix3d.sfm.database import Colmap, by_camera
 from difix3d.sfm.listing import read_header
 from difix3d.sfm.pairs import Pairs, exhaustive, sequential, similar

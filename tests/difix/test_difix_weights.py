@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -235,6 +236,30 @@ def test_a_hub_id_is_downloaded_without_code_and_its_licence_is_shown_once(hub, 
         "sd_turbo.safetensors": False,
     }.items():
         assert any(fnmatch(name, pattern) for pattern in hub[0][1]["allow_patterns"]) is wanted, name
+
+
+def test_a_damaged_copy_of_the_hub_s_is_downloaded_again(hub, golden, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "copy"
+    shutil.copytree(golden / "tiny_difix_ref", folder)
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+
+    def snapshot_download(repo_id, **options):
+        if options.get("force_download"):
+            file.write_bytes(whole)
+        return str(folder)
+
+    monkeypatch.setattr(weights, "snapshot_download", snapshot_download)
+    DifixPipeline.from_pretrained("nvidia/difix_ref")
+    assert f"{file} is damaged: nvidia/difix_ref is downloaded again" in caplog.text
+
+
+def test_without_a_home_nothing_is_downloaded(hub, monkeypatch):
+    monkeypatch.setattr(weights, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    with pytest.raises(UserError, match="no home folder to keep nvidia/difix_ref in.*HF_HOME"):
+        DifixPipeline.from_pretrained("nvidia/difix_ref")
+    assert not hub
 
 
 def test_offline_or_unknown(hub):

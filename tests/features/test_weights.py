@@ -70,7 +70,7 @@ def test_the_users_folder_comes_first_and_may_hold_half_precision(published, hub
 def test_offline_the_error_says_which_file_from_where_and_what_to_do(published, hub):
     file, _, server = published
     server.unlink()
-    with pytest.raises(UserError, match=r"not on this machine") as error:
+    with pytest.raises(UserError, match=r"not whole on this machine") as error:
         load(file, SHAPES)
     assert file.name in str(error.value)
     assert file.url in str(error.value)
@@ -95,13 +95,32 @@ def test_a_download_with_another_hash_is_not_kept(published, hub):
 
 @pytest.mark.parametrize("own", [True, False])
 def test_a_file_with_another_hash_is_named(published, hub, tmp_path, monkeypatch, own):
-    file, _, _ = published
+    file, _, server = published
     if own:
         monkeypatch.setenv(VARIABLE, str(tmp_path / "own"))
     path = put((tmp_path / "own" if own else hub) / file.name, b"cut off")
-    with pytest.raises(UserError, match=r"SHA-256.*Delete it") as error:
+    if not own:
+        server.unlink()
+    with pytest.raises(UserError, match="SHA-256.*Delete it" if own else "not whole.*cannot be downloaded") as error:
         load(file, SHAPES)
-    assert str(path) in str(error.value)
+    assert str(path if own else file.url) in str(error.value)
+    assert path.read_bytes() == b"cut off"
+
+
+def test_a_damaged_file_of_torch_hub_is_downloaded_again(published, hub, capsys):
+    file, state, _ = published
+    path = put(hub / file.name, b"cut off")
+    tensors = load(file, SHAPES)
+    assert all(torch.equal(tensors[key], state[key]) for key in SHAPES)
+    assert f"{path} is damaged" in capsys.readouterr().err
+
+
+def test_without_a_home_nothing_is_put_into_the_working_folder(published, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "~/.cache/torch/hub")
+    with pytest.raises(UserError, match="no home folder.*Set HOME"):
+        load(published[0], SHAPES)
+    assert not (tmp_path / "~").exists()
 
 
 @pytest.mark.parametrize(

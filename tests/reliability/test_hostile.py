@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -96,6 +97,41 @@ def test_headers_that_claim_too_much(tmp_path, header):
         read_splats(tmp_path / "a.ply")
 
 
+def test_a_mesh_s_many_faces_are_not_read(tmp_path):
+    """One by one, 3 million lists took half a minute."""
+    from difix3d.scene.pointcloud import read_points
+
+    vertices = "element vertex 2\nproperty float x\nproperty float y\nproperty float z\n"
+    faces = "element face 3000000\nproperty list uchar int i\n"
+    points = struct.pack("<6f", 1, 2, 3, 4, 5, 6)
+    (tmp_path / "a.ply").write_bytes(f"{PLY}{vertices}{faces}end_header\n".encode() + points + bytes(3_000_000))
+    start = time.process_time()
+    assert read_points(tmp_path / "a.ply")[0].tolist() == [[1, 2, 3], [4, 5, 6]]
+    (tmp_path / "b.ply").write_bytes(f"{PLY}{faces}{vertices}end_header\n".encode() + bytes(3_000_000) + points)
+    with pytest.raises(UserError, match=r"3,000,000 lists come before its vertices end"):
+        read_points(tmp_path / "b.ply")
+    assert time.process_time() - start < 2
+    faces = faces.replace("3000000", "3")
+    (tmp_path / "c.ply").write_bytes(f"{PLY}{faces}{vertices}end_header\n".encode() + bytes(3) + points)
+    assert read_points(tmp_path / "c.ply")[0].tolist() == [[1, 2, 3], [4, 5, 6]]
+
+
+@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="holes are not told here")
+@pytest.mark.parametrize("name", ["a.ply", "a.splat", "points3D.bin"])
+def test_files_of_holes(tmp_path, name):
+    """A download that was broken off may have its whole size: 12 GB of zeros are not read."""
+    from difix3d.gaussians import read_splats
+    from difix3d.scene.colmap import read_colmap
+
+    header = f"{PLY}element vertex 1000000000\nproperty float x\nproperty float y\nproperty float z\nend_header\n"
+    with (tmp_path / name).open("wb") as file:
+        file.write(header.encode() if name == "a.ply" else b"\1")
+        file.truncate(12_000_000_000 + len(header))
+    (tmp_path / "cameras.bin").write_bytes(bytes(8)), (tmp_path / "images.bin").write_bytes(bytes(8))
+    with pytest.raises(UserError, match=rf"{name} is mostly holes.* of 12,0.* bytes were ever written"):
+        read_colmap(tmp_path, tmp_path) if name == "points3D.bin" else read_splats(tmp_path / name)
+
+
 @pytest.mark.parametrize("version", [3, 4])
 def test_splats_that_unpack_to_far_more(tmp_path, version):
     import zstandard
@@ -167,3 +203,26 @@ def test_names_steer_no_terminal(capfd, monkeypatch):
     assert "is too long" in told
     assert "\x1b[2J" not in told
     assert "\x1b[31m" not in told
+
+
+def test_a_user_whom_nobody_knows(tmp_path, monkeypatch):
+    """``docker run --user 12345``: no HOME, and no entry in /etc/passwd."""
+    import pwd
+
+    from difix3d.benchmark.scenes import _obtainable
+    from difix3d.scene import load_scene
+    from difix3d.scene.cache import photo_cache
+
+    def unknown(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+    for place in ("~/scene", "~nobody-at-all/scene"):
+        with pytest.raises(UserError, match=f"There is no scene '{place}'"):
+            load_scene(place)
+        assert not _obtainable(place, tmp_path)
+    assert photo_cache() is None
+    assert not list(tmp_path.iterdir())

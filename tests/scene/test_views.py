@@ -145,8 +145,16 @@ def test_large_photos_are_decoded_once_and_kept_on_disk(tmp_path: Path, monkeypa
         patch.setattr("difix3d.scene.cache.read_photo", None)
         assert np.array_equal(read_reduced(photo, (160, 120), cache), first)
     (entry,) = cache.iterdir()
-    entry.write_bytes(entry.read_bytes()[:1000])  # damaged: decoded again
-    assert np.array_equal(read_reduced(photo, (160, 120), cache), first)
+    content = entry.read_bytes()
+    for damaged in (
+        content[:1000],
+        content[:-9] + b"x" + content[-8:],
+        b"",
+        content[:5000] + b"\xff\0" + content[5002:],
+    ):
+        entry.write_bytes(damaged)  # decoded again, and kept
+        assert np.array_equal(read_reduced(photo, (160, 120), cache), first)
+        assert entry.read_bytes() == content
     Image.fromarray(255 - noise).resize((2400, 1800)).save(photo)  # another photo of the same name
     assert not np.array_equal(read_reduced(photo, (160, 120), cache), first)
     assert len(list(cache.iterdir())) == 2
