@@ -26,7 +26,7 @@ Trial = Callable[[list[int], PseudoViews | None], list[float]]
 
 
 class Interrupted(Exception):
-    """A round was broken off; it is made anew when the training goes on."""
+    """A round or an evaluation was broken off; it is made anew when the training goes on."""
 
 
 class Rounds:

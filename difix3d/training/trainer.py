@@ -3,8 +3,8 @@
 import logging
 import signal
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -99,8 +99,7 @@ class Trainer:
         """Writes the run's settings into its folder, from which it is resumed; before, nothing is written. From here to
         the end of the training no other may write there."""
         if self._lock is None:
-            self._lock = self.folder.lock()
-            self.folder.begin(self.config, near=self.near)
+            self._lock = self.folder.taken(self.config, near=self.near)
 
     @property
     def interrupted(self) -> int:
@@ -219,7 +218,7 @@ class Trainer:
                         self.model.step(next(photos), number, densify=False)
                     elif pseudo is not None:
                         self.model.step(self.rounds.draw(pseudo, number), number, densify=False)
-            return self.psnrs(held_out)
+            return psnrs(self.model.render, map(self._wanted, held_out))
         finally:
             self.model.load_state(before)
 
@@ -227,13 +226,15 @@ class Trainer:
         """Endless batches of the scene's training photos, from the batch of that number on."""
         return self.views.batches(batches(scene, self.config.batch_size, self.config.seed, start))
 
-    def psnrs(self, indices: Iterable[int]) -> list[float]:
-        """Of the model as it is now, against photos."""
-        return psnrs(self.model.render, (self.shown(index) for index in indices))
-
     def shown(self, index: int) -> View:
         """A photo as it is looked at and measured: with alpha, over the colour that renders are shown over."""
         return over(self.views[index], self.model.settings["background"])
+
+    def _wanted(self, index: int) -> View:
+        """A photo as it is shown; raises :class:`Interrupted` if the training was asked to end."""
+        if self.interrupted:
+            raise Interrupted
+        return self.shown(index)
 
     def _evaluate(self, step: int, *, missing: bool = False) -> None:
         """Where it is due (a splat file: before the first step), evaluates the model and, after the last step, the
@@ -256,8 +257,9 @@ class Trainer:
                 options: dict[str, Any] = {"trust": trust, "confidence": self.config.distill.confidence}
                 photo = self.views.__getitem__
                 render = PostRender(render, self.fixer, self.scene, photo, device=self.device, **options)
-            result = evaluate(self.folder, self.shown, row, render, step, len(self.gaussians), self.config.refine)
-            self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
+            with suppress(Interrupted):  # it is made when the training goes on
+                result = evaluate(self.folder, self._wanted, row, render, step, len(self.gaussians), self.config.refine)
+                self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
 
     def _save(self, step: int, *, export: bool, quiet: bool = False) -> None:
         """Writes a checkpoint, and a .ply in the user's world for other viewers; listeners are not told if ``quiet``.

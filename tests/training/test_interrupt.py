@@ -122,6 +122,31 @@ def test_what_was_stopped_before_its_evaluation_is_evaluated_when_it_is_resumed(
     assert scores[0] == scores[1]
 
 
+@pytest.mark.parametrize("plus", [False, True])
+@pytest.mark.parametrize("phase", ["draw", "measure"])
+def test_a_signal_breaks_an_evaluation_off(toy_scene, config, monkeypatch, phase, plus):
+    """Three photos may be three hundred, and a fixer takes seconds for each."""
+    config = replace(config, eval_steps=(20,))
+    shown, drawn = Trainer.shown, []
+
+    def photo(self, index):
+        drawn.append(index)
+        if len(drawn) == 2 + 3 * (phase == "measure") + (12 if plus else 0):
+            signal.raise_signal(signal.SIGTERM)
+        return shown(self, index)
+
+    monkeypatch.setattr(Trainer, "shown", photo)
+    trainer = Trainer(config, toy_scene, fixer=keep)
+    trainer.train()
+    assert trainer.interrupted == signal.SIGTERM
+    assert len(drawn) == 2 + 3 * (phase == "measure") + (12 if plus else 0)
+    assert steps(config.output_dir)[-1] == (30 if plus else 20)
+    assert evaluated(config.output_dir) == ([(20, False), (30, False)] if plus else [])
+    monkeypatch.undo()
+    Trainer(replace(config, resume=True), toy_scene, fixer=keep).train()
+    assert evaluated(config.output_dir) == [(20, False), (30, False), (30, True)]
+
+
 @pytest.fixture
 def start(tmp_path, toy_scene, monkeypatch):
     """Runs the command on a toy scene; a listener may be added to all of its trainings."""
