@@ -37,9 +37,10 @@ def write_state(path: Path, text: str) -> None:
 
 
 def changed(path: Path) -> bool:
-    """Whether a file is other than it was written; ``False`` where nothing is known of it, as in older runs."""
+    """Whether a file is other than it was written, or missing; ``False`` where nothing is known of it, as in older
+    runs."""
     known = _checksums(path.parent).get(path.name)
-    return known is not None and _sha256(path.read_bytes()) not in known
+    return known is not None and not (path.is_file() and _sha256(path.read_bytes()) in known)
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -78,8 +79,9 @@ def mend_rows(path: Path) -> None:
         os.replace(path, aside)
         log.warning("%s It is kept as %s, and the run goes on without its rows", error, aside.name)
         return
-    if path.exists() and changed(path):
-        log.warning("%s was changed after it was written; its rows are taken as they are", path)
+    if changed(path):
+        what = "was changed after it was written; its rows are taken as they are"
+        log.warning("%s %s", path, what if path.exists() else "is missing; the run goes on without its rows")
 
 
 def lock(folder: Path) -> FileLock:
@@ -100,7 +102,7 @@ def lock(folder: Path) -> FileLock:
     except NotImplementedError:  # a file system without locks
         log.warning("%s cannot be locked: do not start a second training there", folder)
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cannot_write(folder / LOCK, error) from error
     return taken
 
 

@@ -79,6 +79,23 @@ def test_changed_rows_are_said(tmp_path, caplog):
     assert json.loads(path.read_text())[0]["psnr"] == 91.5
 
 
+def test_rows_that_are_missing_are_said(tmp_path, caplog):
+    path = tmp_path / "rounds.json"
+    mend_rows(path)
+    assert not caplog.records
+    append_row(path, {"step": 1}, bool)
+    path.unlink()
+    mend_rows(path)
+    assert f"{path} is missing; the run goes on without its rows" in caplog.text
+    assert read_rows(path) == []
+
+
+def test_a_folder_in_place_of_the_lock(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(UserError, match=r"\.lock: a folder is in its place\. Move it away"):
+        lock(tmp_path)
+
+
 def test_one_writer(tmp_path):
     taken = lock(tmp_path)
     with pytest.raises(UserError, match="is being written by another training"):

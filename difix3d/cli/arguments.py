@@ -18,7 +18,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from difix3d.errors import UserError
 from difix3d.limits import Limits, check_limits, flag, former_names, limits_of
-from difix3d.training.configfile import merge, read_yaml
+from difix3d.training.configfile import merge, read_own, read_yaml
 
 Options = TypeVar("Options")
 Config = TypeVar("Config")
@@ -79,7 +79,9 @@ def read_config(
         path = Path(said["output_dir"]) / "config.yaml"
         if not path.is_file():
             raise UserError(f"There is no run in {path.parent}", f"{path.name} is missing", "Train it without --resume")
-    values = read_yaml(path) if path else {}
+        values = read_own(path.parent)
+    else:
+        values = read_yaml(path) if path else {}
     return merge(start(values | said), values, source=str(path)), path
 
 

@@ -69,10 +69,13 @@ def load_checkpoint(path: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]
     """Returns (step, tensors on the CPU, extra).
 
     Raises:
-        DamagedCheckpoint: the file is cut short, its checksum is wrong, or its Gaussians are NaN or infinite.
+        DamagedCheckpoint: it is a folder or cut short, its checksum is wrong, or its Gaussians are NaN or infinite.
         UserError: it was made by a version with another format.
     """
-    check_file(path)
+    try:
+        check_file(path)
+    except UserError as error:
+        raise DamagedCheckpoint(path, error.fact.rpartition(": ")[2]) from error
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

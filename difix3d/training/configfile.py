@@ -24,6 +24,9 @@ LARGEST = 64_000
 COMPLETE = "complete"
 """Last key of what :func:`write_yaml` writes: a file without it was cut short."""
 
+BEGIN = f"# written by difix3d; the last line is '{COMPLETE}: true'\n"
+"""First line of it, by which a file is known that should have that key."""
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty mapping.
@@ -42,15 +45,32 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise UserError(f"{path} holds a {type(values).__name__}", "a configuration is a mapping of names to values")
     complete = values.pop(COMPLETE, False)
+    if not complete and (changed(path) or content.startswith(BEGIN.encode())):
+        raise _cut(path)
     if changed(path):
-        if not complete:
-            raise UserError(
-                f"{path} was cut short after it was written",
-                f"Its last line is '{COMPLETE}: true'",
-                "Put back what is lost, or train again; the defaults may be other settings than the run's",
-            )
         log.warning("%s was changed after it was written; its settings are taken as they are", path)
     return values
+
+
+def read_own(run: Path) -> dict[str, Any]:
+    """The settings in a run's ``config.yaml``.
+
+    Raises:
+        UserError: it is something else, was cut short or is empty.
+    """
+    path = run / "config.yaml"
+    values = read_yaml(path)
+    if not values:
+        raise _cut(path)
+    return values
+
+
+def _cut(path: Path) -> UserError:
+    return UserError(
+        f"{path} was cut short after it was written",
+        f"Its last line is '{COMPLETE}: true'",
+        "Put back what is lost, or train again; the defaults may be other settings than the run's",
+    )
 
 
 def parse_yaml(text: str | bytes, source: str) -> Any:
@@ -79,7 +99,7 @@ def write_yaml(config: Any, path: Path) -> None:
             return [plain(item) for item in value]
         return str(value) if isinstance(value, Path) else value
 
-    write_state(path, yaml.safe_dump(plain(asdict(config)) | {COMPLETE: True}, sort_keys=False))
+    write_state(path, BEGIN + yaml.safe_dump(plain(asdict(config)) | {COMPLETE: True}, sort_keys=False))
 
 
 def shown(value: Any) -> str:

@@ -12,7 +12,7 @@ from difix3d.evaluate import ABLATION, Name, Pictures, RunEvaluation, Variant, d
 from difix3d.evaluate.results import CORRECTED, SINGLE
 from difix3d.scene import Views
 from difix3d.training.config import TrainConfig
-from difix3d.training.configfile import merge, read_yaml
+from difix3d.training.configfile import merge, read_own
 from difix3d.training.refine import RefineConfig
 from difix3d.training.run import RunFolder
 from difix3d.types import RenderFn, Scene, View
@@ -116,7 +116,7 @@ def last_evaluation(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
     ]
     index = {photo.name: i for i, photo in enumerate(run.scene.photos)}
     path = run.path / "config.yaml"
-    config = merge(TrainConfig(), read_yaml(path), source=str(path))
+    config = merge(TrainConfig(), read_own(run.path), source=str(path))
     views = Views(run.scene).stream(index[image["name"]] for image in images)
     background = config.shown_over(run.scene)
     photos = (over(view, COLORS[background]) for view in views)

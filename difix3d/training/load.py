@@ -14,7 +14,7 @@ from difix3d.render import rasterize
 from difix3d.runfiles import changed
 from difix3d.scene.load import places
 from difix3d.training.config import TrainConfig
-from difix3d.training.configfile import merge, read_yaml
+from difix3d.training.configfile import merge, read_own
 from difix3d.training.data import others_near, scene_of
 from difix3d.training.run import check_scene, check_trained_on, gaussians_in
 from difix3d.types import Cameras, Gaussians, Render, Scene
@@ -129,7 +129,7 @@ def _config(run: Path, scene: str | None, data_dir: Path | None) -> TrainConfig:
     if not path.is_file():
         fact = f"There is no run in {run}: " + (f"it has no {path.name}" if run.is_dir() else "no such folder")
         raise UserError(fact, "A run is the folder that training wrote, like outputs/garden/2025-01-31_120000-123")
-    config = merge(TrainConfig(), read_yaml(path), source=str(path))
+    config = merge(TrainConfig(), read_own(run), source=str(path))
     return replace(config, output_dir=run, scene=scene or config.scene, data_dir=data_dir or config.data_dir)
 
 

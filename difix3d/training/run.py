@@ -1,5 +1,6 @@
 """The folder of a run: configuration, checkpoints, metrics, pictures."""
 
+import logging
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +17,12 @@ from difix3d.files import as_json, cannot_write, read_json, sweep
 from difix3d.gaussians import load_newest, newest_checkpoint, save_checkpoint, write_ply
 from difix3d.gaussians.transform import transform
 from difix3d.geometry.normalize import same_world
-from difix3d.runfiles import append_row, lock, mend_rows, read_rows, write_state
+from difix3d.runfiles import append_row, changed, lock, mend_rows, read_rows, write_state
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import write_yaml
 from difix3d.types import Gaussians, Scene
+
+log = logging.getLogger(__name__)
 
 ROWS = ("metrics.json", "rounds.json")
 """Files of a run that grow by a row at a time."""
@@ -61,8 +64,11 @@ class RunFolder:
         try:
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             sweep(self.path)
+            self._check_places()
             for name in ROWS:
                 mend_rows(self.path / name)
+            if changed(self.path / "scene.json"):
+                log.warning("%s is not as it was written, or missing: it is written anew", self.path / "scene.json")
             write_yaml(replace(config, output_dir=self.path, resume=False), self.path / "config.yaml")
             facts |= {"name": self.scene.name, **identity(self.scene), "extent": self.scene.extent}
             facts["began_in"] = str(Path.cwd())
@@ -72,17 +78,29 @@ class RunFolder:
                 f"The run's folder {self.path} cannot be written ({error})", cure="Choose another --output-dir"
             ) from error
 
-    def lock(self) -> FileLock:
-        """The right to write here, until it is released or the process ends.
+    def _check_places(self) -> None:
+        """Refuses at once what would end the training at its next checkpoint."""
+        for place in (self.path / "point_cloud.ply", *self.checkpoints.glob("step_*.safetensors")):
+            if place.is_dir():
+                raise UserError(f"{place} is a folder", "Training writes a file of that name", "Move it away")
+
+    def taken(self, config: TrainConfig, **facts: Any) -> FileLock:
+        """The right to write here, until it is released or the process ends; then :meth:`begin`.
 
         Raises:
-            UserError: another training has it, or the folder cannot be made.
+            UserError: another training has it, or the folder cannot be written.
         """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        return lock(self.path)
+        right = lock(self.path)
+        try:
+            self.begin(config, **facts)
+        except UserError:
+            right.release(force=True)
+            raise
+        return right
 
     @property
     def begun(self) -> bool:

@@ -4,10 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_run import write_run
 
+from difix3d.cli.train import read
 from difix3d.errors import UserError
 from difix3d.training import Trainer
 from difix3d.training.configfile import read_yaml
+from difix3d.training.load import load_run
 
 
 @pytest.mark.parametrize("name", ["point_cloud.ply", "config.yaml", "scene.json", "report.html", "eval"])
@@ -66,6 +69,52 @@ def test_damaged_state_is_noticed(config, toy_scene, caplog):
     (run / "config.yaml").write_text(text.replace("max_steps: 8", "max_steps: 9"))
     assert read_yaml(run / "config.yaml")["max_steps"] == 9
     assert "config.yaml was changed after it was written; its settings are taken as they are" in caplog.text
+
+
+@pytest.mark.parametrize("damage", ["flipped", "missing"])
+def test_a_damaged_scene_file_is_said_and_written_anew(config, toy_scene, caplog, damage):
+    config = replace(config, max_steps=2)
+    Trainer(config, toy_scene).train()
+    path = config.output_dir / "scene.json"
+    whole = path.read_text()
+    path.write_text(whole.replace("toy", "tny")) if damage == "flipped" else path.unlink()
+    Trainer(replace(config, resume=True), toy_scene).begin()
+    assert f"{path} is not as it was written, or missing: it is written anew" in caplog.text
+    assert path.read_text() == whole
+
+
+@pytest.mark.parametrize("name", ["scene.json", "checksums.json", "point_cloud.ply", "step_0000004.safetensors"])
+def test_a_folder_in_place_of_a_file(config, toy_scene, name):
+    """Resumes refuse it before the first step, and say what helps."""
+    config = replace(config, max_steps=4, save_steps=(2,))
+    Trainer(config, toy_scene).train()
+    path = config.output_dir / ("checkpoints" if name.startswith("step") else "") / name
+    path.unlink()
+    path.mkdir()
+    steps = []
+    trainer = Trainer(replace(config, resume=True, max_steps=5), toy_scene, [steps.append])
+    with pytest.raises(UserError, match=f"{name}.*folder.*Move it away"):
+        trainer.train()
+    assert not steps
+    path.rmdir()
+    Trainer(replace(config, resume=True, max_steps=5), toy_scene).train()
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_settings_cut_short_without_a_checksum(tmp_path, toy_scene, share):
+    """Nothing is filled up with defaults: a resolution of 120 would become 640."""
+    run = write_run(tmp_path, toy_scene, resolution=48)
+    path = run / "config.yaml"
+    text = path.read_text()
+    (run / "checksums.json").unlink()
+    for cut in (text[: int(share * len(text))], text[: text.rindex("complete")]):
+        path.write_text(cut)
+        with pytest.raises(UserError, match=r"config\.yaml (was cut short|cannot be read as YAML)"):
+            load_run(run)
+        with pytest.raises(UserError, match=r"config\.yaml (was cut short|cannot be read as YAML)"):
+            read(["--resume", "--output-dir", str(run)])
+    path.write_text("\n".join(text.splitlines()[1:-1]))  # as older versions wrote it
+    assert load_run(run).config.resolution == 48
 
 
 def test_a_model_of_others_is_not_replaced(tmp_path: Path):
