@@ -148,8 +148,8 @@ def measure(options: Options, source: str, fixer_name: str) -> dict[str, Any]:
     return {
         "scene": name,
         "fixer": fixer_name,
-        "psnr": result.mean("psnr"),
-        "ssim": result.mean("ssim"),
+        **{name: value for name, value in result.means().items() if name != "seconds"},
+        "seen": result.seen,
         "per_image": [round(image["psnr"], 3) for image in result.images],
         "rounds": decisions,
         "seconds": {phase: round(value, 2) for phase, value in seconds.items()},

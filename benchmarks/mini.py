@@ -30,6 +30,9 @@ from rich.table import Table
 from difix3d import synthetic
 from difix3d.difix.load import load_fixer
 from difix3d.distill import DistillConfig
+from difix3d.evaluate import Seen, seen_pixels
+from difix3d.evaluate.results import SEEN, UNSEEN
+from difix3d.evaluate.seen import parts
 from difix3d.images import to_uint8
 from difix3d.metrics import LPIPS, psnr, ssim
 from difix3d.postrender import PostRender
@@ -41,6 +44,9 @@ from difix3d.training.presets import NOVEL_PROBS, from_preset
 from difix3d.types import Fixer, RenderFn, Scene
 
 METRICS = {"psnr": 2, "ssim": 3, "lpips": 3}
+APART = {f"{part}{metric}": digits for part in (SEEN, UNSEEN) for metric, digits in METRICS.items()}
+"""The same of pixels that some training photo shows, by the depth of the training's model, and of the others; rows that
+were measured before have none."""
 
 
 @dataclass(frozen=True)
@@ -71,14 +77,23 @@ class Options:
     """Of the trainings with the fixer: by default what suits `mini`. The oracle has the program's defaults."""
 
 
-def scores(render: RenderFn, scene: Scene, views: Views, lpips: LPIPS) -> dict[str, float]:
-    """Means over the eval views."""
-    rows = []
+def scores(render: RenderFn, scene: Scene, views: Views, lpips: LPIPS, seen: Seen) -> dict[str, float]:
+    """Means over the eval views; of seen and unseen pixels over those that have such."""
+    functions = dict(zip(METRICS, (psnr, ssim, lpips.score), strict=True))
+    found: dict[str, list[float]] = {}
     for index in scene.test.tolist():
-        image = torch.from_numpy(to_uint8(render(scene.cameras[index]).rgb[0]))
-        photo = torch.from_numpy(to_uint8(views[index].image))
-        rows.append([psnr(image, photo), ssim(image, photo), lpips.score(image, photo)])
-    return {name: round(float(value), 4) for name, value in zip(METRICS, np.mean(rows, 0), strict=True)}
+        view = views[index]
+        image = torch.from_numpy(to_uint8(render(view.camera).rgb[0]))
+        photo = torch.from_numpy(to_uint8(view.image))
+        share, apart = parts(seen(view), view.mask)
+        values = share | {
+            part + name: function(image, photo, pixels)
+            for part, pixels in ({"": None} | apart).items()
+            for name, function in functions.items()
+        }
+        for name, value in values.items():
+            found.setdefault(name, []).append(value)
+    return {name: round(float(np.mean(values)), 4) for name, values in found.items()}
 
 
 def models(training: str, trainer: Trainer, fixer: Fixer, views: Views) -> dict[str, RenderFn]:
@@ -126,9 +141,10 @@ def measure(options: Options, source: str, training: str, seed: int) -> list[dic
     trainer.train()
     seconds = time.perf_counter() - start
     views, lpips = Views(scene), LPIPS("vgg")
+    seen = seen_pixels(trainer.model.render, scene.cameras[scene.train])
     return [
         {"scene": scene.name, "training": training, "seed": seed, "row": name}
-        | scores(render, scene, views, lpips)
+        | scores(render, scene, views, lpips, seen)
         | {"share": trainer.config.distill.novel_prob, "rounds": decisions, "seconds": round(seconds, 1)}
         for name, render in models(training, trainer, fixer, views).items()
     ]
@@ -169,28 +185,42 @@ def write(options: Options, rows: list[dict[str, Any]]) -> None:
 
 def show(rows: list[dict[str, Any]]) -> None:
     """Scene by scene, and the mean over scenes: mean over the seeds, and their spread."""
+    metrics = METRICS | {name: digits for name, digits in APART.items() if any(name in row for row in rows)}
     scenes = list(dict.fromkeys(row["scene"] for row in rows))
     names = list(dict.fromkeys(row["row"] for row in rows))
-    table = Table("scene", "row", "seeds", *METRICS)
+    table = Table("scene", "row", "seeds", *metrics)
     for scene, name in product(scenes, names):
         same = [row for row in rows if row["scene"] == scene and row["row"] == name]
         if same:
-            cells = [spread([row[metric] for row in same], n) for metric, n in METRICS.items()]
+            cells = [spread([row[metric] for row in same if metric in row], n) for metric, n in metrics.items()]
             table.add_row(scene, name, str(len(same)), *cells, end_section=name == names[-1])
     table.add_section()
     for name in names if len(scenes) > 1 else []:
         same = [row for row in rows if row["row"] == name]
         seeds = [[row for row in same if row["seed"] == seed] for seed in {row["seed"] for row in same}]
         whole = [group for group in seeds if len(group) == len(scenes)]  # a mean over fewer scenes is another number
-        means = {metric: [float(np.mean([row[metric] for row in group])) for group in whole] for metric in METRICS}
+        cells = [
+            spread([mean(group, metric) for group in whole if known(group, metric)], n) for metric, n in metrics.items()
+        ]
         if whole:
-            table.add_row("mean", name, str(len(whole)), *(spread(means[metric], n) for metric, n in METRICS.items()))
+            table.add_row("mean", name, str(len(whole)), *cells)
     Console().print(table)
 
 
+def known(rows: list[dict[str, Any]], metric: str) -> bool:
+    """Whether all rows have it: a mean over fewer scenes is another number."""
+    return all(metric in row for row in rows)
+
+
+def mean(rows: list[dict[str, Any]], metric: str) -> float:
+    return float(np.mean([row[metric] for row in rows]))
+
+
 def spread(values: list[float], digits: int) -> str:
-    mean = f"{np.mean(values):.{digits}f}"
-    return mean if len(values) == 1 else f"{mean} +- {np.std(values, ddof=1):.{digits}f}"
+    if not values:
+        return "-"
+    middle = f"{np.mean(values):.{digits}f}"
+    return middle if len(values) == 1 else f"{middle} +- {np.std(values, ddof=1):.{digits}f}"
 
 
 if __name__ == "__main__":

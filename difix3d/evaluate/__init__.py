@@ -6,7 +6,8 @@ Training and ``difix3d evaluate`` go one way: :func:`draw` the pictures of each 
 """
 
 from difix3d.evaluate.ablation import ABLATION, Method, Name
-from difix3d.evaluate.measures import consistency, fix_photos, measure, only_visible, psnrs
+from difix3d.evaluate.cells import Cell
+from difix3d.evaluate.measures import consistency, fix_photos, measure, psnrs
 from difix3d.evaluate.pictures import Pictures, adopt, draw
 from difix3d.evaluate.results import (
     METRICS,
@@ -17,7 +18,8 @@ from difix3d.evaluate.results import (
     read_evaluation,
     write_evaluation,
 )
-from difix3d.evaluate.tables import Cell, Row, Table, table
+from difix3d.evaluate.seen import Seen, only_visible, seen_pixels
+from difix3d.evaluate.tables import Row, Table, table
 
 __all__ = [
     "ABLATION",
@@ -29,6 +31,7 @@ __all__ = [
     "Pictures",
     "Row",
     "RunEvaluation",
+    "Seen",
     "SetScore",
     "Table",
     "Variant",
@@ -40,6 +43,7 @@ __all__ = [
     "only_visible",
     "psnrs",
     "read_evaluation",
+    "seen_pixels",
     "table",
     "write_evaluation",
 ]

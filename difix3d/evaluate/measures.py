@@ -13,6 +13,7 @@ from difix3d.background import within
 from difix3d.errors import UserError
 from difix3d.evaluate.pictures import Pictures, shoot, target
 from difix3d.evaluate.results import CORRECTED, SetScore, Variant
+from difix3d.evaluate.seen import Seen, parts
 from difix3d.features import Inception, inception_features
 from difix3d.images import read_image, to_uint8
 from difix3d.metrics import (
@@ -25,7 +26,6 @@ from difix3d.metrics import (
     psnr,
     ssim,
     tsed,
-    visibility,
     warp_error,
 )
 from difix3d.metrics.perceptual import Net
@@ -36,12 +36,14 @@ Network = TypeVar("Network")
 
 SET_METRICS = ("fid", "kid")
 PATH_METRICS = ("tsed", "warp")
-SURFACE = 320
-"""Long side, in pixels, of the depth maps of training cameras that tell what they see."""
 
 
 def measure(
-    metrics: Sequence[str], variants: Sequence[Pictures], views: Iterable[View], device: torch.device | str = "cpu"
+    metrics: Sequence[str],
+    variants: Sequence[Pictures],
+    views: Iterable[View],
+    device: torch.device | str = "cpu",
+    seen: Seen | None = None,
 ) -> tuple[tuple[Variant, ...], dict[str, str]]:
     """Compares pictures with photos, both at 8 bits.
 
@@ -50,6 +52,7 @@ def measure(
         variants: whose pictures.
         views: the photos; pixels outside of their masks do not count (sets of pictures are compared whole).
         device: of the feature networks.
+        seen: which pixels training photos show; if given, these and the others are also measured apart.
 
     Returns:
         The variants, and for metrics that could not be had the reason why.
@@ -63,10 +66,15 @@ def measure(
     features: dict[str, list[Tensor]] = {name: [] for name in ("", *rows)}
     for view in views:
         photo, mask = target(view)
+        share, apart = ({}, {}) if seen is None else parts(seen(view), mask)
         images = {pictures.name: torch.from_numpy(read_image(pictures.path(view))) for pictures in variants}
         for pictures in variants:
             image, before = images[pictures.name], images.get(pictures.against or "")
-            row = {metric: function(image, photo, mask) for metric, function in compare.items()}
+            row = share | {
+                f"{part}{metric}": function(image, photo, pixels)
+                for part, pixels in ({"": mask} | apart).items()
+                for metric, function in compare.items()
+            }
             if pictures.exported is not None:
                 other = replace(pictures, place=pictures.exported).path(view)
                 row["psnr_ply"] = psnr(torch.from_numpy(read_image(other)), photo, mask)
@@ -139,15 +147,6 @@ def fix_photos(
         scores.append({name: function(image, *target(given[number])) for name, function in compare.items()})
     means = {name: sum(score[name] for score in scores) / len(scores) for name in compare}
     return means | {"count": len(scores)}
-
-
-def only_visible(views: Iterable[View], render: RenderFn, train: Cameras) -> Iterator[View]:
-    """The views, masked down to what training cameras see, by the depth of a model."""
-    small = [train[i].limited(SURFACE) for i in range(len(train))]
-    depths = [render(camera).depth_map for camera in small]
-    for view in views:
-        seen = visibility(render(view.camera).depth_map, view.camera, Cameras.cat(small), depths)
-        yield replace(view, mask=seen if view.mask is None else seen & view.mask)
 
 
 def comparisons(metrics: Sequence[str], device: torch.device | str) -> tuple[dict[str, Compare], dict[str, str]]:

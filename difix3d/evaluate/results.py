@@ -4,7 +4,8 @@
 
     {"format": "difix3d evaluation", "version": 1, "scene", "split", "step", "seed", "device", "fixer", "mask",
      "variants": [{"name": "Difix3D+", "pictures": folder below the run's, "gaussians", "against": name or null,
-                   "images": [{"name", "psnr", "ssim", "lpips_vgg", ..., "cc_psnr", ..., "seconds"}],
+                   "images": [{"name", "psnr", "ssim", "lpips_vgg", ..., "cc_psnr", ..., "seconds",
+                               "seen": share of the pixels that training photos show, "seen_psnr", ..., "unseen_psnr"}],
                    "sets": {"fid": {"value", "count", "std", "warning"}, ...},
                    "means": {"psnr", ...}}],
      "left_out": {"fid": "why it is not there, and how to provide it", ...}, "background",
@@ -48,6 +49,11 @@ class Metric:
 CORRECTED, ALIGNED = "cc_", "aligned_"
 """Before the names of metrics of pictures in their photos' colours (``cc_psnr``), and from aligned poses
 (``aligned_psnr``)."""
+
+SEEN, UNSEEN = "seen_", "unseen_"
+"""The same, before those of pixels that some training photo shows (``seen_psnr``), and of the others: rows of their own
+in tables."""
+PARTS = {"": "all", SEEN: "seen", UNSEEN: "unseen"}
 
 SINGLE = {
     "psnr": Metric("PSNR", 2, 1),
@@ -134,6 +140,17 @@ class Variant:
         found = {key for image in self.images for key in image} | self.sets.keys()
         return [key for key in METRICS if key in found]
 
+    @property
+    def seen(self) -> float:
+        """Share of the pictures' pixels that some training photo shows; NaN if it was not measured."""
+        return self.mean("seen")
+
+    def means(self) -> dict[str, float]:
+        """Of each metric, of those of seen and unseen pixels as well."""
+        apart = [f"{part}{metric}" for part in (SEEN, UNSEEN) for metric in SINGLE]
+        found = {key for image in self.images for key in image}
+        return {metric: self.mean(metric) for metric in [*self.metrics, *(key for key in apart if key in found)]}
+
 
 @dataclass(frozen=True)
 class RunEvaluation:
@@ -180,10 +197,7 @@ class RunEvaluation:
 
 def write_evaluation(run: Path, evaluation: RunEvaluation) -> Path:
     """Writes ``evaluation.json`` into a run's folder."""
-    variants = [
-        asdict(variant) | {"means": {metric: variant.mean(metric) for metric in variant.metrics}}
-        for variant in evaluation.variants
-    ]
+    variants = [asdict(variant) | {"means": variant.means()} for variant in evaluation.variants]
     content = {"format": FORMAT, "version": VERSION, **asdict(evaluation), "variants": variants}
     write_json(run / FILE, content)
     return run / FILE

@@ -1,7 +1,6 @@
 """Tables of evaluations, as papers print them: scene by variant, means over photos, seeds and scenes."""
 
-import csv
-import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,42 +8,35 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from difix3d.evaluate.ablation import TITLES
-from difix3d.evaluate.results import METRICS, RunEvaluation
+from difix3d.evaluate.cells import TEX_ARROWS, Cell, arrow, console, interval, line, number, tex, to_csv
+from difix3d.evaluate.results import METRICS, PARTS, SINGLE, RunEvaluation
 from difix3d.metrics import confidence_interval
 
 ALL = "all scenes"
+PREFIXES = {pixels: prefix for prefix, pixels in PARTS.items()}
 FEW = 3
 """Values under which a bootstrap says nothing."""
-
-Interval = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A mean and how far it can be believed.
-
-    Attributes:
-        mean: of the metric.
-        count: values in it: photos, or scenes, or seeds for the metric of a set.
-        interval: bootstrap 95 % confidence interval; ``None`` for one or two values.
-        gain, gain_interval: mean difference to the scene's first row, paired (over what both have).
-    """
-
-    mean: float
-    count: int
-    interval: Interval | None = None
-    gain: float | None = None
-    gain_interval: Interval | None = None
 
 
 @dataclass(frozen=True)
 class Row:
-    """A variant on a scene, or on :data:`ALL`; ``runs`` went into it."""
+    """A variant on a scene, or on :data:`ALL`; ``runs`` went into it.
+
+    Attributes:
+        pixels: that count: ``all`` of a picture, or those that some training photo shows (``seen``), or the others
+            (``unseen``).
+    """
 
     scene: str
     variant: str
     runs: int
     cells: dict[str, Cell]
+    pixels: str = "all"
+
+    @property
+    def group(self) -> str:
+        """What is compared with each other: the rows of one scene and the same pixels."""
+        return self.scene if self.pixels == "all" else f"{self.scene}, {self.pixels} pixels"
 
 
 @dataclass(frozen=True)
@@ -62,10 +54,10 @@ class Table:
         shown.add_column("scene")
         shown.add_column("")
         for metric in metrics:
-            shown.add_column(_arrow(metric), justify="right")
+            shown.add_column(arrow(metric), justify="right")
         for row in self.rows:
-            cells = [_console(metric, row.cells.get(metric)) for metric in metrics]
-            shown.add_row(Text(row.scene), Text(row.variant), *cells)
+            cells = [console(metric, row.cells.get(metric)) for metric in metrics]
+            shown.add_row(Text(row.group), Text(row.variant), *cells)
         return shown
 
     def csv(self) -> str:
@@ -73,7 +65,7 @@ class Table:
         head = ("scene", "variant", "runs", "metric", "mean", "low", "high", "gain", "gain_low", "gain_high", "count")
         lines = [
             (
-                *(row.scene, row.variant, row.runs, metric, cell.mean),
+                *(row.scene, row.variant, row.runs, PREFIXES[row.pixels] + metric, cell.mean),
                 *(cell.interval or ("", "")),
                 "" if cell.gain is None else cell.gain,
                 *(cell.gain_interval or ("", "")),
@@ -86,24 +78,26 @@ class Table:
 
     def markdown(self) -> str:
         """Means with their 95 % intervals, the best of a scene in bold."""
-        lines = [_line(["scene", "", *map(_arrow, self.metrics)]), _line(["---", "---", *["---:"] * len(self.metrics)])]
+        lines = [line(["scene", "", *map(arrow, self.metrics)]), line(["---", "---", *["---:"] * len(self.metrics)])]
         for row in self.rows:
-            cells = [self._marked(row, metric, "**{}**") + _interval(metric, row) for metric in self.metrics]
-            lines.append(_line([row.scene, row.variant, *cells]))
+            cells = [
+                self._marked(row, metric, "**{}**") + interval(metric, row.cells.get(metric)) for metric in self.metrics
+            ]
+            lines.append(line([row.group, row.variant, *cells]))
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
 
     def latex(self) -> str:
         """Means, the best of a scene in bold; needs ``booktabs``."""
-        head = ["", "", *(_tex(METRICS[metric].title) + _TEX_ARROWS[METRICS[metric].better] for metric in self.metrics)]
+        head = ["", "", *(tex(METRICS[metric].title) + TEX_ARROWS[METRICS[metric].better] for metric in self.metrics)]
         lines = [f"\\begin{{tabular}}{{ll{'r' * len(self.metrics)}}}", r"\toprule", " & ".join(head) + r" \\"]
         before = None
         for row in self.rows:
-            if row.scene != before:
+            if row.group != before:
                 lines.append(r"\midrule")
             cells = [self._marked(row, metric, r"\textbf{{{}}}") for metric in self.metrics]
-            scene = _tex(row.scene) if row.scene != before else ""
-            lines.append(" & ".join([scene, _tex(row.variant), *cells]) + r" \\")
-            before = row.scene
+            scene = tex(row.group) if row.group != before else ""
+            lines.append(" & ".join([scene, tex(row.variant), *cells]) + r" \\")
+            before = row.group
         notes = [f"% {note}" for note in self.notes]
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes]) + "\n"
 
@@ -111,7 +105,7 @@ class Table:
         cell = row.cells.get(metric)
         if cell is None:
             return "--"
-        rivals = [r.cells[metric].mean for r in self.rows if r.scene == row.scene and metric in r.cells]
+        rivals = [r.cells[metric].mean for r in self.rows if r.group == row.group and metric in r.cells]
         best = METRICS[metric].better * cell.mean == max(METRICS[metric].better * mean for mean in rivals)
         text = number(metric, cell.mean)
         return bold.format(text) if best and len(rivals) > 1 else text
@@ -134,14 +128,15 @@ def table(evaluations: Sequence[RunEvaluation]) -> Table:
     for scene in scenes:
         own = [evaluation for evaluation in evaluations if evaluation.scene == scene]
         runs = {name: sum(v.name == name for evaluation in own for v in evaluation.variants) for name in ordered}
-        rows += _rows(scene, {name: _values(own, name) for name in ordered}, runs)
-    if len(scenes) > 1:
-        rows += _all_scenes(rows, ordered)
+        for part in PARTS:
+            rows += _rows(scene, {name: _values(own, name, part) for name in ordered}, runs, PARTS[part])
+    for pixels in PARTS.values() if len(scenes) > 1 else ():
+        rows += _all_scenes([row for row in rows if row.pixels == pixels], ordered, pixels)
     found = {metric for row in rows for metric in row.cells}
     return Table(tuple(key for key in METRICS if key in found), tuple(rows), tuple(_notes(evaluations, rows)))
 
 
-def _rows(scene: str, values: dict[str, dict[str, dict[str, float]]], runs: dict[str, int]) -> list[Row]:
+def _rows(scene: str, values: dict[str, dict[str, dict[str, float]]], runs: dict[str, int], pixels: str) -> list[Row]:
     """One for each variant that has values: by metric, by what they are values of."""
     found = {name: metrics for name, metrics in values.items() if metrics}
     first = next(iter(found), None)
@@ -154,28 +149,34 @@ def _rows(scene: str, values: dict[str, dict[str, dict[str, float]]], runs: dict
                 metric: _cell(items, {} if first in (None, name) else found[str(first)].get(metric, {}))
                 for metric, items in metrics.items()
             },
+            pixels,
         )
         for name, metrics in found.items()
     ]
 
 
-def _all_scenes(rows: list[Row], ordered: Iterable[str]) -> list[Row]:
+def _all_scenes(rows: list[Row], ordered: Iterable[str], pixels: str) -> list[Row]:
     values: dict[str, dict[str, dict[str, float]]] = {name: {} for name in ordered}
     runs = dict.fromkeys(values, 0)
     for row in rows:
         runs[row.variant] += row.runs
         for metric, cell in row.cells.items():
             values[row.variant].setdefault(metric, {})[row.scene] = cell.mean
-    return _rows(ALL, values, runs)
+    return _rows(ALL, values, runs, pixels)
 
 
-def _values(evaluations: list[RunEvaluation], name: str) -> dict[str, dict[str, float]]:
-    """By metric the values of a variant: by photo, mean over the runs; those of sets by seed."""
+def _values(evaluations: list[RunEvaluation], name: str, part: str) -> dict[str, dict[str, float]]:
+    """By metric the values of a variant: by photo, mean over the runs; those of sets by seed.
+
+    Args:
+        part: prefix of the metrics that are taken (:data:`PARTS`), which goes off.
+    """
     gathered: dict[str, dict[str, list[float]]] = {}
     for evaluation in evaluations:
         for variant in evaluation.variants:
-            for metric in variant.metrics if variant.name == name else ():
-                for image, value in variant.values(metric).items():
+            metrics = SINGLE if part else variant.metrics
+            for metric in metrics if variant.name == name else ():
+                for image, value in variant.values(part + metric).items():
                     key = image or f"seed {evaluation.seed}"
                     gathered.setdefault(metric, {}).setdefault(key, []).append(value)
     return {
@@ -202,7 +203,7 @@ def _notes(evaluations: Sequence[RunEvaluation], rows: list[Row]) -> Iterable[st
     for scene, count in counts.items():
         kind = "scenes" if scene == ALL else "photos"
         yield f"{scene}: mean of {count} {kind}; in brackets the bootstrap 95 % interval of the mean"
-    partial = {row.variant: row.cells for row in rows if row.scene == ALL}
+    partial = {row.variant: row.cells for row in rows if row.scene == ALL and row.pixels == "all"}
     scenes = len(counts) - 1
     for name, cells in partial.items():
         have = max((cell.count for cell in cells.values()), default=0)
@@ -244,59 +245,13 @@ def _protocol(scene: str, own: Sequence[RunEvaluation]) -> Iterable[str]:
         yield f"{scene}: As it came is {given}{held_out}"
     if "train" in splits:
         yield f"{scene}: these photos were trained on, and the fixer looks at them: no measure of novel views"
+    shares = [variant.seen for item in own for variant in item.variants if math.isfinite(variant.seen)]
+    if shares:
+        yield (
+            f"{scene}: {sum(shares) / len(shares):.0%} of the pixels are seen: a training photo reaches them by its "
+            "rendered depth; what is unseen a model can only guess"
+        )
     for color in sorted({item.background for item in own} - {""}):
         yield f"{scene}: photos with alpha and their pictures over {color}"
     if "visible" in masks:
         yield f"{scene}: only pixels count that training cameras see"
-
-
-def number(metric: str, value: float, sign: bool = False) -> str:
-    """A value of a metric as it is shown."""
-    kind = METRICS[metric]
-    return f"{value * kind.factor:{'+' if sign else ''}.{kind.digits}f}"
-
-
-def to_csv(rows: Iterable[Iterable[object]]) -> str:
-    """Lines of comma-separated values."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
-_TEX_ARROWS = {1: r" $\uparrow$", -1: r" $\downarrow$", 0: ""}
-
-
-def _arrow(metric: str) -> str:
-    return METRICS[metric].title + {1: " ↑", -1: " ↓", 0: ""}[METRICS[metric].better]
-
-
-def _tex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join("\\" + letter if letter in "_&%#${}" else special.get(letter, letter) for letter in text)
-
-
-def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _interval(metric: str, row: Row) -> str:
-    cell = row.cells.get(metric)
-    return "" if cell is None or cell.interval is None else f" [{_range(metric, cell.interval)}]"
-
-
-def _range(metric: str, interval: Interval, sign: bool = False) -> str:
-    return ", ".join(number(metric, value, sign) for value in interval)
-
-
-def _console(metric: str, cell: Cell | None) -> Text:
-    if cell is None:
-        return Text("-")
-    text = Text(number(metric, cell.mean), "bold")
-    if cell.interval is not None:
-        text = Text.assemble(text, (f"\n[{_range(metric, cell.interval)}]", "dim"))
-    if cell.gain is not None:
-        better = METRICS[metric].better * cell.gain >= 0
-        text = Text.assemble(text, (f"\n{number(metric, cell.gain, True)}", "green" if better else "red"))
-        if cell.gain_interval is not None:
-            text = Text.assemble(text, (f"\n[{_range(metric, cell.gain_interval, True)}]", "dim"))
-    return text

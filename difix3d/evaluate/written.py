@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from difix3d.evaluate.cells import to_csv
 from difix3d.evaluate.results import RunEvaluation
-from difix3d.evaluate.tables import Table, to_csv
+from difix3d.evaluate.tables import Table
 from difix3d.files import write_text
 
 

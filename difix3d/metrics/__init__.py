@@ -2,8 +2,8 @@
 
 One by one: :func:`psnr`, :func:`ssim`, :class:`LPIPS`, :func:`contrast`, :func:`error_split`; :func:`color_correct`
 brings a picture into its photo's colours before. Sets of pictures: :func:`fid`, :func:`kid`. Paths of cameras:
-:func:`warp_error`, :func:`tsed`. :func:`visibility` makes Nerfbusters' masks, and :func:`confidence_interval` says how
-far a mean can be believed.
+:func:`warp_error`, :func:`tsed`. :func:`visibility` makes Nerfbusters' masks, :func:`reached` those of what photos
+show, and :func:`confidence_interval` says how far a mean can be believed.
 """
 
 from difix3d.metrics.colors import color_correct, color_fit
@@ -13,7 +13,7 @@ from difix3d.metrics.epipolar import Tsed, epipolar_distance, tsed
 from difix3d.metrics.perceptual import LPIPS
 from difix3d.metrics.pixels import ErrorSplit, contrast, error_split, psnr, ssim
 from difix3d.metrics.statistics import confidence_interval
-from difix3d.metrics.visible import visibility
+from difix3d.metrics.visible import reached, visibility
 
 __all__ = [
     "LPIPS",
@@ -30,6 +30,7 @@ __all__ = [
     "fid",
     "kid",
     "psnr",
+    "reached",
     "ssim",
     "tsed",
     "visibility",

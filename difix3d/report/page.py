@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from difix3d.errors import UserError
-from difix3d.evaluate import METRICS, RunEvaluation, Table, table
-from difix3d.evaluate.tables import Cell, number
+from difix3d.evaluate import METRICS, Row, RunEvaluation, Table, table
+from difix3d.evaluate.cells import Cell, number
 from difix3d.files import or_nan, write_text
 from difix3d.images import read_image
 from difix3d.report.cameras import camera_map
@@ -102,8 +102,12 @@ def _verdict(evaluation: RunEvaluation, result: Table) -> Safe:
 def _table(result: Table) -> Safe:
     metrics = [metric for metric in result.metrics if metric not in SPLIT]
     head = ["", *(METRICS[metric].title + {1: " ↑", -1: " ↓", 0: ""}[METRICS[metric].better] for metric in metrics)]
-    rows = [[row.variant, *(_cell(metric, row.cells.get(metric)) for metric in metrics)] for row in result.rows]
+    rows = [[_name(row), *(_cell(metric, row.cells.get(metric)) for metric in metrics)] for row in result.rows]
     return grid(head, rows)
+
+
+def _name(row: Row) -> str:
+    return row.variant if row.pixels == "all" else f"{row.variant}, {row.pixels} pixels"
 
 
 def _cell(metric: str, cell: Cell | None) -> Safe:

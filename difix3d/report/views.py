@@ -9,7 +9,7 @@ import numpy as np
 from difix3d.background import COLORS, over
 from difix3d.evaluate import METRICS, RunEvaluation, Variant
 from difix3d.evaluate.ablation import TITLES
-from difix3d.evaluate.tables import number
+from difix3d.evaluate.cells import number
 from difix3d.images import read_image, to_uint8
 from difix3d.report.images import ERROR_SCALE, data_uri, error_map, ramp_css
 from difix3d.report.markup import Safe, escape, tag

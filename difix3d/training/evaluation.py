@@ -8,8 +8,9 @@ from typing import Any
 from difix3d.background import COLORS, over
 from difix3d.devices import choose_device
 from difix3d.errors import UserError
-from difix3d.evaluate import ABLATION, Name, Pictures, RunEvaluation, Variant, draw, measure
+from difix3d.evaluate import ABLATION, Name, Pictures, RunEvaluation, Seen, Variant, draw, measure
 from difix3d.evaluate.results import CORRECTED, SINGLE
+from difix3d.evaluate.seen import as_noted, noted
 from difix3d.scene import Views
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_own
@@ -45,6 +46,7 @@ def evaluate(
     step: int,
     gaussians: int,
     refine: RefineConfig,
+    seen: Seen,
 ) -> Variant:
     """Draws the evaluated photos' cameras into ``eval/`` and measures the pictures into ``metrics.json``.
 
@@ -53,6 +55,7 @@ def evaluate(
         row: of the ablation, that ``render`` makes.
         step, gaussians: of the model.
         refine: the run's.
+        seen: finds what training photos show of held-out views; kept beside the pictures.
     """
     split = shown(run.scene)
     indices = getattr(run.scene, split).tolist()
@@ -60,10 +63,10 @@ def evaluate(
     folder = run.path / _place(step, plus)
     pictures = Pictures(ABLATION[row].title, run.path, f"{_place(step, plus)}/renders", gaussians=gaussians)
     draw(render, map(photo, indices), pictures, folder / "compare")
-    (variant,), _ = measure(with_corrected(METRICS, refine), [pictures], map(photo, indices))
-    means = {metric: variant.mean(metric) for metric in variant.metrics}
+    apart = noted(seen, run.path / _seen(step)) if split == "test" else None
+    (variant,), _ = measure(with_corrected(METRICS, refine), [pictures], map(photo, indices), seen=apart)
     facts = {"step": step, "gaussians": gaussians, "plus": plus, "split": split}
-    run.record("metrics.json", facts | means | {"images": list(variant.images)})
+    run.record("metrics.json", facts | variant.means() | {"images": list(variant.images)})
     return variant
 
 
@@ -120,7 +123,9 @@ def last_evaluation(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
     views = Views(run.scene).stream(index[image["name"]] for image in images)
     background = config.shown_over(run.scene)
     photos = (over(view, COLORS[background]) for view in views)
-    measured, _ = measure(with_corrected(METRICS, config.refine), variants, photos)
+    masks = run.path / _seen(step)
+    seen = as_noted(masks) if split == "test" and masks.is_dir() else None  # runs of older versions have none
+    measured, _ = measure(with_corrected(METRICS, config.refine), variants, photos, seen=seen)
     return RunEvaluation(
         scene=run.scene.name,
         split=split,
@@ -139,6 +144,10 @@ def last_evaluation(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
 def _row(run: RunFolder, step: int, plus: bool) -> dict[str, Any] | None:
     rows = run.rows("metrics.json")
     return next((row for row in rows if (row["step"], row["plus"]) == (step, plus)), None)
+
+
+def _seen(step: int) -> str:
+    return f"{_place(step, False)}/seen"
 
 
 def _place(step: int, plus: bool) -> str:

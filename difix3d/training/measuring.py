@@ -20,6 +20,7 @@ from difix3d.evaluate import (
     fix_photos,
     measure,
     only_visible,
+    seen_pixels,
 )
 from difix3d.evaluate.align import align, at_cameras, beside
 from difix3d.evaluate.results import CORRECTED, SINGLE
@@ -132,7 +133,10 @@ def measure_run(
             return only_visible(shots, (surface or run).render, scene.cameras[scene.train].to(device))
         return shots
 
-    measured, reasons = measure(metrics, variants, photos(), device)
+    seen = None
+    if split == "test" and options.masked == "photo":  # all that is visible is seen
+        seen = seen_pixels((surface or run).render, scene.cameras[scene.train].to(device))
+    measured, reasons = measure(metrics, variants, photos(), device, seen)
     if options.align_poses or run.config.refine.poses:
         single = [metric for metric in metrics if metric.removeprefix(CORRECTED) in SINGLE]
         aligned = draw_aligned(models, rows, folder, stream, len(indices))

@@ -1,5 +1,6 @@
 """What a step of training moves: the Gaussians with their optimisers, densification, and corrections of the photos."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from difix3d.training.config import TrainConfig
 from difix3d.training.data import others_near
 from difix3d.training.densify import Densifier
 from difix3d.training.depth import SparseDepth
+from difix3d.training.dropout import drop, rate_at, without
 from difix3d.training.optim import SplatOptimizer
 from difix3d.training.refine import Corrections
 from difix3d.types import Cameras, Gaussians, Render, Scene, View
@@ -82,14 +84,19 @@ class SplatModel:
         cameras = Cameras.cat(view.camera for view in views)
         if captured:
             cameras = self.corrections.cameras(cameras, [view.index for view in views])
+        rate = rate_at(config.dropout or 0.0, step, config.max_steps) if captured else 0.0
+        shown, keep = drop(self.gaussians, rate) if rate > 0 else (self.gaussians, None)
         out = self.render(
             cameras,
+            shown,
             sh_degree=config.sh_degree_at(step),
             background=self._background(views),
             depth=self.sparse_depth is not None,
             absgrad=self.densifier.absgrad,
             near=self.clear.near_at(step) if captured else self.settings["near"],
         )
+        if keep is not None:
+            out = replace(out, info=without(out.info, keep))
         if densify:
             self.densifier.before_backward(self.splats, out, step)
         rgb = self.corrections.colors(out, views) if captured else out.rgb

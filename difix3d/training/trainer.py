@@ -19,7 +19,7 @@ from difix3d.devices import choose_device
 from difix3d.difix.load import load_fixer
 from difix3d.distill.pseudo import PseudoViews
 from difix3d.errors import UserError
-from difix3d.evaluate import ABLATION, psnrs
+from difix3d.evaluate import ABLATION, psnrs, seen_pixels
 from difix3d.interrupt import interruptible
 from difix3d.limits import check_limits
 from difix3d.postrender import PostRender
@@ -248,6 +248,7 @@ class Trainer:
             return
         known = [row["plus"] for row in self.folder.rows("metrics.json") if missing and row["step"] == step]
         model = self.folder.model_at(step)
+        seen = seen_pixels(self.model.render, self.scene.cameras[self.scene.train].to(self.device))
         for row in (model, fixed(model)) if last and self.config.plus and self.fixer is not None else (model,):
             trust = ABLATION[row].trust
             if (trust is not None) in known or self.interrupted:
@@ -257,8 +258,9 @@ class Trainer:
                 options: dict[str, Any] = {"trust": trust, "confidence": self.config.distill.confidence}
                 photo = self.views.__getitem__
                 render = PostRender(render, self.fixer, self.scene, photo, device=self.device, **options)
+            facts = (step, len(self.gaussians), self.config.refine)
             with suppress(Interrupted):  # it is made when the training goes on
-                result = evaluate(self.folder, self._wanted, row, render, step, len(self.gaussians), self.config.refine)
+                result = evaluate(self.folder, self._wanted, row, render, *facts, seen)
                 self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
 
     def _save(self, step: int, *, export: bool, quiet: bool = False) -> None:

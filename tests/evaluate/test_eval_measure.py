@@ -10,7 +10,8 @@ import torch
 
 from difix3d.background import over
 from difix3d.errors import UserError
-from difix3d.evaluate import Pictures, adopt, consistency, draw, fix_photos, measure, psnrs
+from difix3d.evaluate import Pictures, adopt, consistency, draw, fix_photos, measure, psnrs, seen_pixels
+from difix3d.evaluate.seen import as_noted, noted
 from difix3d.images import read_image, to_uint8, write_image
 from difix3d.metrics import color_correct, error_split, fid, kid, psnr, ssim, tsed, warp_error
 from difix3d.scene import Views
@@ -251,3 +252,47 @@ def test_pictures_of_other_programs_with_alpha_are_put_over_the_photos_backgroun
     adopt(theirs, views, pictures, white=True)
     (variant,), _ = measure(["psnr"], [pictures], views)
     assert min(image["psnr"] for image in variant.images) > 50
+
+
+def test_seen_and_unseen_pixels_are_measured_apart(drawn, views, tmp_path):
+    """Each on its own pixels; a part of nearly nothing has no figures, and masks go before."""
+    left = torch.zeros(SIZE, dtype=torch.bool)
+    left[:, :12] = True
+    some = {views[0].name: left, views[1].name: torch.ones(SIZE, dtype=torch.bool), views[2].name: left}
+    masked = [views[0], views[1], replace(views[2], mask=~left)]
+    (dark, fixed), _ = measure(("psnr", "ssim"), drawn, masked, seen=lambda view: some[view.name])
+    image = picture(drawn[0], views[0])
+    first, second, third = dark.images
+    assert first["seen"] == 0.25
+    assert first["seen_psnr"] == psnr(image, photo(views[0]), left)
+    assert first["unseen_psnr"] == psnr(image, photo(views[0]), ~left)
+    assert first["unseen_ssim"] == ssim(image, photo(views[0]), ~left)
+    assert second["seen"] == 1
+    assert second["seen_psnr"] == second["psnr"]
+    assert "unseen_psnr" not in second
+    assert third["seen"] == 0
+    assert "seen_psnr" not in third
+    assert third["unseen_psnr"] == third["psnr"]
+    assert dark.metrics == ["psnr", "ssim", "seconds"]  # they are rows of their own, no columns
+    assert dark.means()["unseen_psnr"] == dark.mean("unseen_psnr")
+    assert fixed.images[0]["seen"] == 0.25
+
+
+def test_seen_pixels_are_found_from_training_views_alone(views, truth, toy_scene, tmp_path):
+    """Only training cameras are drawn, and what is noted is found again."""
+    asked = []
+
+    def render(camera):
+        asked.append(camera.centers[0])
+        return truth(camera)
+
+    train = toy_scene.cameras[toy_scene.train]
+    seen = noted(seen_pixels(render, train), tmp_path)
+    found = [seen(view) for view in views]
+    assert torch.equal(torch.stack(asked), train.centers)
+    assert all(float(item.float().mean()) > 0.9 for item in found)
+    for view, item in zip(views, found, strict=True):
+        assert torch.equal(as_noted(tmp_path)(view), item)
+    shares = [float(seen_pixels(truth, toy_scene.cameras[:1])(view).float().mean()) for view in views]
+    assert shares[0] > 0.7  # the only photo's neighbour
+    assert max(shares[1:]) < 0.4  # from the side, half of the cube's points lie behind others

@@ -167,3 +167,38 @@ def test_methods_are_told_apart_on_the_console(one, capsys):
     )
     text = capsys.readouterr().out
     assert all(name in text for name in (*names, "a[/b]"))
+
+
+def apart(name, seen, unseen, **rest):
+    """A variant whose first picture has unseen pixels."""
+    whole = variant(name, [20.0, 22.0, 24.0], **rest)
+    keys = [{"seen": 0.75, "seen_psnr": seen[0], "unseen_psnr": unseen}]
+    keys += [{"seen": 1.0, "seen_psnr": value} for value in seen[1:]]
+    return replace(whole, images=tuple(a | b for a, b in zip(whole.images, keys, strict=True)))
+
+
+def test_seen_and_unseen_pixels_are_rows(tmp_path):
+    """Each is compared within its own pixels, and averaged over the photos that have such."""
+    plain = apart("3DGS", [21.0, 23.0, 25.0], 12.0, fid=50.0)
+    fixed = apart("Difix3D", [22.0, 24.0, 26.0], 11.0, against="3DGS")
+    one = evaluation(plain, fixed)
+    assert read_evaluation(write_evaluation(tmp_path, one).parent) == one
+    assert json.loads((tmp_path / "evaluation.json").read_text())["variants"][0]["means"]["unseen_psnr"] == 12.0
+    result = table([one])
+    rows = {(row.variant, row.pixels): row.cells for row in result.rows}
+    assert [row.pixels for row in result.rows] == ["all", "all", "seen", "seen", "unseen", "unseen"]
+    assert rows["Difix3D", "seen"]["psnr"].mean == 24.0
+    assert rows["Difix3D", "seen"]["psnr"].gain == 1.0
+    assert rows["Difix3D", "unseen"]["psnr"].gain == -1.0
+    assert rows["Difix3D", "unseen"]["psnr"].count == 1
+    assert set(rows["3DGS", "seen"]) == {"psnr"}
+    assert result.metrics == ("psnr", "ssim", "fid")
+    assert "| fox, unseen pixels | 3DGS | **12.00** |" in result.markdown()
+    assert "fox, seen pixels" in result.latex()
+    assert any("92% of the pixels are seen" in note for note in result.notes)
+    lines = {(line["variant"], line["metric"]): line for line in csv.DictReader(io.StringIO(result.csv()))}
+    assert float(lines["Difix3D", "psnr"]["mean"]) == 22.0
+    assert float(lines["Difix3D", "unseen_psnr"]["gain"]) == -1.0
+    both = table([one, replace(one, scene="castle")])
+    assert [row.scene for row in both.rows if row.pixels == "unseen"][-2:] == ["all scenes", "all scenes"]
+    assert "only on" not in " ".join(both.notes)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.metrics import visibility, warp_error
+from difix3d.metrics import reached, visibility, warp_error
+from difix3d.metrics.visible import continuous
 from difix3d.types import Cameras
 
 SIZE, FOCAL = (20, 30), 30.0
@@ -122,3 +123,66 @@ def test_training_cameras_may_have_other_sizes():
     depths = [wall(), torch.full((40, 60), 3.0)]
     assert visibility(wall(), both[0], train, depths, min_views=2).all()
     assert visibility(wall(), both[0], train, min_views=2).all()
+
+
+def drawn(camera, front=True):
+    """The true depth of a wall at z = 4, of 8 x 8 units, and of a card of 1 x 1 before its middle at z = 2."""
+    from difix3d.geometry.warp import unproject
+
+    height, width = camera.size[::-1]
+    rays = unproject(torch.ones(height, width), camera) - camera.c2w[0, :3, 3]
+    origin = camera.c2w[0, :3, 3]
+    depth = torch.zeros(height, width)
+    for z, half in ((4.0, 4.0), (2.0, 0.5))[: 1 + front]:
+        distance = (z - origin[2]) / rays[..., 2]
+        place = origin[:2] + rays[..., :2] * distance[..., None]
+        depth = torch.where((place.abs() <= half).all(-1) & (distance > 0), distance, depth)
+    return depth
+
+
+def test_pixels_that_a_photo_reaches_are_those_that_it_truly_sees():
+    """From aside, a strip of the wall comes into view that the card hides from the photo, and more of its edge."""
+    train, aside = cameras(0.0).resized(240, 160), cameras(0.6).resized(240, 160)
+    depth, there = drawn(train), drawn(aside)
+    truth = visibility(there, aside, train, [depth])
+    found = reached(aside, train, [depth])
+    assert 0.05 < float((~truth & (there > 0)).float().mean()) < 0.5
+    assert float((found != truth).float().mean()) < 0.03
+    assert not found[:, -10:][there[:, -10:] > 0].all()
+
+
+def test_what_hangs_before_the_evaluated_camera_does_not_matter():
+    """The evaluated view's own depth is not asked for: one more photo is all that changes what is reached."""
+    train, aside = cameras(0.0, 1.2).resized(240, 160), cameras(0.6).resized(240, 160)
+    one = reached(aside, train[0], [drawn(train[0])])
+    both = reached(aside, train, [drawn(train[0]), drawn(train[1])])
+    assert (both | ~one).all()
+    assert both.float().mean() > one.float().mean() + 0.05
+    assert float(both[drawn(aside) > 0].float().mean()) > 0.98
+
+
+def test_nothing_reaches_a_view_from_behind_or_without_depth():
+    train = cameras(0.0)
+    behind = cameras(0.0)
+    behind.c2w[0, :3, :3] = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))
+    assert not reached(behind, train, [wall()]).any()
+    assert not reached(train, train, [wall(0.0)]).any()
+    assert not reached(train, train[torch.tensor([], dtype=torch.long)], []).any()
+    assert reached(train, train, [wall()]).all()
+
+
+def test_a_view_from_half_the_distance_has_no_gaps():
+    train, near = cameras(0.0).resized(240, 160), cameras(0.0).resized(240, 160)
+    near.c2w[0, 2, 3] = 1.9
+    depth = torch.full((160, 240), 4.0)
+    assert reached(near, train, [depth]).all()
+
+
+def test_pixels_between_two_surfaces_are_left_out():
+    """A rendered depth is blended at edges: such points hang in the air, and would be carried into holes."""
+    depth = wall()
+    depth[:, :10] = 1.5
+    depth[:, 10] = 2.2
+    assert not continuous(depth)[:, 9:12].any()
+    assert continuous(depth)[:, :9].all()
+    assert continuous(depth)[:, 12:].all()

@@ -41,6 +41,10 @@ def test_a_run_learns_and_leaves_everything_in_its_folder(toy_scene, config):
     assert [row["step"] for row in rows] == [1, 150]
     assert rows[1]["psnr"] == pytest.approx(last)
     assert [image["name"] for image in rows[1]["images"]] == ["02.png", "06.png", "10.png"]
+    for image in rows[1]["images"]:  # what training photos show of it is kept beside the pictures
+        seen = read_image(folder / "eval" / "step_000150" / "seen" / image["name"])[..., 0] > 0
+        assert image["seen"] == pytest.approx(seen.mean())
+    assert rows[1]["seen_psnr"] > 0
 
     assert [event.step for event in events if isinstance(event, Saved)] == [100, 150]
     assert sum(isinstance(event, Stepped) for event in events) == 150
@@ -70,6 +74,8 @@ def test_a_compressed_file_on_request(toy_scene, config):
         {"densify": {"kind": "none"}},
         {"batch_size": 3},
         {"background": "random"},
+        {"dropout": 0.3},
+        {"dropout": 0.3, "batch_size": 2, "background": "random"},
         {"antialiased": True},
         {"loss": {"opacity": 0.01, "scale": 0.01, "depth": 0.1}},
         {"refine": {"poses": True, "exposure": True}},
