@@ -1,23 +1,25 @@
-"""Times Difix, plain and fast, with and without a reference, in one run; counts the FLOPs of its parts.
+"""Times Difix in several ways, with and without a reference, in one run; counts the FLOPs of its parts.
 
     python benchmarks/fix.py                  # on CUDA the full-size model at 576x1024, on a CPU the tiny one
     python benchmarks/fix.py --height 480 --width 640 --repeats 20
 
-Weights are random, which changes neither time nor memory, so that nothing is downloaded. The prompt's embedding is
-given in all cases. "plain fp32" is how the published README calls its pipeline: fp32, references encoded for each
-image, LoRA as separate layers. Writes JSON to benchmarks/results/ and prints a table.
+Weights are random, which changes neither time nor memory, so that nothing is downloaded. ``published`` is what the
+published pipeline does in a call: the text encoder embeds the prompt, image and reference are both encoded and both
+decoded, LoRA as separate layers. ``plain`` decodes the image alone and is given the prompt's embedding, ``fast`` is
+``pipe.optimize()``, ``compiled`` the same with torch.compile. ``benchmarks/gpu_suite.py`` measures all of it on a GPU.
+Writes JSON to benchmarks/results/ and prints a table.
 """
 
 import json
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypedDict
 
 import diffusers
 import torch
@@ -25,12 +27,28 @@ import tyro
 from machine import device_name
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from difix3d.difix.architecture import random_difix
-from difix3d.difix.step import decode, denoise, encode
+from difix3d.difix.pipeline import DifixPipeline
+from difix3d.difix.step import TIMESTEP, decode, denoise, encode
 
 DATASHEET = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "RTX 4090": 165e12}  # dense bf16 FLOP/s
+TEXT = {"num_attention_heads": 16, "num_hidden_layers": 23, "hidden_size": 1024, "intermediate_size": 4096}
+TINY_TEXT = {"num_attention_heads": 2, "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64}
+Kind = tuple[int, int]
+"""Images at a time, and references of each."""
+SINGLE: tuple[Kind, ...] = ((1, 0), (1, 1))
+
+
+class Settings(TypedDict):
+    """Of :func:`measure`."""
+
+    tiny: bool
+    repeats: int
+    flops: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -42,39 +60,35 @@ class Options:
     repeats: int = 20
     """Calls to take the median of."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    compile: bool = True
-    """On CUDA also time the compiled fast path (compiling takes minutes)."""
     threads: int | None = None
     """Of the CPU; fewer than there are cores where these are shared."""
     output: Path = Path("benchmarks/results")
 
 
 def main(options: Options) -> None:
-    cuda = options.device.startswith("cuda")
     if options.threads:
         torch.set_num_threads(options.threads)
-    size = (options.height, options.width)
-    flops = {"full, 576x1024": count_flops(False, 576, 1024), "as timed": count_flops(not cuda, *size)}
-    cases: list[tuple[str, torch.dtype, bool | None]] = [("plain fp32", torch.float32, None)]
-    if cuda:
-        cases += [("plain bf16", torch.bfloat16, None), ("fast bf16, eager", torch.bfloat16, False)]
-        cases += [("fast bf16, compiled", torch.bfloat16, True)] if options.compile else []
-    else:
-        cases += [("fast fp32", torch.float32, False)]
-    rows = [row for case in cases for row in measure(*case, options, flops["as timed"])]
+    device, size = torch.device(options.device), (options.height, options.width)
+    tiny = device.type == "cpu"
+    flops = {"full, 576x1024": count_flops(False, 576, 1024), "as timed": count_flops(tiny, *size)}
+    ways = [("plain", torch.float32), ("fast", torch.float32 if tiny else torch.bfloat16)]
+    settings: Settings = {"tiny": tiny, "repeats": options.repeats, "flops": flops["as timed"]}
+    rows = [row for way, dtype in ways for row in measure(way, dtype, SINGLE, size, device, **settings)]
     result = {
         "date": date.today().isoformat(),
-        "device": device_name(torch.device(options.device)),
+        "device": device_name(device),
         "threads": torch.get_num_threads(),
         "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
-        "model": "full" if cuda else "tiny",
+        "model": "tiny" if tiny else "full",
         "size": size,
         "flops": flops,
         "runs": rows,
     }
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / f"fix_{options.device.split(':')[0]}.json").write_text(json.dumps(result, indent=1) + "\n")
-    show(result)
+    (options.output / f"fix_{device.type}.json").write_text(json.dumps(result, indent=1) + "\n")
+    show(rows, f"{result['model']} Difix, {size[0]}x{size[1]}, {result['device']}")
+    for which, parts in flops.items():
+        Console().print(f"TFLOP ({which}):", ", ".join(f"{k} {v / 1e12:.3g}" for k, v in parts.items()))
 
 
 def count_flops(tiny: bool, height: int, width: int) -> dict[str, float]:
@@ -97,48 +111,83 @@ def count_flops(tiny: bool, height: int, width: int) -> dict[str, float]:
     }
 
 
-def measure(name: str, dtype: torch.dtype, fast: bool | None, options: Options, flops: dict[str, float]) -> list[dict]:
-    """One row without and one with a reference; ``fast`` is None for plain, else whether to compile."""
-    device = torch.device(options.device)
-    pipe = random_difix(device.type == "cpu", device, dtype)
-    if fast is not None:
-        pipe.optimize(dtype, compile=fast)
-    peak = matmul_rate(device, dtype)
-    image = torch.rand(1, 3, options.height, options.width, device=device)
-    reference = torch.rand(1, 1, 3, options.height, options.width, device=device)
-    rows = []
-    for views, references in ((1, None), (2, reference)):
+def measure(
+    way: str,
+    dtype: torch.dtype,
+    kinds: tuple[Kind, ...],
+    size: tuple[int, int],
+    device: torch.device,
+    *,
+    tiny: bool,
+    repeats: int,
+    flops: dict[str, float],
+) -> Iterator[dict[str, Any]]:
+    """A row for each kind of call; ``way`` is `published`, `plain`, `fast` or `compiled`."""
+    pipe = random_difix(tiny, device, dtype)
+    call: Callable[..., Tensor] = pipe.fix
+    if way == "published":
+        call = Published(pipe, tiny)
+    elif way != "plain":
+        pipe.optimize(dtype, compile=way == "compiled")
+    peak = matmul_rate(device, dtype, 8192 if not tiny else 2048 if device.type == "cpu" else 256)
+    on_sheet = next((value for key, value in DATASHEET.items() if key in device_name(device)), None)
+    for batch, references in kinds:
+        images = torch.rand(batch, 3, *size, device=device)
+        photos = torch.rand(batch, references, 3, *size, device=device) if references else None
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        call = partial(pipe.fix, image, references)
-        first = timed(device, call)
+        once = partial(call, images, photos)
+        first = timed(device, once)
         for _ in range(2):  # CUDA graphs are recorded in the second call
-            call()
-        seconds = [timed(device, call) for _ in range(options.repeats)]
-        work = flops["encode one view"] * (views if fast is None else 1) + flops["decode"]
-        work += flops["unet, 1 view" if views == 1 else "unet, 2 views"]
+            once()
+        seconds = [timed(device, once) / batch for _ in range(repeats)]
+        both = references and way == "published"
+        work = flops["encode one view"] * (1 if way in ("fast", "compiled") else 1 + references)
+        work += flops["decode"] * (2 if both else 1) + flops["unet, 2 views" if references else "unet, 1 view"]
         rate = work / median(seconds)
-        on_sheet = next((value for key, value in DATASHEET.items() if key in device_name(device)), None)
-        rows.append(
-            {
-                "path": name,
-                "references": views - 1,
-                "milliseconds": 1e3 * median(seconds),
-                "slowest": 1e3 * max(seconds),
-                "first_call_seconds": first,
-                "gigabytes": memory(device),
-                "teraflop": work / 1e12,
-                "share_of_matmul_rate": rate / peak,
-                "share_of_datasheet_bf16": rate / on_sheet if on_sheet and dtype == torch.bfloat16 else None,
-            }
-        )
-    return rows
+        yield {
+            "path": f"{way} {str(dtype).removeprefix('torch.')}",
+            "batch": batch,
+            "references": references,
+            "milliseconds": 1e3 * median(seconds),
+            "fastest": 1e3 * min(seconds),
+            "slowest": 1e3 * max(seconds),
+            "first_call_seconds": first,
+            "gigabytes": memory(device),
+            "teraflop": work / 1e12,
+            "share_of_matmul_rate": rate / peak,
+            "share_of_datasheet_bf16": rate / on_sheet if on_sheet and dtype == torch.bfloat16 else None,
+        }
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+class Published:
+    """What the published pipeline computes in a call, with a random text encoder of its size."""
+
+    def __init__(self, pipe: DifixPipeline, tiny: bool):
+        self.pipe = pipe
+        shape: dict[str, Any] = TINY_TEXT if tiny else TEXT
+        with pipe.device:
+            text: Any = CLIPTextModel(CLIPTextConfig(**shape, projection_dim=512, hidden_act="gelu"))
+            self.text = text.to(pipe.dtype).eval()
+            self.tokens = torch.randint(0, text.config.vocab_size - 2, (1, 77))
+        self.alpha_bar = float(pipe.scheduler.alphas_cumprod[TIMESTEP])
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, references: Tensor | None) -> Tensor:
+        """Fixed images, in 0..1."""
+        vae, dtype = self.pipe.vae, self.pipe.dtype
+        context = self.text(self.tokens)[0].expand(len(images), -1, -1)
+        views = images[:, None] if references is None else torch.cat([images[:, None], references], 1)
+        posterior, skips = vae.encode_with_skips(views.flatten(0, 1).to(dtype) * 2 - 1)
+        latents = posterior.mode() * vae.config["scaling_factor"]
+        clean = denoise(self.pipe.unet, latents.unflatten(0, views.shape[:2]), context, TIMESTEP, self.alpha_bar)
+        decoded = decode(vae, clean.repeat_interleave(views.shape[1], 0), skips)
+        return decoded[:: views.shape[1]].float().clamp(0, 1)
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype, side: int) -> float:
     """FLOP/s of a large matrix product on this device: the peak that a program can reach."""
-    side = 8192 if device.type == "cuda" else 2048
     a = torch.rand(side, side, device=device, dtype=dtype)
     return 2 * side**3 / min(timed(device, lambda: a @ a) for _ in range(6))
 
@@ -160,18 +209,16 @@ def memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
-def show(result: dict[str, Any]) -> None:
-    height, width = result["size"]
-    table = Table(title=f"{result['model']} Difix, {height}x{width}, {result['device']}")
-    for column in ("", "refs", "ms", "first s", "GB", "TFLOP", "of matmul"):
+def show(rows: list[dict[str, Any]], title: str) -> None:
+    """A table of rows of :func:`measure`."""
+    table = Table(title=title)
+    for column in ("", "batch", "refs", "ms a frame", "first s", "GB", "TFLOP", "of matmul"):
         table.add_column(column, justify="right")
-    for row in result["runs"]:
-        cells = (row["path"], str(row["references"]), f"{row['milliseconds']:.1f}", f"{row['first_call_seconds']:.1f}")
-        rest = (f"{row['gigabytes']:.2f}", f"{row['teraflop']:.3g}", f"{row['share_of_matmul_rate']:.0%}")
-        table.add_row(*cells, *rest)
+    for row in rows:
+        cells = (row["path"], str(row["batch"]), str(row["references"]), f"{row['milliseconds']:.1f}")
+        rest = (f"{row['first_call_seconds']:.1f}", f"{row['gigabytes']:.2f}", f"{row['teraflop']:.3g}")
+        table.add_row(*cells, *rest, f"{row['share_of_matmul_rate']:.0%}")
     Console().print(table)
-    for which, parts in result["flops"].items():
-        Console().print(f"TFLOP ({which}):", ", ".join(f"{k} {v / 1e12:.3g}" for k, v in parts.items()))
 
 
 if __name__ == "__main__":
