@@ -6,7 +6,8 @@ from functools import partial
 import pytest
 import torch
 
-from difix3d.postrender import PostRender, ahead
+from difix3d.postrender import PostRender
+from difix3d.postrender.pipe import ahead
 from difix3d.render import rasterize
 from difix3d.scene import Views
 

@@ -23,7 +23,7 @@ from difix3d.errors import UserError
 from difix3d.files import claim
 from difix3d.images import to_uint8, write_image
 from difix3d.limits import Limits
-from difix3d.postrender import PostRender
+from difix3d.postrender import MOST_MIXED, PostRender
 from difix3d.scene import Views
 from difix3d.scene.paths import PATHS, CameraPath, fit, natural_path, path_cameras, write_path
 from difix3d.training.load import TrainedRun
@@ -39,12 +39,13 @@ WORKERS = min(8, os.cpu_count() or 1)
 class RenderConfig(RunOptions):
     """Renders a trained run along a camera path, to PNG frames and an MP4.
 
-    Examples:
-      difix3d render outputs/demo/2025-01-31_120000-123
-      difix3d render outputs/demo/first --path spiral --frames 240 --fps 30 --resolution 1280
-      difix3d render outputs/demo/first --path camera_path.json --output flight --no-images
-      difix3d render outputs/demo/first --plus
-      difix3d render splat.ply --scene path/to/capture --plus
+      Examples:
+        difix3d render outputs/demo/2025-01-31_120000-123
+        difix3d render outputs/demo/first --path spiral --frames 240 --fps 30 --resolution 1280
+        difix3d render outputs/demo/first --path camera_path.json --output flight --no-images
+        difix3d render outputs/demo/first --plus
+    difix3d render outputs/demo/first --plus --every 4 --no-trust --mix 0.5
+        difix3d render splat.ply --scene path/to/capture --plus
     """
 
     run: tyro.conf.Positional[Path]
@@ -70,6 +71,12 @@ class RenderConfig(RunOptions):
     trust: bool = True
     """With --plus: keep rendered pixels that the photos agree with. --no-trust takes every fixed pixel, as the paper
     does."""
+    every: Annotated[int, Limits(min=1, max=100)] = 1
+    """With --plus: fix only each so many-th frame, and those at cuts, and carry what changed there to the frames
+    between by the model's depth: about as many times quicker, and steadier, at a part of the gain in sharpness."""
+    mix: Annotated[float, Limits(min=0, max=MOST_MIXED)] = 0.0
+    """With --plus: share of the change of the last fixed frame, carried along, in that of the next one. 0.5 takes away
+    most of the flicker that fixing adds."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Folder for frames/00000.png ..., NAME.mp4 and the path as NAME.json; default is RUN/renders/NAME; of a
     splat file renders/NAME in a folder that is called like it, beside it."""
@@ -117,6 +124,8 @@ def check(config: RenderConfig) -> None:
             f"--frames is for {', '.join(PATHS)}",
             "Leave it out",
         )
+    if (config.every > 1 or config.mix) and not config.plus:
+        raise UserError("--every and --mix are of the fixer behind the renderer", "It is off", "Pass --plus as well")
     if config.resolution is not None and (config.width or config.height):
         raise UserError(
             "--resolution is given with --width or --height", "It is the long side", "Give one or the other"
@@ -175,7 +184,8 @@ def fixed_frames(run: TrainedRun, cameras: Cameras, config: RenderConfig) -> Ite
     views = Views(run.scene, device)
     options: dict[str, Any] = {"trust": config.trust, "confidence": run.config.distill.confidence}
     model = PostRender(run.render, fixer, run.scene, views.__getitem__, device=device, **options)
-    return model.stream(cameras[i] for i in range(len(cameras)))
+    chosen = (cameras[i] for i in range(len(cameras)))
+    return model.stream(chosen, every=config.every, mix=config.mix)
 
 
 def write(frames: Iterable[Float[Tensor, "H W 3"]], images: Path | None, video: Path | None, fps: float) -> None:

@@ -197,6 +197,23 @@ def test_plus_renders_through_difix(run, shared):
     assert np.abs(paper.astype(int) - plain).mean() > 10
 
 
+def test_plus_of_each_fourth_frame(run, shared):
+    options = ["--path", "interp", "--frames", 5, "--no-video", "--plus", "--no-trust"]
+    options += ["--fixer", shared / "golden" / "tiny_difix_ref"]
+    call(run, *options, "-o", run / "each")
+    call(run, *options, "--every", 4, "-o", run / "fourth")
+    each, fourth = (
+        [read_image(run / name / "frames" / f"0000{i}.png") for i in range(5)] for name in ("each", "fourth")
+    )
+    np.testing.assert_array_equal(each[0], fourth[0])
+    assert len(fourth) == 5
+    for option in (["--every", 4], ["--mix", 0.5]):
+        with pytest.raises(UserError, match="Pass --plus"):
+            call(run, *option)
+    with pytest.raises(UserError, match=r"every.*0"):
+        call(run, "--plus", "--every", 0)
+
+
 def test_plus_needs_a_fixer(tmp_path, toy_scene):
     run = write_run(tmp_path, toy_scene, fixer="none")
     with pytest.raises(UserError, match=r"--plus needs Difix.*--fixer none.*Pass --fixer"):

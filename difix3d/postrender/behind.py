@@ -1,0 +1,210 @@
+"""A fixer behind a rasteriser."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from difix3d.background import behind, recolored, within
+from difix3d.distill.confidence import ConfidenceConfig, compare_with_photos, mean_agreement, share_of_fix
+from difix3d.distill.references import References
+from difix3d.errors import UserError
+from difix3d.geometry.carry import Key, carry, share_seen
+from difix3d.postrender.pipe import ahead, tolerant
+from difix3d.types import Cameras, Degraded, Fixer, Render, RenderFn, Scene, View
+
+CALIBRATION = 3
+"""Captured cameras at which it is measured how far fixes agree with photos."""
+AHEAD = 2
+"""Frames that are rendered while one is fixed."""
+LEAST_SEEN = 0.4
+"""Share of a frame's surface that the last fixed frame has to see, for its changes to be carried there."""
+MOST_MIXED = 0.9
+"""Share of the last fixed frame's change in that of the next one, at most: mistakes shall go away again."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A render on its way to the screen.
+
+    Attributes:
+        degraded: as fixers get it; without references unless it is a key frame.
+        out: as it is shown.
+        is_key: whether it goes through the fixer.
+    """
+
+    degraded: Degraded
+    out: Render
+    is_key: bool
+
+
+class PostRender:
+    """A model, as it is now, with a fixer behind it: a camera in, a fixed frame out.
+
+    Args:
+        render: the model, with depth, over the colour that is to be behind the frames.
+        fixer: cleans frames.
+        scene: its training photos are the references.
+        photo: gives a captured view by its index.
+        trust: keep rendered pixels that photos agree with, instead of all fixed ones.
+        confidence: the numbers of that.
+        device: where the model renders.
+    """
+
+    def __init__(
+        self,
+        render: RenderFn,
+        fixer: Fixer,
+        scene: Scene,
+        photo: Callable[[int], View],
+        *,
+        trust: bool = True,
+        confidence: ConfidenceConfig | None = None,
+        device: torch.device | str = "cpu",
+    ):
+        self.render = render
+        self.fixer = fixer
+        self.photo = photo
+        self.trust = trust
+        self.confidence = confidence or ConfidenceConfig()
+        self.device = torch.device(device)
+        self._train = scene.train.tolist()
+        self._alpha = scene.alpha
+        self._nearest = References(scene.cameras.to(device), self._train, render)
+
+    @cached_property
+    def mean_agreement(self) -> float:
+        """Mean agreement of fixes with photos: at three captured cameras, without their own photos."""
+        chosen = [self._train[i * (len(self._train) - 1) // CALIBRATION] for i in range(CALIBRATION)]
+        prepared = [self._prepare(self._nearest.cameras[i], i).degraded for i in dict.fromkeys(chosen)]
+        pairs = zip(prepared, tolerant(self.fixer, prepared), strict=True)
+        evidence = [compare_with_photos(item, fixed, self.confidence) for item, fixed in pairs if fixed is not None]
+        return mean_agreement(evidence, self.confidence)
+
+    @torch.no_grad()
+    def __call__(self, camera: Cameras) -> Render:
+        """Renders one camera; alpha and depth are the model's, as the fixer does not touch them."""
+        frame = self._prepare(camera.to(self.device))
+        rgb = self._trusted(frame.degraded, next(iter(self.fixer([frame.degraded]))))
+        return replace(frame.out, rgb=self._shown(frame, rgb)[None])
+
+    def stream(
+        self, cameras: Iterable[Cameras], *, every: int = 1, mix: float = 0.0
+    ) -> Iterator[Float[Tensor, "H W 3"]]:
+        """Fixed frames of single cameras, in their order; the next frames are rendered while one is fixed.
+
+        Cameras may jump, leave the scene, and have different sizes. A frame at which the fixer fails stays as rendered.
+
+        Args:
+            cameras: along a path.
+            every: only each ``every``-th frame goes through the fixer, and those of which the one before sees too
+                little; what it changed is carried to the frames between (:mod:`difix3d.geometry.carry`). These come
+                when the next one is fixed: up to ``every`` frames late.
+            mix: share, 0..0.9, of the change of the last fixed frame, carried along, in that of the next one. It takes
+                away the flicker of a fixer that decides anew for each frame.
+
+        Raises:
+            UserError: a number out of its range.
+            Exception: what the fixer raises again and again.
+        """
+        if every < 1 or not 0 <= mix <= MOST_MIXED:
+            raise UserError(f"every is {every}, mix {mix:g}", f"1 or more, and 0 to {MOST_MIXED:g}")
+        if self.trust:
+            _ = self.mean_agreement  # before the stream begins: a fixer may put its model away at the end of each
+        return self._stream(cameras, every, mix)
+
+    @torch.no_grad()
+    def _stream(self, cameras: Iterable[Cameras], every: int, mix: float) -> Iterator[Float[Tensor, "H W 3"]]:
+        waiting: deque[Frame] = deque()
+
+        def keys() -> Iterator[Degraded]:
+            for frame in ahead(self._frames(cameras, every), AHEAD):
+                waiting.append(frame)
+                if frame.is_key:
+                    yield frame.degraded
+
+        before: Key | None = None
+        for fixed in tolerant(self.fixer, keys()):
+            between = []
+            while not (frame := waiting.popleft()).is_key:
+                between.append(frame)
+            rgb, after = self._fixed(frame, fixed, before, mix)
+            yield from self._between(between, before, after)
+            yield self._shown(frame, rgb)
+            before = after
+        yield from self._between(waiting, before, None)
+
+    @torch.no_grad()
+    def _frames(self, cameras: Iterable[Cameras], every: int) -> Iterator[Frame]:
+        """The renders; those that are to be fixed with their references."""
+        last: Degraded | None = None
+        since = 0
+        for camera in cameras:
+            camera = camera.to(self.device)
+            out = self.render(camera)
+            frame = self._frame(camera, out, is_key=False)
+            since += 1
+            if last is None or since >= every or share_seen(frame.degraded, last) < LEAST_SEEN:
+                frame = self._frame(camera, out)
+                last, since = frame.degraded, 0
+            yield frame
+
+    def _fixed(
+        self, frame: Frame, fixed: Float[Tensor, "H W 3"] | None, before: Key | None, mix: float
+    ) -> tuple[Float[Tensor, "H W 3"], Key | None]:
+        """A frame that went through the fixer, and what is carried from it to others; as rendered where that failed."""
+        degraded = frame.degraded
+        if fixed is None:
+            return degraded.rgb, None
+        rgb = self._trusted(degraded, fixed)
+        if mix and before is not None:
+            carried, seen = carry([before], [1.0], degraded.depth, degraded.camera)
+            mixed = degraded.rgb + (1 - mix) * (rgb - degraded.rgb) + mix * carried
+            rgb = torch.where(seen[..., None], mixed.clamp(0, 1), rgb)
+        return rgb, Key(degraded.camera, degraded.depth, rgb - degraded.rgb)
+
+    def _between(
+        self, frames: Sequence[Frame], before: Key | None, after: Key | None
+    ) -> Iterator[Float[Tensor, "H W 3"]]:
+        """Frames between two that were fixed: changed as those were, by how near they are."""
+        for place, frame in enumerate(frames, 1):
+            rgb = frame.degraded.rgb
+            near = ((before, len(frames) + 1 - place), (after, place))
+            known = [(key, float(weight)) for key, weight in near if key is not None]
+            if known:
+                keys, weights = zip(*known, strict=True)
+                change, _ = carry(keys, weights, frame.degraded.depth, frame.degraded.camera)
+                rgb = (rgb + change).clamp(0, 1)
+            yield self._shown(frame, rgb)
+
+    @torch.no_grad()
+    def _prepare(self, camera: Cameras, own: int = -1) -> Frame:
+        """A frame that is to be fixed, whose references are without the photo ``own``."""
+        return self._frame(camera, self.render(camera), own=own)
+
+    def _frame(self, camera: Cameras, out: Render, *, is_key: bool = True, own: int = -1) -> Frame:
+        given = recolored(out, None) if self._alpha else out
+        if is_key:
+            return Frame(self._nearest.degraded(camera, given, self.photo, own), out, True)
+        return Frame(Degraded(camera, given.rgb[0].clamp(0, 1), out.alpha[0, ..., 0], out.depth_map), out, False)
+
+    @torch.no_grad()
+    def _trusted(self, degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
+        """As much of a fixed picture as is trusted; nothing of values that are no numbers, as 16 bits may give."""
+        fixed = torch.where(fixed.isfinite(), fixed, degraded.rgb)
+        if not self.trust:
+            return fixed
+        evidence = compare_with_photos(degraded, fixed, self.confidence)
+        share = share_of_fix(evidence, (fixed.shape[0], fixed.shape[1]), self.mean_agreement, self.confidence)
+        return degraded.rgb + share[..., None] * (fixed - degraded.rgb)
+
+    def _shown(self, frame: Frame, rgb: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
+        """Around an object nothing is to be fixed: it stays the colour that it is."""
+        if not self._alpha:
+            return rgb
+        alpha = frame.degraded.alpha
+        return behind(within(rgb, alpha), alpha, frame.out.background)
