@@ -54,6 +54,7 @@ class DifixPipeline(DiffusionPipeline):
         pretrained_model_name_or_path: str | Path,
         *,
         torch_dtype: torch.dtype | None = None,
+        device: torch.device | str = "cpu",
         base: str | Path = SD_TURBO,
         trust_remote_code: bool = False,  # noqa: ARG003 (published calls pass it; there is no code to trust)
         **hub: Any,
@@ -63,7 +64,7 @@ class DifixPipeline(DiffusionPipeline):
         Raises:
             UserError: unreadable files; keys that are missing, unexpected or misshapen.
         """
-        parts = load_parts(pretrained_model_name_or_path, base, torch_dtype or torch.float32, **hub)
+        parts = load_parts(pretrained_model_name_or_path, base, torch_dtype or torch.float32, device, **hub)
         prompt_embeds = parts.pop("prompt_embeds", {})
         pipe = cls(**parts)
         pipe.prompt_embeds = prompt_embeds
@@ -295,4 +296,4 @@ def load_difix(
     """Difix ready to use: in 16 bits on the GPU if there is one, else in fp32 on the CPU; see ``from_pretrained``."""
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dtype = dtype or (half(device) if device.type == "cuda" else torch.float32)
-    return DifixPipeline.from_pretrained(source, torch_dtype=dtype, base=base).to(device)
+    return DifixPipeline.from_pretrained(source, torch_dtype=dtype, device=device, base=base).to(device)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -31,6 +32,7 @@ from difix3d.difix.vae import ADAPTER, DifixVAE
 from difix3d.errors import UserError
 
 State = dict[str, Tensor]
+Place = torch.device | str
 SD_TURBO = "stabilityai/sd-turbo"
 MINI = "mini"
 """The name of the small weights that come with the package, for which nothing has to be downloaded."""
@@ -46,13 +48,18 @@ logger = logging.getLogger(__name__)
 
 
 def load_parts(
-    source: str | Path, base: str | Path = SD_TURBO, dtype: torch.dtype = torch.float32, **hub: Any
+    source: str | Path,
+    base: str | Path = SD_TURBO,
+    dtype: torch.dtype = torch.float32,
+    device: Place = "cpu",
+    **hub: Any,
 ) -> dict[str, Any]:
     """The parts of a :class:`DifixPipeline`; ``prompt_embeds`` too, where the folder has them.
 
     Args:
         source: hub id, folder, ``mini``, or ``.pkl`` checkpoint of the published trainer.
         base: hub id or folder of SD-Turbo; a checkpoint holds only what differs from it.
+        device: each tensor goes from its file there, so that no part is ever whole in main memory beside it.
         hub: passed to ``huggingface_hub.snapshot_download`` (``revision``, ``cache_dir``, ``token``, ...).
     """
     if not is_checkpoint(source):
@@ -69,9 +76,9 @@ def load_parts(
             "unet": UNet2DConditionModel.from_config(read_json(folder / "unet" / "config.json")),
             "vae": DifixVAE.build(read_json(folder / "vae" / "config.json"), rank),
         }
-    fill(parts["unet"], unet, f"The UNet of {source}", dtype)
-    fill(parts["vae"], vae, f"The VAE of {source}", dtype)
-    return parts | load_text_and_schedule(folder, dtype)
+    fill(parts["unet"], unet, f"The UNet of {source}", dtype, device)
+    fill(parts["vae"], vae, f"The VAE of {source}", dtype, device)
+    return parts | load_text_and_schedule(folder, dtype, device)
 
 
 def is_checkpoint(source: str | Path) -> bool:
@@ -204,7 +211,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} needs torch 2.6 or newer to be read safely", "", "Upgrade torch, or pass a folder")
     files.check_file(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except Exception as error:  # of a damaged file, torch raises what its unpickler stumbles upon
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})",
@@ -233,7 +240,7 @@ def wrap_base(base: State, extra: State) -> State:
     return {f"{name}.base_layer.{leaf}" if name in wrapped else f"{name}.{leaf}": v for name, _, leaf, v in split}
 
 
-def fill(model: nn.Module, state: State, what: str, dtype: torch.dtype = torch.float32) -> None:
+def fill(model: nn.Module, state: State, what: str, dtype: torch.dtype = torch.float32, device: Place = "cpu") -> None:
     """Puts the tensors into the model; :class:`UserError` with the keys unless all of them fit."""
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     wrong = {
@@ -252,7 +259,7 @@ def fill(model: nn.Module, state: State, what: str, dtype: torch.dtype = torch.f
             "All keys of the file and of the model must agree in name and shape",
             "Pass Difix weights (of another kind or size than these), whole",
         )
-    model.load_state_dict({key: value.to(dtype) for key, value in state.items()}, assign=True)
+    model.load_state_dict({key: value.to(device, dtype) for key, value in state.items()}, assign=True)
     model.eval()
 
 
@@ -261,7 +268,7 @@ def listed(keys: list[str]) -> str:
     return ", ".join(keys[:LISTED]) + more
 
 
-def load_text_and_schedule(folder: Path, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
+def load_text_and_schedule(folder: Path, dtype: torch.dtype = torch.float32, device: Place = "cpu") -> dict[str, Any]:
     """Text encoder, tokenizer and noise schedule; the library's own classes, told to be as strict as :func:`fill`."""
     with _built_of(folder):
         scheduler = DDPMScheduler.from_config(read_json(folder / "scheduler" / "scheduler_config.json"))
@@ -288,4 +295,4 @@ def load_text_and_schedule(folder: Path, dtype: torch.dtype = torch.float32) -> 
     text_encoder, info = loaded
     if info["missing_keys"] or info["unexpected_keys"]:
         raise UserError(f"{folder / 'text_encoder'} does not fit the model: {info}")
-    return {"scheduler": scheduler, "text_encoder": text_encoder.to(dtype), "tokenizer": tokenizer}
+    return {"scheduler": scheduler, "text_encoder": text_encoder.to(device, dtype), "tokenizer": tokenizer}

@@ -11,6 +11,8 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from difix3d.difix import DifixPipeline, load_difix, weights
 from difix3d.difix.vae import SKIP_INIT
@@ -38,6 +40,34 @@ def test_saved_and_loaded_again(golden, recorded, pictures, tmp_path, fused):
     assert any("lora" in key for key in keys) is not fused
     images, refs = pictures.smooth(1, 3, 40, 48), pictures.smooth(1, 1, 3, 40, 48, seed=1)
     torch.testing.assert_close(again.fix(images, refs), recorded.fix(images, refs), atol=2e-5, rtol=0)
+
+
+class HostBytes(TorchDispatchMode):
+    """Adds up what operations make in main memory."""
+
+    made = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        given = {x.data_ptr() for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor) and not x.is_meta}
+        for x in tree_leaves(result):
+            if isinstance(x, torch.Tensor) and x.device.type == "cpu" and x.data_ptr() not in given:
+                self.made += x.nbytes
+        return result
+
+
+@pytest.mark.parametrize("source", ["tiny_difix_ref", "tiny_model_1001.pkl"])
+def test_tensors_go_from_their_file_to_the_device_one_by_one(golden, source):
+    """Of UNet and VAE nothing is copied in main memory: not in the file's type, and not in that which is asked for."""
+    with HostBytes() as here:
+        parts = weights.load_parts(golden / source, golden / "tiny_sd_turbo", torch.bfloat16)
+    with HostBytes() as there:
+        away = weights.load_parts(golden / source, golden / "tiny_sd_turbo", torch.bfloat16, device="meta")
+    moved = [value for part in ("unet", "vae", "text_encoder") for value in parts[part].state_dict().values()]
+    networks = sum(value.nbytes for part in ("unet", "vae") for value in parts[part].state_dict().values())
+    assert here.made - there.made >= sum(value.nbytes for value in moved)
+    assert there.made < networks / 10 + sum(2 * value.nbytes for value in parts["text_encoder"].state_dict().values())
+    assert {value.device.type for part in ("unet", "vae") for value in away[part].state_dict().values()} == {"meta"}
 
 
 def test_class_names_do_not_matter(link_tree, golden, recorded):
