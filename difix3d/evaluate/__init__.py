@@ -19,6 +19,7 @@ from difix3d.evaluate.results import (
     write_evaluation,
 )
 from difix3d.evaluate.seen import Seen, only_visible, seen_pixels
+from difix3d.evaluate.steadiness import Steadiness, steadiness
 from difix3d.evaluate.tables import Row, Table, table
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "RunEvaluation",
     "Seen",
     "SetScore",
+    "Steadiness",
     "Table",
     "Variant",
     "adopt",
@@ -44,6 +46,7 @@ __all__ = [
     "psnrs",
     "read_evaluation",
     "seen_pixels",
+    "steadiness",
     "table",
     "write_evaluation",
 ]

@@ -10,6 +10,7 @@
                    "means": {"psnr", ...}}],
      "left_out": {"fid": "why it is not there, and how to provide it", ...}, "background",
      "given": the splat file that the run began with,
+     "steadiness": [{"row", "way": "render" | "fixed" | "carried" | "mixed", "short", "long", "errors"}],
      "fixed_photos": {"psnr", "ssim", "lpips_vgg", ..., "contrast", "count"}}
 
 A number that is not defined (no pixel counts; the PSNR of equal pictures) is ``null``. ``means`` is for readers of the
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from difix3d.errors import UserError
+from difix3d.evaluate.steadiness import Steadiness, read_steadiness
 from difix3d.files import or_nan, read_json, write_json
 
 FORMAT = "difix3d evaluation"
@@ -167,6 +169,7 @@ class RunEvaluation:
         background: "white" or "black": what is behind photos with alpha and their pictures; empty for other photos.
         fixed_photos: what the fixer does to photos that need nothing (:func:`~difix3d.evaluate.fix_photos`).
         given: the splat file that the run began with; empty if there was none.
+        steadiness: of the rows with a fixer behind the renderer, if the warp error was asked for.
     """
 
     scene: str
@@ -181,6 +184,7 @@ class RunEvaluation:
     fixed_photos: dict[str, float] = field(default_factory=dict)
     background: str = ""
     given: str = ""
+    steadiness: tuple[Steadiness, ...] = ()
 
     @property
     def harm(self) -> str:
@@ -219,6 +223,7 @@ def read_evaluation(run: Path) -> RunEvaluation:
         )
     try:
         content["fixed_photos"] = {key: or_nan(value) for key, value in content.get("fixed_photos", {}).items()}
+        content["steadiness"] = read_steadiness(content.get("steadiness", []))
         return RunEvaluation(**content | {"variants": tuple(_variant(**variant) for variant in content["variants"])})
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error})", "", f"Run: difix3d evaluate {run}") from error

@@ -11,7 +11,7 @@ LEFT = 52
 RIGHT = 16
 TOP = 14
 BOTTOM = 34
-COLORS = ("#3564c4", "#8650b8", "#4b5563")
+COLORS = ("#3564c4", "#8650b8", "#4b5563", "#0f766e")
 """Of the lines; none that a decision has."""
 
 DECISIONS = {"keep": "#2f8f5b", "lower": "#c98a00", "roll back": "#c0392b", "refuse": "#c0392b", "unchecked": "#8a8f98"}
@@ -35,8 +35,8 @@ class Axes:
     def y(self, value: Number) -> float:
         return round(HEIGHT - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (HEIGHT - TOP - BOTTOM), 1)
 
-    def draw(self, unit: str) -> list[Safe]:
-        """Grid lines with their numbers; steps along the bottom."""
+    def draw(self, unit: str, along: str = "step") -> list[Safe]:
+        """Grid lines with their numbers; what the numbers along the bottom are."""
         parts = []
         for value in ticks(self.y0, self.y1, 5):
             y = self.y(value)
@@ -47,7 +47,7 @@ class Axes:
             for value in ticks(self.x0, self.x1, 6)
         ]
         parts.append(tag("text", unit, x=8, y=TOP - 2, class_="unit"))
-        parts.append(tag("text", "step", x=WIDTH - RIGHT, y=HEIGHT - 2, text_anchor="end", class_="unit"))
+        parts.append(tag("text", along, x=WIDTH - RIGHT, y=HEIGHT - 2, text_anchor="end", class_="unit"))
         return parts
 
 
@@ -59,17 +59,18 @@ def ticks(low: Number, high: Number, count: int) -> list[Number]:
     return [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def curves(lines: Mapping[str, Points], rounds: Sequence[dict[str, Any]], unit: str) -> Safe:
+def curves(lines: Mapping[str, Points], rounds: Sequence[dict[str, Any]], unit: str, along: str = "step") -> Safe:
     """Lines by step, with a mark for each round in the colour of its decision.
 
     Args:
         lines: by name; a single point is shown as a dot.
         rounds: rows of ``rounds.json``; may be empty.
         unit: of the vertical axis.
+        along: of the horizontal one.
     """
     steps = [x for points in lines.values() for x, _ in points] + [row["step"] for row in rounds]
     axes = Axes(steps, [y for points in lines.values() for _, y in points])
-    parts = axes.draw(unit)
+    parts = axes.draw(unit, along)
     for number, row in enumerate(rounds, 1):
         x, color = axes.x(row["step"]), DECISIONS.get(row["decision"], COLORS[0])
         title = tag("title", f"round {number}, step {row['step']:,}: {row['decision']}")
@@ -79,9 +80,9 @@ def curves(lines: Mapping[str, Points], rounds: Sequence[dict[str, Any]], unit: 
         if len(places) > 1:
             parts.append(tag("polyline", points=" ".join(f"{x},{y}" for x, y in places), stroke=color, class_="curve"))
         for (x, y), (step, value) in zip(places, points, strict=True):
-            title = tag("title", f"{name}, step {step:,}: {value:.2f} {unit}")
+            title = tag("title", f"{name}, {along} {step:,}: {value:.2f} {unit}")
             parts.append(tag("circle", title, cx=x, cy=y, r=4, fill=color))
-    return figure(parts, dict(zip(lines, COLORS, strict=False)), f"{unit} by step")
+    return figure(parts, dict(zip(lines, COLORS, strict=False)), f"{unit} by {along}")
 
 
 def gains(rounds: Sequence[dict[str, Any]], last: int) -> Safe:

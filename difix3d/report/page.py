@@ -5,9 +5,11 @@ from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from difix3d.errors import UserError
 from difix3d.evaluate import METRICS, Row, RunEvaluation, Table, table
+from difix3d.evaluate.ablation import TITLES
 from difix3d.evaluate.cells import Cell, number
 from difix3d.files import or_nan, write_text
 from difix3d.images import read_image
@@ -42,6 +44,7 @@ def write_report(run: RunFolder, plain: RunFolder | None = None, evaluation: Run
         evaluation = evaluation or last_evaluation(run, plain)
         rounds = run.rows("rounds.json")
         parts = [*_head(evaluation), *_curves(run, plain, rounds, evaluation.step), *_harm(evaluation)]
+        parts += _steadiness(run.path, evaluation)
         parts += [tag("h2", "Views"), cards(run.path, evaluation, Views(run.scene))]
         parts += [tag("h2", "Cameras"), tag("p", "From above. A wedge opens where its camera looks.", class_="soft")]
         parts += [camera_map(run.scene, rounds), *_rounds(run, rounds)]
@@ -166,6 +169,37 @@ def _harm(evaluation: RunEvaluation) -> Iterable[Safe]:
         rows.append([f"{variant.name} after {variant.against}", *changes, f"{worse} of {len(right)}", f"{len(wrong)}"])
     head = ["", "where right (dB)", "where wrong (dB)", "photos where right got worse", "photos"]
     yield tag("div", grid(head, rows), class_="scroll")
+
+
+def _steadiness(root: Path, evaluation: RunEvaluation) -> Iterable[Safe]:
+    """Does fixing flicker?"""
+    if not evaluation.steadiness:
+        return
+    yield tag("h2", "Does fixing flicker?")
+    yield tag(
+        "p",
+        "Warp error along a camera path, times 1000: each frame against the one before, and against the fourth before, "
+        "moved by the model's depth, where both see the surface. Nothing was done to a render: its own error, of what "
+        "shines and of depth that is not exact, is the scale to compare with. Carried: each fourth frame is fixed. "
+        "Mixed: half of each change is that of the frame before.",
+        class_="soft",
+    )
+    for row in dict.fromkeys(item.row for item in evaluation.steadiness):
+        ways = [item for item in evaluation.steadiness if item.row == row]
+        cells = [[item.way, *(f"{1e3 * value:.2f}" for value in (item.short, item.long))] for item in ways]
+        yield tag("div", grid([row, "1 frame ↓", "4 frames ↓"], cells), class_="scroll")
+        lines = {
+            item.way: [(i, 1e3 * error) for i, error in enumerate(item.errors, 1) if math.isfinite(error)]
+            for item in ways
+        }
+        lines = {way: points for way, points in lines.items() if points}
+        if lines:
+            yield tag("div", curves(lines, [], "warp error x 1000", "frame"), class_="row")
+        name = TITLES.get(row)
+        if name is not None and (root / "evaluation" / f"{name}.steadiness.mp4").is_file():
+            names = ", ".join(item.way for item in ways)
+            link = tag("a", "Video", href=f"evaluation/{quote(name)}.steadiness.mp4")
+            yield tag("p", link, f" of them side by side: {names}", class_="soft")
 
 
 def _signed(value: float) -> Safe:

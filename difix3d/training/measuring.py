@@ -1,9 +1,11 @@
 """All rows of the ablation that a run has, drawn and measured beside each other: what ``difix3d evaluate`` shows."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+
+from torch import Tensor
 
 from difix3d.background import COLORS, over
 from difix3d.console import track
@@ -14,6 +16,7 @@ from difix3d.evaluate import (
     Name,
     Pictures,
     RunEvaluation,
+    Steadiness,
     adopt,
     consistency,
     draw,
@@ -21,11 +24,13 @@ from difix3d.evaluate import (
     measure,
     only_visible,
     seen_pixels,
+    steadiness,
 )
 from difix3d.evaluate.align import align, at_cameras, beside
 from difix3d.evaluate.results import CORRECTED, SINGLE
 from difix3d.geometry.normalize import same_world
 from difix3d.limits import Limits
+from difix3d.postrender import PostRender
 from difix3d.scene import Views
 from difix3d.scene.paths import natural_path, path_cameras
 from difix3d.training.evaluation import shown, with_corrected
@@ -36,6 +41,8 @@ from difix3d.types import Cameras, RenderFn, View
 Single = Literal["psnr", "ssim", "lpips-vgg", "lpips-alex"]
 Corrected = Literal["cc-psnr", "cc-ssim", "cc-lpips-vgg", "cc-lpips-alex"]
 Metrics = Single | Corrected | Literal["fid", "kid", "tsed", "warp"]
+WAYS: dict[str, dict[str, Any]] = {"fixed": {}, "carried": {"every": 4}, "mixed": {"mix": 0.5}}
+"""Ways to fix the frames of a path: options of :meth:`difix3d.postrender.PostRender.stream`."""
 PHOTOS = 8
 """Photos, at most, that the fixer is given to see whether it leaves them alone."""
 
@@ -65,7 +72,8 @@ class MeasuringOptions:
     """Also draw each photo from a pose that is aligned with the frozen model by the photo itself, and report these
     pictures' figures beside the raw ones, as `aligned-...`; always done for runs that refined poses."""
     path: str = "auto"
-    """`tsed`, `warp`: the camera path, as in difix3d render."""
+    """`tsed`, `warp`: the camera path, as in difix3d render. With a fixer, `warp` also compares plain renders with
+    frames that are all fixed, carried (--every 4) and mixed (--mix 0.5), in the report and in a video."""
     frames: Annotated[int, Limits(min=2)] = 30
     """`tsed`, `warp`: frames along the path."""
 
@@ -122,6 +130,7 @@ def measure_run(
     variants = draw_rows(models, rows, folder, lambda title: track(stream(), len(indices), f"render {title}"), left_out)
     for pictures, render in zip(variants, rows.values(), strict=True):
         pictures.sets.update(consistency(metrics, render, run.render, cameras, pictures.name))
+    steady = measure_steadiness(models, rows, cameras, folder) if "warp" in options.metrics else ()
     for item in options.pictures:
         title, _, theirs = item.partition("=")
         variants.append(Pictures(title, folder, f"evaluation/pictures {len(variants)}"))
@@ -159,6 +168,7 @@ def measure_run(
         fixed_photos=kept,
         background=background if scene.alpha else "",
         given=str(run.config.init.ply or ""),
+        steadiness=steady,
     )
 
 
@@ -217,6 +227,21 @@ def draw_aligned(
         drawn.append(Pictures(ABLATION[name].title, path, f"evaluation/{name}.aligned"))
         draw(render, at_cameras(photos(), cameras[ABLATION[name].model]), drawn[-1])
     return drawn
+
+
+def measure_steadiness(
+    models: dict[Name, TrainedRun], rows: dict[Name, RenderFn], cameras: Sequence[Cameras], folder: Path
+) -> tuple[Steadiness, ...]:
+    """How steady each row with a fixer behind the renderer is, in each of the ways to fix a path, and their video."""
+    found: list[Steadiness] = []
+    for name, post in rows.items():
+        if isinstance(post, PostRender):
+            model = models[ABLATION[name].model].render
+            ways: dict[str, Iterable[Tensor]] = {"render": (model(camera).rgb[0] for camera in cameras)}
+            ways |= {way: post.stream(cameras, **how) for way, how in WAYS.items()}
+            video = folder / "evaluation" / f"{name}.steadiness.mp4"
+            found += steadiness(ABLATION[name].title, ways, model, cameras, video)
+    return tuple(found)
 
 
 def frames(options: MeasuringOptions, run: TrainedRun) -> list[Cameras]:

@@ -116,3 +116,22 @@ def test_with_real_tiny_weights(run, shared, monkeypatch):
     found = read_evaluation(run)
     assert [row.name for row in found.variants] == ["3DGS", "3DGS + Difix"]
     assert found.variants[0].mean("lpips_alex") < found.variants[1].mean("lpips_alex")
+
+
+def test_steadiness_of_the_ways_to_fix_a_path(distilled, fixer):
+    options = ["--metrics", "psnr", "warp", "--frames", 6, "--fixer", "some"]
+    call(distilled, *options, "--variants", "difix3d", "difix3d+paper")
+    found = read_evaluation(distilled).steadiness
+    assert [(item.row, item.way) for item in found] == [
+        ("Difix3D+ (paper)", way) for way in ("render", "fixed", "carried", "mixed")
+    ]
+    assert all(len(item.errors) == 5 and item.short > 0 for item in found)
+    assert found[1].short == pytest.approx(found[0].short, rel=0.3)  # a constant change does not flicker
+    page = (distilled / "report.html").read_text()
+    assert "Does fixing flicker?" in page
+    assert "warp error x 1000 by frame" in page
+    assert 'href="evaluation/difix3d%2Bpaper.steadiness.mp4"' in page
+    assert (distilled / "evaluation" / "difix3d+paper.steadiness.mp4").stat().st_size > 1000
+    call(distilled, "--metrics", "psnr", "--fixer", "some")
+    assert read_evaluation(distilled).steadiness == ()
+    assert "flicker?" not in (distilled / "report.html").read_text()
