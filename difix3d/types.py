@@ -79,7 +79,8 @@ class Cameras:
         )
 
     def to(self, device: torch.device | str) -> "Cameras":
-        return replace(self, c2w=self.c2w.to(device), K=self.K.to(device))
+        here = self.c2w.device.type == "cpu"  # what comes from a GPU is waited for
+        return replace(self, c2w=self.c2w.to(device, non_blocking=here), K=self.K.to(device, non_blocking=here))
 
     def resized(self, width: int, height: int) -> "Cameras":
         """The same cameras with another image size; the intrinsics are scaled along."""
@@ -196,6 +197,11 @@ class View:
     weight: float = 1.0
     place: str = ""
     alpha: Float[Tensor, "H W"] | None = None
+
+    def to(self, device: torch.device | str) -> "View":
+        """The same view with all its tensors there."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, (Cameras, Tensor))}
+        return replace(self, **moved)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,13 @@ class References:
         self.cameras = cameras
         self.candidates = torch.tensor(list(candidates), dtype=torch.long)
         self.render = render
+        self._poses = cameras.c2w.cpu()[self.candidates]
         self._depths: dict[tuple[int, int], Float[Tensor, "H W"]] = {}
 
     def __call__(self, camera: Cameras, depth: Float[Tensor, "H W"], count: int) -> list[int]:
         """The ``count`` best captured cameras for a novel one with its rendered depth, the best first."""
-        poses = self.cameras.c2w[self.candidates.to(self.cameras.c2w.device)]
-        order = pose_distance(camera.c2w, poses).argsort()[: max(CANDIDATES, count)]
-        near = self.candidates[order.cpu()].tolist()
+        order = pose_distance(camera.c2w.cpu(), self._poses).argsort()[: max(CANDIDATES, count)]
+        near = self.candidates[order].tolist()
         overlaps = self._overlaps(camera, depth, near)
         enough = 0.9 * max(overlaps)
         # those that see (nearly) as much as the best one come first, by distance; then the others, by overlap
@@ -54,15 +54,15 @@ class References:
 
         Args:
             camera: the single novel camera.
-            out: what it sees, with depth.
+            out: what it sees, with depth; all goes to where it is.
             photo: gives a captured view by its index.
             own: the index of a photo that must not be among them.
         """
         depth = out.depth_map
         best = [index for index in self(camera, depth, OFFERED + (own >= 0)) if index != own][:OFFERED]
         depths = tuple(self.depth(index, SIDE) for index in best)
-        photos = tuple(photo(index) for index in best)
-        return Degraded(camera, out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0], depth, photos, depths)
+        photos = tuple(photo(index).to(depth.device) for index in best)
+        return Degraded(camera.to(depth.device), out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0], depth, photos, depths)
 
     def depth(self, index: int, side: int) -> Float[Tensor, "H W"]:
         """Depth map of a captured camera, of at most ``side`` pixels on the long side; rendered once."""
@@ -75,10 +75,10 @@ class References:
         stride = max(1, max(depth.shape) // COARSE)
         points = unproject(depth, camera)[::stride, ::stride]
         there = depth[::stride, ::stride] > 0
-        total = max(1, int(there.sum()))
-        shares = []
+        counts = [there.sum()]
         for index in captured:
             small, seen_depth = self.cameras[index].limited(COARSE), self.depth(index, COARSE)
             seen, _ = seen_by(points, small, seen_depth, tolerance=0.1)
-            shares.append(float((seen & there).sum()) / total)
-        return shares
+            counts.append((seen & there).sum())
+        total, *shared = torch.stack(counts).tolist()  # at once: a GPU is waited for once
+        return [count / max(1, total) for count in shared]

@@ -1,7 +1,7 @@
 """Carrying pixels from one camera to another by rendered depth.
 
 Depth is the distance along the optical axis in world units, 0 where nothing is seen; the centre of the top-left pixel
-lies at (0.5, 0.5).
+lies at (0.5, 0.5). Cameras may lie on the host, wherever the pixels are.
 """
 
 import torch
@@ -22,17 +22,21 @@ def unproject(depth: Float[Tensor, "H W"], camera: Cameras) -> Float[Tensor, "H 
     row, column = torch.meshgrid(
         torch.arange(height, device=depth.device) + 0.5, torch.arange(width, device=depth.device) + 0.5, indexing="ij"
     )
-    rays = torch.stack([column, row, torch.ones_like(row)], -1).to(depth) @ torch.linalg.inv(camera.K[0]).T
-    return (rays * depth[..., None]) @ camera.c2w[0, :3, :3].T + camera.c2w[0, :3, 3]
+    camera = camera.to(depth.device)
+    c2w, K = camera.c2w[0], camera.K[0]
+    rays = torch.stack([column, row, torch.ones_like(row)], -1).to(depth) @ torch.linalg.inv_ex(K)[0].T
+    return (rays * depth[..., None]) @ c2w[:3, :3].T + c2w[:3, 3]
 
 
 def project(
     points: Float[Tensor, "*shape 3"], camera: Cameras
 ) -> tuple[Float[Tensor, "*shape 2"], Float[Tensor, "*shape"]]:
     """Pixels and depths of world points; pixels of points that are not in front of the camera mean nothing."""
-    local = (points - camera.c2w[0, :3, 3]) @ camera.c2w[0, :3, :3]
+    camera = camera.to(points.device)
+    c2w, K = camera.c2w[0], camera.K[0]
+    local = (points - c2w[:3, 3]) @ c2w[:3, :3]
     depth = local[..., 2]
-    return (local @ camera.K[0].T)[..., :2] / depth.clamp(min=1e-9)[..., None], depth
+    return (local @ K.T)[..., :2] / depth.clamp(min=1e-9)[..., None], depth
 
 
 def seen_by(
@@ -66,7 +70,7 @@ def warp(
     valid, pixels = seen_by(unproject(depth, camera), image_camera, image_depth)
     valid &= depth > 0
     height, width = image_depth.shape
-    grid = pixels / torch.tensor([width, height]).to(pixels) * 2 - 1
+    grid = torch.stack([pixels[..., 0] / width, pixels[..., 1] / height], -1) * 2 - 1
     grid = torch.where(valid[..., None], grid, 0.0)
     sampled = torch.nn.functional.grid_sample(
         image.permute(2, 0, 1)[None], grid[None], "bilinear", "border", align_corners=False

@@ -27,7 +27,8 @@ def rasterize(
     """Renders the Gaussians from each camera; differentiable in their fields, in ``cameras.c2w`` and the background.
 
     A Gaussian with a parameter that is not finite, or a quaternion of length zero, is not drawn and gets no gradient;
-    the others are not touched by it (on CUDA, gsplat decides).
+    the others are not touched by it (on CUDA, gsplat decides). Cameras and background may lie on another device: they
+    are small, and go to the Gaussians.
 
     Args:
         gaussians: before the activations; on a CPU float32 is fast, other types run in plain torch.
@@ -37,7 +38,7 @@ def rasterize(
         antialiased: reduce opacities by the share of the screen-space dilation (Mip-Splatting).
         depth: also return the expected depth.
         absgrad: also sum absolute gradients of the projected means, into ``info["means2d"].absgrad`` (AbsGS).
-        packed: CUDA only: keep only visible Gaussians between the passes (less memory).
+        packed: on CUDA keep only visible Gaussians between the passes (less memory); on a CPU nothing changes.
         near, far: depths, in world units, outside of which Gaussians are not drawn.
 
     Returns:
@@ -54,9 +55,10 @@ def rasterize(
         from difix3d.render.cuda import rasterize as run
     else:
         from difix3d.render.cpu import rasterize as run
+    background = None if background is None else background.to(gaussians.device)
     render = run(
         gaussians,
-        cameras,
+        cameras.to(gaussians.device),
         sh_degree=degree,
         background=torch.zeros(3, device=gaussians.device) if background is None else background,
         antialiased=antialiased,

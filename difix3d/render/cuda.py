@@ -38,15 +38,16 @@ def rasterize(
         far_plane=far,
         sh_degree=sh_degree,
         packed=packed,
-        backgrounds=background.to(gaussians.means).expand(len(cameras), 3),
         render_mode="RGB+ED" if depth else "RGB",
         absgrad=absgrad,
         rasterize_mode="antialiased" if antialiased else "classic",
     )
+    # behind it ourselves: gsplat 1.5 refuses backgrounds of packed Gaussians (its issues 764 and 826)
+    rgb = image[..., :3] + (1 - alpha) * background.to(image)
     if info["radii"].dim() == info["means2d"].dim() - 1:  # gsplat 1.4 has one radius for both axes
         info["radii"] = info["radii"][..., None].expand(*info["radii"].shape, 2)
     info.setdefault("gaussian_ids", None)
     info.update(width=width, height=height, n_cameras=len(cameras))
     if info["means2d"].requires_grad:
         info["means2d"].retain_grad()
-    return Render(image[..., :3], alpha, image[..., 3:] if depth else None, info)
+    return Render(rgb, alpha, image[..., 3:] if depth else None, info)

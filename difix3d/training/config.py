@@ -91,7 +91,7 @@ class TrainConfig:
     """Depth in scene units nearer than which nothing is drawn, so that nothing fogs a camera; by default a fifth of
     where the photos begin to see sparse points."""
     packed: bool = False
-    """CUDA only: a layout that needs less memory in large scenes, and a little more time."""
+    """On a GPU a layout that needs less memory in large scenes, and a little more time; a CPU has no other."""
     memory_limit: Annotated[float, Limits(min=0)] = 4.0
     """GB of decoded photos to keep in memory; more are decoded again when needed."""
     init: InitConfig = field(default_factory=InitConfig)

@@ -95,9 +95,7 @@ class Densifier:
         if self.config.kind == "default" and step < self.stop:
             self.strategy.step_pre_backward(splats.params, splats.optimizers, self.state, step, render.info)
 
-    def after_backward(
-        self, splats: SplatOptimizer, render: Render, step: int, *, packed: bool, weight: float = 1.0
-    ) -> None:
+    def after_backward(self, splats: SplatOptimizer, render: Render, step: int, *, weight: float = 1.0) -> None:
         """Call it after the optimisers' step.
 
         Args:
@@ -119,7 +117,7 @@ class Densifier:
                         means2d.absgrad /= weight
                 full = len(splats.params["means"]) >= self.config.cap_max
                 self.strategy.grow_grad2d = math.inf if full else self.config.grow_grad2d
-                self._apply(splats, render, step, packed=packed)
+                self._apply(splats, render, step, packed=render.info["gaussian_ids"] is not None)
             self._reset_opacities(splats, step)
 
     def _apply(self, splats: SplatOptimizer, render: Render, step: int, **options: Any) -> None:

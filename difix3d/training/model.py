@@ -109,7 +109,7 @@ class SplatModel:
         self.splats.step(step)
         self.corrections.step(step)
         if densify:
-            self.densifier.after_backward(self.splats, out, step, packed=config.packed, weight=views[0].weight)
+            self.densifier.after_backward(self.splats, out, step, weight=views[0].weight)
             self.clear(self.splats, self.densifier.by_gaussian, step)
         self.whole = True
         return {name: value.detach() for name, value in losses.items()}, squared_error(rgb, views)

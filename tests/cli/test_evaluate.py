@@ -27,7 +27,7 @@ def test_a_plain_run(run, capsys):
     assert (found.scene, found.split, found.step, found.device, found.fixer) == ("scene", "test", 10, "cpu", "none")
     (plain,) = found.variants
     assert (plain.name, plain.gaussians, plain.against, found.left_out) == ("3DGS", 300, None, {})
-    loaded = load_run(run)
+    loaded = load_run(run, device="cpu")
     for image, index in zip(plain.images, loaded.scene.test, strict=True):
         name = loaded.scene.photos[index].name
         assert image["name"] == name

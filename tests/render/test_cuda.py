@@ -13,9 +13,10 @@ from difix3d.types import Cameras, Gaussians
 
 def scene(n: int = 50) -> tuple[Gaussians, Cameras]:
     g = torch.Generator().manual_seed(0)
+    sizes = torch.rand(n, 3, generator=g) * 1.5 - 2.5  # unequal along the axes: else the quaternions do not matter
     means = torch.randn(n, 3, generator=g) + torch.tensor([0, 0, 4.0])
     quats, sh = torch.randn(n, 4, generator=g), torch.randn(n, 16, 3, generator=g) * 0.3
-    gaussians = Gaussians(means, quats, torch.full((n, 3), -2.0), torch.randn(n, generator=g), sh[:, :1], sh[:, 1:])
+    gaussians = Gaussians(means, quats, sizes, torch.randn(n, generator=g), sh[:, :1], sh[:, 1:])
     K = torch.tensor([[40.0, 0, 20], [0, 40, 16], [0, 0, 1]]).repeat(2, 1, 1)
     c2w = torch.eye(4).repeat(2, 1, 1)
     c2w[1, 0, 3] = 0.3
@@ -51,7 +52,9 @@ def test_call_and_shapes(monkeypatch, version, packed):
     assert calls["rasterize_mode"] == "antialiased"
     assert calls["absgrad"]
     assert calls["sh_degree"] == 2
-    assert calls["backgrounds"].shape == (2, 3)
+    assert calls.get("backgrounds") is None  # gsplat 1.5 refuses them of packed Gaussians
+    behind = cuda.rasterize(g, cameras, **options | {"background": torch.zeros(3)})
+    assert behind.rgb.max() < 1 < render.rgb.max()
     torch.testing.assert_close(calls["opacities"], g.opacities.sigmoid())
     torch.testing.assert_close(calls["scales"], g.scales.exp())
     assert cuda.rasterize(g, cameras, depth=False, **options).depth is None
@@ -86,3 +89,17 @@ def test_cuda_equals_twin(packed, antialiased):
         assert (ours - theirs).abs().max() < 2e-3
     for ours, theirs in zip(*gradients, strict=True):
         assert (ours - theirs).norm() < 1e-3 * ours.norm()
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("packed", [False, True])
+def test_small_things_may_lie_on_the_cpu(packed):
+    """The README's example: a scene's cameras are on the host, a trained model is on the GPU."""
+    g, cameras = scene()
+    here = rasterize(g, cameras, background=torch.ones(3))
+    there = rasterize(g.to("cuda"), cameras, background=torch.ones(3), packed=packed)
+    assert there.rgb.is_cuda
+    assert there.background.is_cuda
+    torch.testing.assert_close(there.rgb.cpu(), here.rgb, atol=2e-3, rtol=0)
+    back = rasterize(g, cameras.to("cuda"), background=torch.ones(3, device="cuda"))
+    assert torch.equal(back.rgb, here.rgb)

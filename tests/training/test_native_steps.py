@@ -62,7 +62,7 @@ def test_statistics_are_those_of_gsplat(absgrad, weight, monkeypatch):
             densifier.before_backward(splats, out, step)
             out.rgb.square().mean().backward()
             monkeypatch.setattr(native, "load", patched)
-            densifier.after_backward(splats, out, step, packed=False, weight=weight)
+            densifier.after_backward(splats, out, step, weight=weight)
         states.append(densifier.state)
     assert states[0]["count"].unique().tolist() == [0, 2, 4]
     for name in ("grad2d", "count"):

@@ -240,6 +240,14 @@ def test_killed_at_any_moment_and_resumed_is_bit_equal(toy_scene, config, tmp_pa
     assert_equal(Gaussians(**nested(state)["gaussians"]), expected)
 
 
+def test_packed_changes_nothing_on_a_cpu(toy_scene, config):
+    plain, packed = (
+        Trainer(replace(config, packed=value, output_dir=config.output_dir / str(value)), toy_scene).train()
+        for value in (False, True)
+    )
+    assert_equal(packed, plain)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(
     "change", [{}, {"densify": {"kind": "mcmc", "cap_max": 400}}, {"packed": True}, {"batch_size": 2}]
