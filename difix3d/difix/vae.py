@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+from diffusers.models.upsampling import Upsample2D
 from diffusers.utils.accelerate_utils import apply_forward_hook
 from jaxtyping import Float
 from peft import LoraConfig, inject_adapter_in_model
@@ -88,6 +89,17 @@ class DifixVAE(AutoencoderKL):
             x = _run(decoder, block, x + decoder.get_submodule(f"skip_conv_{i}")(skip))
         return decoder.conv_out(decoder.conv_act(decoder.conv_norm_out(x)))
 
+    def merge_doublings(self) -> None:
+        """Makes one transposed convolution of each doubling in the decoder and the convolution behind it.
+
+        Four taps for a pixel instead of nine: the output stays the same up to rounding. Not for training; the LoRA has
+        to be fused.
+        """
+        for module in self.decoder.modules():
+            if isinstance(module, Upsample2D) and isinstance(module.conv, nn.Conv2d):
+                module.conv = as_transposed(module.conv)
+                module.use_conv_transpose = True
+
     def fuse(self) -> None:
         """Adds the LoRA into the weights and removes its layers; the output stays the same up to rounding."""
         for name, layer in list(self.named_modules()):
@@ -95,6 +107,23 @@ class DifixVAE(AutoencoderKL):
                 layer.merge()
                 parent, _, child = name.rpartition(".")
                 setattr(self.get_submodule(parent), child, layer.get_base_layer())
+
+
+@torch.no_grad()
+def as_transposed(conv: nn.Conv2d) -> nn.ConvTranspose2d:
+    """What nearest doubling and then a 3x3 convolution with padding 1 does, as one transposed convolution.
+
+    Along each axis an input pixel is seen twice in a row, so that its taps (a, b, c) reach four outputs: c, b + c,
+    a + b, a.
+    """
+    merged = nn.ConvTranspose2d(
+        conv.in_channels, conv.out_channels, 4, stride=2, padding=1, bias=conv.bias is not None, device="meta"
+    )
+    doubled = torch.tensor([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], device=conv.weight.device)
+    weight = torch.einsum("ya,xb,oiab->ioyx", doubled.float(), doubled.float(), conv.weight.float())
+    merged.weight = nn.Parameter(weight.to(conv.weight.dtype))
+    merged.bias = conv.bias
+    return merged
 
 
 def _run(owner: nn.Module, block: nn.Module, x: Tensor) -> Tensor:

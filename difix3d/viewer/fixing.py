@@ -1,6 +1,7 @@
 """The fixer in the viewer: one picture at a time, beside the drawing, as it may take minutes on a CPU."""
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,9 +12,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from difix3d.background import over
+from difix3d.geometry.carry import Key, carry
 from difix3d.postrender import PostRender
-from difix3d.types import Cameras, Degraded, Fixer, Gaussians, View
+from difix3d.types import Cameras, Degraded, Fixer, Gaussians, Render, View
 from difix3d.viewer.viewer_model import ViewerModel
+
+OLDER = 0.01
+"""Weight of the fix before the last one: it counts where the last one does not see the surface."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,29 @@ class RecordingFixer:
         for image in self.fixer(noted()):
             self.seconds = time.perf_counter() - start
             yield image
+
+
+class CarriedFix:
+    """What the last two fixes changed, carried to a camera that moves on."""
+
+    def __init__(self) -> None:
+        self._keys: deque[Key] = deque(maxlen=2)
+        self._of: object = None
+
+    def keep(self, of: object, camera: Cameras, out: Render, fixed: Float[Tensor, "H W 3"]) -> None:
+        """Keeps a fix of a render; those of anything but ``of`` (a model, a crop, ...) are dropped."""
+        if of != self._of:
+            self._keys.clear()
+            self._of = of
+        self._keys.appendleft(Key(camera, out.depth_map, fixed - out.rgb[0].clamp(0, 1)))
+
+    def to(self, of: object, camera: Cameras, out: Render) -> Float[Tensor, "H W 3"] | None:
+        """The fixed picture as far as is known; ``None`` where nothing is."""
+        if of != self._of or not self._keys:
+            return None
+        weights = (1.0, OLDER)[: len(self._keys)]
+        change, _ = carry(list(self._keys), weights, out.depth_map, camera)
+        return (out.rgb[0] + change).clamp(0, 1)
 
 
 class FixQueue:

@@ -16,7 +16,7 @@ from difix3d.images import to_uint8
 from difix3d.types import Cameras, Gaussians, Render
 from difix3d.viewer.camera_tab import CameraTab
 from difix3d.viewer.crop import Crop
-from difix3d.viewer.fixing import Fixed, FixQueue
+from difix3d.viewer.fixing import CarriedFix, Fixed, FixQueue
 from difix3d.viewer.frames import AdaptiveScale, FrameLoop
 from difix3d.viewer.monitor import Monitor
 from difix3d.viewer.nodes import Divider, Splats
@@ -34,6 +34,8 @@ FAR = 167.0
 """Depth in scene units of what is not covered; viser sends no larger one."""
 LONGEST = 0.3
 """Seconds that a moving picture waits for the fixer."""
+QUICK = 1.0
+"""Seconds that a fix may take, for fixing in motion: the one at rest waits for the last of them."""
 BLINK = 0.7
 """Seconds that each of two blinking pictures is shown."""
 
@@ -77,6 +79,7 @@ class Session:
         self._frame: Frame | None = None
         self._seen: tuple[Gaussians, Seen] | None = None
         self._fix: tuple[tuple, Future[Fixed]] | None = None
+        self._carried, self._took = CarriedFix(), 0.0
         self.status_line = StatusLine(client)
         overlays = client.scene.add_frame("/overlays", show_axes=False)
         tabs = client.gui.add_tab_group()
@@ -137,16 +140,17 @@ class Session:
         camera = canvas_camera(self.client.camera, side) if followed is None else followed.sized(side)
         frame = self._render(snapshot, model, camera)
         image = picture(self.view.layer.value, frame.out, partial(self._count, model, frame))
-        fixed, failure = (
-            (None, None) if moving and not self.model.fixes_in_motion else self._fixed(frame, model, moving)
-        )
-        if fixed is not None:
-            image = split(image, fixed.rgb, self.view.share.value) if self.view.fixing.value == "split" else fixed.rgb
+        fixed, failure = self._fixed(frame, model, moving)
+        clean = self._carried.to(self._fix_of(frame), frame.camera, frame.out) if fixed is None else fixed.rgb
+        if self.fix_queue is None or self.view.fixing.value == "off":
+            clean = None
+        if clean is not None:
+            image = split(image, clean, self.view.share.value) if self.view.fixing.value == "split" else clean
         if followed is not None:
             photo = followed.photo(camera.size)
             image = letterbox(compared(mode, image, photo.to(image), self._tick), self.client.camera.aspect)
         self._send(image, None if followed is not None else frame.out, moving)
-        if fixed is not None and self.view.fixing.value == "split" and followed is None:
+        if clean is not None and self.view.fixing.value == "split" and followed is None:
             self._divider.show(camera, self.view.share.value)
         else:
             self._divider.hide()
@@ -155,7 +159,10 @@ class Session:
             self._adaptive_scale.took(seconds)
         else:
             self._busy(seconds)
-            self._show_status(frame, fixed, snapshot, len(model))
+        if not moving or clean is not None:
+            doing = "fixing ..." if clean is None else "carried from the last fix"
+            doing += f", {1 / seconds:.0f} frames a second" if moving else ""
+            self._show_status(frame, fixed, snapshot, len(model), doing)
         if failure is not None:
             self.status_line.error(failure)  # the render is shown all the same
         else:
@@ -205,12 +212,15 @@ class Session:
             self.view.show_reference(None)
             return None, None
         key = (*frame.key, self.view.trust.value)
+        if moving and not self.model.fixes_in_motion:  # key frames only, as the fixer gets done, and if it is quick
+            if self._fix is not None and self._fix[1].done() and self._took < QUICK:
+                self._ask(key, frame, model)
+            return None, None
         if self._fix is None or self._fix[0] != key:
             if self._fix is not None:
                 self._fix[1].cancel()
-            future = self.fix_queue.submit(frame.camera, model, self.view.trust.value)
-            self._fix = key, future
-            future.add_done_callback(self._arrived)
+            self._ask(key, frame, model)
+        assert self._fix is not None
         future = self._fix[1]
         if moving:
             wait([future], LONGEST)
@@ -221,8 +231,21 @@ class Session:
         self.view.show_reference(future.result().reference)
         return future.result(), None
 
-    def _arrived(self, future: "Future[Fixed]") -> None:
+    def _ask(self, key: tuple, frame: Frame, model: Gaussians) -> None:
+        """Has a frame fixed."""
+        assert self.fix_queue is not None
+        future = self.fix_queue.submit(frame.camera, model, self.view.trust.value)
+        self._fix = key, future
+        future.add_done_callback(partial(self._arrived, self._fix_of(frame), frame))
+
+    def _fix_of(self, frame: Frame) -> tuple:
+        """What a fix is of, wherever the camera is."""
+        return (*frame.key[:3], self.view.trust.value)
+
+    def _arrived(self, of: tuple, frame: Frame, future: "Future[Fixed]") -> None:
         if not future.cancelled() and future.exception() is None:
+            self._took = future.result().seconds
+            self._carried.keep(of, frame.camera, frame.out, future.result().rgb)
             self._held_until = time.monotonic() + max(2.0, 10 * future.result().seconds)
         self.loop.wake()
 
@@ -236,7 +259,7 @@ class Session:
             depth = torch.where(covered, out.depth_map[::stride, ::stride], FAR).cpu().numpy()
         self.client.scene.set_background_image(to_uint8(image), "jpeg", jpeg_quality=70 if moving else 92, depth=depth)
 
-    def _show_status(self, frame: Frame, fixed: Fixed | None, snapshot: Snapshot, count: int) -> None:
+    def _show_status(self, frame: Frame, fixed: Fixed | None, snapshot: Snapshot, count: int, doing: str) -> None:
         width, height = frame.camera.size
         parts = [f"{width} x {height}", f"render {frame.seconds * 1e3:.0f} ms"]
         if fixed is not None:
@@ -244,7 +267,7 @@ class Session:
                 f"fix {fixed.seconds * 1e3:.0f} ms" + (", on the right" if self.view.fixing.value == "split" else "")
             )
         elif self.fix_queue is not None and self.view.fixing.value != "off":
-            parts.append("fixing ...")
+            parts.append(doing)
         self.view.status.content = " · ".join(parts) + f"\n\n{count:,} Gaussians{_at(snapshot)}"
 
     def _failed(self, error: Exception) -> None:

@@ -1,9 +1,11 @@
 """The VAE's skips and LoRA."""
 
+import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from difix3d.difix.architecture import TINY_VAE
-from difix3d.difix.vae import SKIP_INIT, DifixVAE
+from difix3d.difix.architecture import TINY_VAE, random_difix
+from difix3d.difix.vae import SKIP_INIT, DifixVAE, as_transposed
 
 
 def test_without_skip_weights_it_is_the_plain_vae():
@@ -59,3 +61,30 @@ def test_checkpointed_blocks_have_the_same_gradients():
     for ours, expected in zip(gradients(), plain, strict=True):
         torch.testing.assert_close(ours, expected)
     assert plain
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bias", [True, False])
+def test_doubling_and_convolution_are_one_transposed_convolution(bias, dtype):
+    conv = torch.nn.Conv2d(5, 7, 3, padding=1, bias=bias, dtype=dtype)
+    image = torch.randn(2, 5, 6, 9, dtype=dtype)
+    expected = conv(torch.nn.functional.interpolate(image, scale_factor=2.0, mode="nearest"))
+    torch.testing.assert_close(as_transposed(conv)(image), expected, atol=1e-5, rtol=0)
+
+
+def test_merged_doublings_give_the_same_pictures_with_fewer_operations():
+    vae = random_difix(lora_rank=0).vae
+    latents = torch.randn(1, 4, 6, 10, generator=torch.Generator().manual_seed(0))
+    skips = vae.encode_with_skips(torch.rand(1, 3, 48, 80))[1]
+
+    def decoded():
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            return vae.decode_with_skips(latents, skips), counter.get_total_flops()
+
+    before, work = decoded()
+    vae.merge_doublings()
+    after, less = decoded()
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
+    assert less < 0.95 * work
+    vae.merge_doublings()  # once is enough
+    torch.testing.assert_close(decoded()[0], after)

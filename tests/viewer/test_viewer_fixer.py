@@ -63,6 +63,44 @@ def test_a_fixer_that_keeps_up_fixes_in_motion(serve, join, pictures, redden, mo
     assert all(image[..., 0].min() == 255 for image in moving)
 
 
+def test_in_motion_the_last_fix_is_carried_and_at_rest_all_is_fixed(serve, join, pictures, redden):
+    """On a CPU, where a fix takes longer than a frame."""
+    browser, session = join(serve(fixer=redden))
+    session.view.trust.value = False
+    browser.set(session.view.fixing, "on")
+    until(lambda: "fix " in session.view.status.content)
+    until(lambda: last(pictures, session)[0][..., 0].min() == 255)
+    before, seen = len(pictures[session.client.client_id]), set()
+    deadline = time.monotonic() + 20
+    while (len(pictures[session.client.client_id]) < before + 4 or not any("carried" in text for text in seen)) and (
+        time.monotonic() < deadline
+    ):
+        browser.move((0.1 * math.sin(time.monotonic()), -2, 0.3))
+        time.sleep(0.03)
+        seen.add(session.view.status.content)
+    assert any("carried from the last fix" in text and "frames a second" in text for text in seen)
+    moving = [image for image, _ in pictures[session.client.client_id][before:]]
+    assert min((image[..., 0] > 250).mean() for image in moving) > 0.8  # all but what comes into view
+    until(lambda: "fix " in session.view.status.content)
+    until(lambda: last(pictures, session)[0][..., 0].min() == 255)
+    browser.set(session.view.fixing, "off")
+    until(lambda: last(pictures, session)[0][..., 0].min() < 255)
+
+
+def test_a_slow_fixer_is_not_asked_in_motion(serve, join, redden):
+    browser, session = join(serve(fixer=redden))
+    session.view.trust.value = False
+    browser.set(session.view.fixing, "on")
+    until(lambda: redden.count == 1)
+    until(lambda: "fix " in session.view.status.content)
+    session._took = 60.0
+    for step in range(6):
+        browser.move((0.05 * step, -2, 0.3))
+        time.sleep(0.05)
+    assert redden.count == 1
+    until(lambda: redden.count == 2)  # at rest
+
+
 @pytest.mark.slow
 def test_difix_itself(viewed_run, shared, join):
     """The whole way with real (tiny) weights."""
