@@ -92,7 +92,7 @@ class DifixPipeline(DiffusionPipeline):
     ) -> "DifixPipeline":
         """The fast path, for one constant prompt, and not for training: same images up to rounding.
 
-        Fuses the LoRA, and each doubling with its convolution; embeds the prompt and releases the text encoder; keeps the
+        Fuses the LoRA, and each doubling with its convolution; embeds the prompt, releases the text encoder; keeps the
         last references' latents; puts channels last; on CUDA takes bf16, compiles the step, once for each image size.
 
         Args:
@@ -101,8 +101,7 @@ class DifixPipeline(DiffusionPipeline):
             options: passed to ``torch.compile``; default ``mode="reduce-overhead"``, which records CUDA graphs.
         """
         cuda = self.device.type == "cuda"
-        self.fuse()
-        self.vae.merge_doublings()
+        self.fuse().vae.merge_doublings()
         with torch.no_grad():
             self.prompt_embeds = {prompt: self.embed(prompt)}
         self.register_modules(text_encoder=None, tokenizer=None)
