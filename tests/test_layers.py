@@ -17,7 +17,7 @@ FLOORS = [
     {"postrender", "evaluate"},
     {"training"},
     {"curation", "difix_training"},
-    {"viewer", "logs", "benchmark", "report"},
+    {"viewer", "logs", "benchmark", "report", "integrations"},
     {"cli"},
 ]
 FLOOR = {name: floor for floor, names in enumerate(FLOORS) for name in names}

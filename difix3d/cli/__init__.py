@@ -34,11 +34,11 @@ class _Visible(logging.Formatter):
 def dispatch(command: str, args: Sequence[str] | None = None) -> None:
     """Runs one command; a :class:`UserError` is printed without a traceback and ends the program with status 2."""
     name = command.replace("-", "_")
-    function: Callable[[Sequence[str] | None], None] = getattr(import_module(f"difix3d.cli.{name}"), name)
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_Visible())
     with lenient_output() as out:
         try:
+            function: Callable[[Sequence[str] | None], None] = getattr(import_module(f"difix3d.cli.{name}"), name)
             function(args)
             out.check()
         except UserError as error:

@@ -47,6 +47,9 @@ def train(args: Sequence[str] | None = None) -> None:
     as of a program that the signal ended."""
     command = read(args)
     config, show = command.config, command.show
+    if show.viewer:
+        from difix3d.viewer import watch  # before anything is written: it may not go with the viser at hand
+
     with closing(ProgressLog()) as progress, ExitStack() as stack:
         trainer = Trainer(config, listeners=[progress, TensorBoardLog()])
         plain = make_plain(trainer, stack) if config.compare else None
@@ -55,8 +58,6 @@ def train(args: Sequence[str] | None = None) -> None:
             progress.print(f"fixer: {trainer.config.fixer} (--fixer chooses another)")
         viewer = None
         if show.viewer:
-            from difix3d.viewer import watch
-
             viewer = watch(trainer, show.host, show.port, show.allow_origin)
             stack.callback(viewer.close)
             progress.print(f"viewer: {viewer.url}")

@@ -63,6 +63,39 @@ def load_scene(
     capture = checked(read_capture(path, data_dir, seed, Path(model) if model else None))
     folders = [path, capture.folder] if path.is_dir() else [capture.folder]
     train, test = choose_split(split, capture.names, folders, capture.splits)
+    scene = scene_of_capture(
+        path.stem if path.is_file() else path.resolve().name,
+        capture,
+        train,
+        test,
+        resolution=resolution,
+        normalize=normalize,
+    )
+    if len(scene.points) == 0:
+        log.warning("%s has no sparse points", capture.folder)
+    return scene
+
+
+def scene_of_capture(
+    name: str,
+    capture: Capture,
+    train: Int[np.ndarray, "T"],
+    test: Int[np.ndarray, "E"],
+    *,
+    resolution: int | None = None,
+    normalize: bool = True,
+) -> Scene:
+    """The scene of photos with known cameras.
+
+    Args:
+        name: of the scene.
+        capture: with rigid poses and intrinsics of its photos' size (:func:`difix3d.scene.checks.checked`).
+        train, test: indices of its photos.
+        resolution, normalize: as for :func:`load_scene`.
+
+    Raises:
+        UserError: photos are missing, or have another shape than their camera or mask.
+    """
     near, used = in_place(capture, train)
     capture, photo_of = cut_panoramas(capture)
     near = near[photo_of]
@@ -75,7 +108,7 @@ def load_scene(
         for name, file, lens, mask in zip(capture.names, files, capture.lenses, capture.masks, strict=True)
     ]
     return Scene(
-        name=path.stem if path.is_file() else path.resolve().name,
+        name=name,
         cameras=_cameras(c2w, capture.lenses, files),
         photos=tuple(photos),
         points=points,
@@ -225,8 +258,6 @@ def _clean_points(
     """Points, colours and observations without the points that are not finite or absurdly far from the near cameras."""
     keep = plausible_points(capture.points, capture.c2w[near, :3, 3])
     if keep.all():
-        if len(keep) == 0:
-            log.warning("%s has no sparse points", capture.folder)
         return capture.points, capture.colors, capture.observations
     if not keep.any():
         raise UserError(

@@ -115,8 +115,13 @@ def fit(cameras: Cameras, width: int, height: int) -> Cameras:
     return Cameras(cameras.c2w, K, torch.full_like(cameras.width, width), torch.full_like(cameras.height, height))
 
 
-def read_path(file: Path, scene: Scene) -> CameraPath:
+def read_path(file: Path, scene: Scene, *, from_nerfstudio: Float[np.ndarray, "4 4"] | None = None) -> CameraPath:
     """Reads a camera path file, of nerfstudio or our own (see the module).
+
+    Args:
+        file: in JSON.
+        scene: into whose world the poses are taken.
+        from_nerfstudio: similarity from nerfstudio's world to the user's; by default what is beside the file.
 
     Raises:
         UserError: what is wrong with the file, by the camera's number (from 0) and the key.
@@ -131,7 +136,8 @@ def read_path(file: Path, scene: Scene) -> CameraPath:
             )
         c2w, K, sizes = _own(content, file)
     elif "camera_path" in content:
-        c2w, K, sizes = _nerfstudio(content, file)
+        there = _from_nerfstudio(file.parent) if from_nerfstudio is None else from_nerfstudio
+        c2w, K, sizes = _nerfstudio(content, file, there)
     else:
         raise UserError(
             f"{file} is no camera path",
@@ -179,7 +185,7 @@ def _own(content: dict[str, Any], file: Path) -> Parts:
     return np.stack(c2w), np.stack(K), np.array(sizes)
 
 
-def _nerfstudio(content: dict[str, Any], file: Path) -> Parts:
+def _nerfstudio(content: dict[str, Any], file: Path, to_user: Float[np.ndarray, "4 4"]) -> Parts:
     kind = content.get("camera_type", "perspective")
     if kind != "perspective":
         raise UserError(
@@ -196,7 +202,7 @@ def _nerfstudio(content: dict[str, Any], file: Path) -> Parts:
         focal = 0.5 * height / np.tan(np.radians(fov) / 2)
         c2w.append(_rigid(pose, "camera_to_world", where))
         K.append(np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]))
-    poses = transform_poses(_from_nerfstudio(file.parent), np.stack(c2w) @ FROM_OPENGL)
+    poses = transform_poses(to_user, np.stack(c2w) @ FROM_OPENGL)
     return poses, np.stack(K), np.array([(width, height)] * len(K))
 
 

@@ -1,0 +1,1 @@
+"""Other programs, which difix3d works inside of."""
