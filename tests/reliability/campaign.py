@@ -1,0 +1,356 @@
+"""Trainings that are killed, filled and signalled at many moments, each in a process of its own, and resumed.
+
+``campaign.py KIND FOLDER ATTEMPTS`` prints a line for each attempt that is lost, and how many were held. FOLDER holds a
+scene. Everything is imported once, and each attempt is a fork of that: a training takes a second or two then.
+"""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.utils.tensorboard  # takes a second, which the forks share
+
+torch.set_num_threads(1)
+
+from difix3d import cli, runfiles  # noqa: E402 (after the number of threads)
+from difix3d.cli import evaluate, render, train, view  # noqa: E402, F401 (loaded before the forks)
+from difix3d.gaussians import checkpoint, load_checkpoint, newest_checkpoint  # noqa: E402
+from difix3d.training import trainer  # noqa: E402
+from difix3d.training.configfile import read_own  # noqa: E402
+from difix3d.training.rounds import Distiller  # noqa: E402
+from difix3d.training.trainer import SplatModel, Trainer  # noqa: E402
+
+SEED = 0
+
+
+def fixer(degraded: Iterator) -> Iterator:
+    for item in degraded:
+        yield item.rgb + 0.035  # enough to count, too little to be refused
+
+
+trainer.load_fixer = lambda *_, **__: fixer
+
+
+class Campaign:
+    """Attempts of one kind.
+
+    Attributes:
+        whole: folder of the training that nothing befell.
+        seconds: that it took.
+    """
+
+    def __init__(self, folder: Path, kind: str):
+        self.scene, self.folder, self.kind = folder / "scene", folder / kind, kind
+        self.random = random.Random(SEED)
+        self.held = self.lost = 0
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        begin = time.monotonic()
+        self.whole = self.folder / "whole"
+        assert self.wait(self.start(self.whole)) == 0, self.said()
+        self.seconds = time.monotonic() - begin
+        self.expected = result(self.whole)
+
+    def start(self, run: Path, before: Callable[[], object] = lambda: None, log: int | None = None) -> int:
+        """Begins a training, or goes on with it, in a process; returns its id.
+
+        Args:
+            before: is called there first.
+            log: file descriptor for all that it prints, in place of a file.
+        """
+        words = ["--scene", self.scene, "--split", "every:4", "--device", "cpu", "--init.points", "300"]
+        words += ["--max-steps", "40", "--eval-steps", "12", "--save-steps", "26", "--autosave-minutes", "1e-9"]
+        words += ["--fixer", "mini", "--output-dir", run]
+        if (run / "config.yaml").exists():
+            words = ["--resume", "--output-dir", run]
+        return self.fork("train", words, before, log)
+
+    def fork(self, name: str, words: list, before: Callable[[], object] = lambda: None, log: int | None = None) -> int:
+        """Runs a command in a process; returns its id."""
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
+        try:
+            file = log or os.open(self.folder / "log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, 1)
+            os.dup2(file, 2)
+            before()
+            cli.dispatch(name, [str(word) for word in words])
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+
+    def wait(self, pid: int) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    def said(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def finish(self, run: Path, name: str, wrong: list[str]) -> None:
+        """Goes on with a training to its end, and counts the attempt as held if all is as without the interruption."""
+        wrong += half_written(run)
+        code = self.wait(self.start(run))
+        wrong += [f"resumed with {code}: {self.said()[-400:]}"] if code else differences(self.expected, result(run))
+        self.count(name, wrong)
+        shutil.rmtree(run)
+
+    def count(self, name: str, wrong: list[str]) -> None:
+        self.held += not wrong
+        self.lost += bool(wrong)
+        if wrong:
+            print(f"LOST {self.kind} {name}: {'; '.join(wrong[:4])}", flush=True)
+
+
+def result(run: Path) -> dict[str, object]:
+    """All that a run ends with, but for seconds."""
+    step, tensors, _ = load_checkpoint(newest_checkpoint(run / "checkpoints"))
+    rows = {name: timeless(json.loads((run / name).read_text())) for name in ("metrics.json", "rounds.json")}
+    return {"step": step, **tensors, **rows, "model": (run / "point_cloud.ply").read_bytes()}
+
+
+def timeless(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: timeless(item) for key, item in value.items() if "seconds" not in key}
+    return [timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def differences(one: dict, other: dict) -> list[str]:
+    def same(key: str) -> bool:
+        a, b = one.get(key), other.get(key)
+        return torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
+
+    return [f"{key} differs" for key in sorted({*one, *other}) if not same(key)]
+
+
+def half_written(run: Path) -> list[str]:
+    """Files of a run under their names that are not whole. (Parts under other names are swept at the next start.)"""
+    wrong = []
+    try:
+        for path in run.glob("checkpoints/step_*"):
+            load_checkpoint(path)
+        for name in ("metrics.json", "rounds.json"):
+            runfiles.read_rows(run / name)
+        if (run / "config.yaml").exists():
+            read_own(run)
+    except Exception as error:
+        wrong.append(f"half-written: {error}")
+    return wrong
+
+
+def kill(campaign: Campaign, attempts: int) -> None:
+    """SIGKILL one to three times at random moments."""
+    for number in range(attempts):
+        run, wrong = campaign.folder / f"{number}", []
+        for again in range(campaign.random.choice([1, 1, 2, 3])):
+            pid = campaign.start(run)
+            time.sleep(campaign.random.uniform(0, campaign.seconds * (0.6 if again else 1)))
+            os.kill(pid, signal.SIGKILL)
+            code = campaign.wait(pid)
+            wrong += [f"ended with {code}: {campaign.said()[-300:]}"] if code not in (-signal.SIGKILL, 0) else []
+        campaign.finish(run, f"{number}", wrong)
+
+
+def full(campaign: Campaign, attempts: int) -> None:
+    """No room from some write, sync or renaming on; a tmpfs of some size where one may be mounted."""
+    ways = ("write", "sync", "rename")
+    counts = {way: _counted(campaign, way) for way in ways}
+    for number in range(attempts):
+        way = (*ways, "tmpfs")[number % 4]
+        run = campaign.folder / f"{number}"
+        if way == "tmpfs":
+            _small_disk(campaign, run)
+            continue
+        first = campaign.random.randrange(counts[way])
+        code = campaign.wait(campaign.start(run, partial(_fill, way, first)))
+        campaign.finish(run, f"{way} {first}", _named(campaign, code) + _left(run))
+
+
+def _named(campaign: Campaign, code: int) -> list[str]:
+    said = campaign.said()
+    wrong = [] if code == 2 else [f"ended with {code}"]
+    wrong += ["a traceback"] if "Traceback" in said else []
+    return wrong + ([] if "No space left on device" in said else [f"did not say why: {said[-300:]}"])
+
+
+def _left(run: Path) -> list[str]:
+    return [f"{path} is left" for path in run.rglob(".*.partial*")]
+
+
+def _counted(campaign: Campaign, way: str) -> int:
+    """How often a whole training writes in this way."""
+    note, run = campaign.folder / f"{way}.count", campaign.folder / way
+    campaign.wait(campaign.start(run, lambda: _fill(way, sys.maxsize, note)))
+    shutil.rmtree(run)
+    return note.stat().st_size
+
+
+def _fill(way: str, first: int, note: Path | None = None) -> None:
+    """In this process every write, sync or renaming from that number on finds no room."""
+    left = [first]
+
+    def no_room(path: object) -> None:
+        left[0] -= 1
+        if note is not None:
+            with open(note, "ab") as file:
+                file.write(b".")
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    def before(function: Callable, place: int = 0) -> Callable:
+        def call(*args: object, **options: object) -> object:
+            no_room(args[place])
+            return function(*args, **options)
+
+        return call
+
+    def halfway(self: Path, content: bytes) -> int:
+        with open(self, "wb") as file:
+            file.write(content[: len(content) // 2])
+        no_room(self)
+        with open(self, "wb") as file:
+            return file.write(content)
+
+    if way == "rename":
+        os.replace = before(os.replace, 1)
+    elif way == "sync":
+        os.fsync = before(os.fsync)
+    else:
+        Path.write_bytes = halfway
+        checkpoint.save_file = before(checkpoint.save_file, 1)
+        Path.mkdir = before(Path.mkdir)
+
+
+def _small_disk(campaign: Campaign, run: Path) -> None:
+    """Counts nothing where no disk can be mounted."""
+    run.mkdir()
+    size = sum(path.stat().st_size for path in campaign.whole.rglob("*"))
+    kilobytes = int(size / 1024 * campaign.random.uniform(0.01, 0.9)) + 8
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", run], check=False).returncode:
+        return
+    try:
+        code = campaign.wait(campaign.start(run / "run"))
+        wrong = (_named(campaign, code) if code else []) + _left(run)
+        subprocess.run(["mount", "-o", f"remount,size={4 * size}", run], check=True)
+        campaign.finish(run / "run", f"disk of {kilobytes} kB", wrong)
+    finally:
+        subprocess.run(["umount", run], check=True)
+
+
+def signals(campaign: Campaign, attempts: int) -> None:
+    """SIGTERM and SIGHUP while it loads, trains, makes a round and evaluates."""
+    for number in range(attempts):
+        phase = ("load", "train", "round", "evaluation")[number % 4]
+        asked = (signal.SIGTERM, signal.SIGHUP)[number // 4 % 2]
+        run, sent = campaign.folder / f"{number}", campaign.folder / "sent"
+        code = campaign.wait(campaign.start(run, partial(_signal_in, phase, asked, sent)))
+        seconds = time.time() - sent.stat().st_mtime
+        wrong = [] if code in (128 + asked, -asked) else [f"ended with {code}"]
+        wrong += [f"took {seconds:.1f} s"] if seconds > max(2, campaign.seconds / 2) else []
+        if phase != "load":
+            wrong += [] if "go on with: --resume" in campaign.said() else ["did not say how to go on"]
+            wrong += [] if newest_checkpoint(run / "checkpoints") else ["no checkpoint"]
+        campaign.finish(run, f"{asked.name} in {phase}", wrong)
+
+
+def _signal_in(phase: str, number: int, sent: Path) -> None:
+    """In this process a signal arrives in that phase."""
+    owner, name, turn = {
+        "load": (trainer, "near_plane", 1),
+        "train": (SplatModel, "step", 2),
+        "round": (Distiller, "held_out", 1),
+        "evaluation": (Trainer, "shown", 2),
+    }[phase]
+    original, calls = getattr(owner, name), []
+
+    def call(*args: object, **options: object) -> object:
+        calls.append(1)
+        if len(calls) == turn:
+            sent.touch()
+            signal.raise_signal(number)
+        return original(*args, **options)
+
+    setattr(owner, name, call)
+
+
+def logs(campaign: Campaign, attempts: int) -> None:
+    """Nobody takes what it prints: a reader that left, a full log disk, closed streams."""
+    for number in range(attempts):
+        way = ("head", "full", "closed")[number % 3]
+        run, ends = campaign.folder / f"{number}", ()
+        if way == "head":
+            ends = os.pipe()
+            log = ends[1]
+        else:
+            log = os.open("/dev/full" if way == "full" else os.devnull, os.O_WRONLY)
+            ends = (log,)
+        before = (lambda: (os.close(1), os.close(2))) if way == "closed" else (lambda: None)
+        pid = campaign.start(run, before, log)
+        if way == "head":
+            os.close(log)
+            os.read(ends[0], 1)
+        os.close(ends[0])
+        code = campaign.wait(pid)
+        wrong = [f"ended with {code}"] if code else differences(campaign.expected, result(run))
+        campaign.count(f"{way} {number}", wrong)
+
+
+def beside(campaign: Campaign, attempts: int) -> None:
+    """``evaluate``, ``render`` and ``view`` while a training replaces and prunes what they look at."""
+    run = campaign.folder / "run"
+    words = ["--scene", campaign.scene, "--split", "every:4", "--device", "cpu", "--fixer", "mini", "--eval-steps"]
+    words += ["--save-steps", "--max-steps", "100000", "--autosave-minutes", "1e-9", "--keep-checkpoints", "1"]
+    with open(campaign.folder / "training", "w") as log:
+        training = campaign.fork("train", [*words, "--output-dir", run], log=log.fileno())
+    try:
+        while newest_checkpoint(run / "checkpoints") is None:
+            time.sleep(0.05)
+        for number in range(attempts):
+            before = newest_checkpoint(run / "checkpoints")
+            name, *words = (
+                ["evaluate", run, "--metrics", "psnr", "--fixer", "none"],
+                ["render", run, "--frames", "2", "--path", "interp"],
+                ["view", run, "--port", "0", "--fixer", "none"],
+            )[number % 3]
+            pid = campaign.fork(name, [*words, "--device", "cpu"])
+            if name == "view":
+                end = time.monotonic() + 60
+                while "viewer: http" not in campaign.said() and time.monotonic() < end:
+                    time.sleep(0.05)
+                os.kill(pid, signal.SIGINT)
+            code = campaign.wait(pid)
+            wrong = [] if code == 0 else [f"ended with {code}: {campaign.said()[-400:]}"]
+            wrong += ["a traceback"] if "Traceback" in campaign.said() else []
+            wrong += [] if newest_checkpoint(run / "checkpoints") != before else ["the training stood still"]
+            campaign.count(f"{name} {number}", wrong)
+    finally:
+        os.kill(training, signal.SIGTERM)
+        code = campaign.wait(training)
+    campaign.count("training", [] if code == 128 + signal.SIGTERM else [f"ended with {code}"])
+
+
+KINDS = {function.__name__: function for function in (kill, full, signals, logs, beside)}
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    kind, folder, attempts = sys.argv[1:]
+    made = Campaign(Path(folder), kind)
+    KINDS[kind](made, int(attempts))
+    print(f"{kind}: {made.held + made.lost} attempts, {made.held} held, {made.lost} lost")
+    sys.exit(made.lost > 0)
