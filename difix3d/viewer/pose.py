@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,13 +30,28 @@ def c2w_of(camera: viser.CameraHandle) -> Float[Tensor, "4 4"]:
     Raises:
         UserError: it is no pose; numbers come from the browser, which may be anyone's.
     """
-    wxyz, position = np.asarray(camera.wxyz, float), np.asarray(camera.position, float)
-    if not (np.isfinite(wxyz).all() and np.isfinite(position).all() and 0.9 < np.linalg.norm(wxyz) < 1.1):
-        raise UserError("The browser sent a camera without a pose", "Positions and rotations are finite numbers")
+    wxyz, position = _numbers(camera.wxyz, 4), _numbers(camera.position, 3)
+    if not 0.9 < np.linalg.norm(wxyz) < 1.1:
+        raise _no_camera()
     pose = np.eye(4)
     pose[:3, :3] = tf.SO3(wxyz / np.linalg.norm(wxyz)).as_matrix()
     pose[:3, 3] = position
     return torch.from_numpy(pose).float()
+
+
+def _numbers(values: Any, count: int) -> Float[np.ndarray, "N"]:
+    """Finite numbers, so many of them, if a browser sent such."""
+    try:
+        found = np.asarray(values, float).reshape(-1)
+    except (TypeError, ValueError, OverflowError):
+        raise _no_camera() from None
+    if len(found) != count or not np.isfinite(found).all():
+        raise _no_camera()
+    return found
+
+
+def _no_camera() -> UserError:
+    return UserError("The browser sent a camera without a pose", "Positions and rotations are finite numbers")
 
 
 def pinhole(c2w: Float[Tensor, "4 4"], fov: float, width: int, height: int) -> Cameras:
@@ -55,11 +71,10 @@ def canvas_camera(camera: viser.CameraHandle, long_side: int) -> Cameras:
     Raises:
         UserError: the camera or the canvas is impossible.
     """
-    width = camera.image_width
-    height = camera.image_height
-    fov = camera.fov
+    width, height = _numbers([camera.image_width, camera.image_height], 2).tolist()
+    fov = float(_numbers(camera.fov, 1)[0])
     if not (1 <= width <= LARGEST and 1 <= height <= LARGEST):
-        raise UserError(f"The browser asks for {width} x {height} pixels", f"Sides are 1 to {LARGEST} pixels")
+        raise UserError(f"The browser asks for {width:g} x {height:g} pixels", f"Sides are 1 to {LARGEST} pixels")
     if not 0 < fov < math.pi:
         raise UserError(f"The browser asks for a field of view of {fov:g}", "It is between 0 and pi")
     scale = min(1.0, long_side / max(width, height))

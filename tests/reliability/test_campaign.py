@@ -16,6 +16,7 @@ PROGRAM = Path(__file__).with_name("campaign.py")
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize(
     ("kind", "attempts"), [("kill", 8), ("full", 12), ("signals", 8), ("logs", 3), ("beside", 6)], ids=str
