@@ -27,11 +27,12 @@ def align(render: RenderFn, view: View, steps: int = STEPS) -> Cameras:
         view: the photo; pixels outside of its mask do not count.
         steps: of Adam.
     """
-    camera, mask = view.camera, view.mask
-    if mask is not None and not mask.any():
-        return camera
+    if view.mask is not None and not view.mask.any():
+        return view.camera
     with torch.no_grad():
-        start = render(camera)
+        start = render(view.camera)
+        view = view.to(start.rgb.device)
+        camera, mask = view.camera, view.mask
         seen = start.alpha[0, ..., 0] > 0.5
         depth = float(start.depth_map[seen].median()) if start.depth is not None and seen.any() else 1.0
     pixel = 1 / float(camera.K[0, 0, 0])

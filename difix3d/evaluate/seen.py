@@ -65,7 +65,7 @@ def only_visible(views: Iterable[View], render: RenderFn, train: Cameras) -> Ite
     small = [train[i].limited(SURFACE) for i in range(len(train))]
     depths = [render(camera).depth_map for camera in small]
     for view in views:
-        seen = visibility(render(view.camera).depth_map, view.camera, Cameras.cat(small), depths)
+        seen = visibility(render(view.camera).depth_map, view.camera, Cameras.cat(small), depths).to(view.image.device)
         yield replace(view, mask=seen if view.mask is None else seen & view.mask)
 
 
