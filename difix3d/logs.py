@@ -68,6 +68,8 @@ class ProgressLog:
                 self.print(f"step {step:,}: paused")
             case Finished():
                 self.close()
+                if event.memory:
+                    self.print(event.memory)
                 self.print(self._farewell(event))
 
     def close(self) -> None:

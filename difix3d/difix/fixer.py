@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from difix3d.difix.colors import anchor_colors
-from difix3d.difix.pipeline import DifixPipeline
+from difix3d.difix.pipeline import TILE, DifixPipeline
 from difix3d.difix.sizes import fit
 from difix3d.geometry.warp import guide
 from difix3d.types import Degraded
@@ -23,6 +23,7 @@ class DifixFixer:
         references: photos that it looks at beside each render; weights that take a guide look at all.
         anchor_colors: keep the renders' colours (:mod:`~difix3d.difix.colors`); else they are as the model leaves them.
         offload: after a stream, put the model into main memory; by default where a GPU's memory is short.
+        tile: larger renders are fixed in tiles of this many pixels a side.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class DifixFixer:
         references: int = 1,
         anchor_colors: bool = True,
         offload: bool | None = None,
+        tile: int = TILE,
     ):
         self.pipe = pipe
         self.device = torch.device(device)
@@ -41,6 +43,17 @@ class DifixFixer:
         self.references = references
         self.anchor_colors = anchor_colors
         self.offload = offload
+        self.tile = tile
+
+    @property
+    def needs(self) -> tuple[int, int]:
+        """Bytes of the weights, and of each pixel of a batch that is fixed: at its peak the decoder holds so many
+        copies of its two widest layers (counted on three networks), and the latest references are kept."""
+        weights = sum(p.nbytes for part in (self.pipe.unet, self.pipe.vae) for p in part.parameters())
+        first, second, *_ = self.pipe.vae.config["block_out_channels"]
+        item, cache = self.pipe.unet.dtype.itemsize, self.pipe.reference_cache
+        kept = 0 if cache is None or self.pipe.vae.guide else 3 * item * (cache.entries.maxlen or 0)
+        return weights, round(self.batch * (item * (4.6 * first + 3.8 * second) + 24) + kept)
 
     def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]:
         self.pipe.to(self.device)
@@ -57,12 +70,12 @@ class DifixFixer:
         images = torch.stack([item.rgb for item in group]).permute(0, 3, 1, 2)
         if self.pipe.vae.guide:
             guides = torch.stack([guide(item, self.pipe.vae.layers) for item in group])
-            fixed = self.pipe.fix(images, guide=guides)
+            fixed = self.pipe.fix(images, guide=guides, tile=self.tile)
         else:
             height, width = images.shape[-2:]
             photos = [[view.image.permute(2, 0, 1) for view in item.references[: self.references]] for item in group]
             sets = [torch.stack([fit(photo, height, width) for photo in some]) for some in photos if some]
-            fixed = self.pipe.fix(images, torch.stack(sets) if sets else None)
+            fixed = self.pipe.fix(images, torch.stack(sets) if sets else None, tile=self.tile)
         if self.anchor_colors:
             fixed = anchor_colors(fixed, images, torch.stack([item.alpha for item in group]))
         return fixed.permute(0, 2, 3, 1)

@@ -38,6 +38,7 @@ class Views:
         device: where images and cameras go.
         memory_limit_bytes: of the decoded photos that are kept; the least recently used go first. The few photos that
             are decoded ahead come on top.
+        keep_on: where they are kept, as bytes.
         threads: that decode.
         ahead: how many photos ``stream`` decodes before they are asked for.
         cache: keep reduced copies of large photos in the user's cache folder (``scene/cache.py``), and read them there.
@@ -48,6 +49,7 @@ class Views:
         scene: Scene,
         device: torch.device | str = "cpu",
         memory_limit_bytes: int = 4 << 30,
+        keep_on: torch.device | str = "cpu",
         threads: int = min(4, os.cpu_count() or 1),
         ahead: int = 8,
         cache: bool = True,
@@ -55,6 +57,7 @@ class Views:
         self.scene = scene
         self.device = torch.device(device)
         self.memory_limit_bytes = memory_limit_bytes
+        self._keep_on = keep_on
         self.held_bytes = 0
         self._ahead = ahead
         self._cameras = scene.cameras.to(device)
@@ -114,7 +117,8 @@ class Views:
             if index in self._kept:
                 self._kept.move_to_end(index)
                 return self._kept[index]
-        pixels = decode(self.scene.photos[index], self.scene.cameras[index], self._cache)
+        image, mask = decode(self.scene.photos[index], self.scene.cameras[index], self._cache)
+        pixels = image.to(self._keep_on), None if mask is None else mask.to(self._keep_on)
         with self._lock:
             if index in self._kept or _size(pixels) > self.memory_limit_bytes:
                 return pixels

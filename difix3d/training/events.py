@@ -13,7 +13,7 @@ from difix3d.evaluate import Variant
 @dataclass(frozen=True)
 class Started:
     """Training begins: ``first`` of ``last`` steps are done already (more than 0 if resumed). ``note`` says how many
-    sparse points are not used, or that nothing can be added to a splat file."""
+    sparse points are not used, or that nothing can be added to a splat file, and what memory a GPU needs."""
 
     first: int
     last: int
@@ -88,11 +88,13 @@ class Resumed:
 
 @dataclass(frozen=True)
 class Finished:
-    """Training ended: at its last step, or ``interrupted`` before."""
+    """Training ended: at its last step, or ``interrupted`` before. ``memory`` compares the peak on a GPU with what was
+    estimated."""
 
     step: int
     seconds: float
     interrupted: bool
+    memory: str = ""
 
 
 Event = Started | Stepped | RoundProgress | RoundDone | Evaluated | Saved | Paused | Resumed | Finished

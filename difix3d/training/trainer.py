@@ -31,6 +31,7 @@ from difix3d.training.data import check_world, initial_gaussians, near_plane, re
 from difix3d.training.evaluation import evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
 from difix3d.training.guard import SIGHT_STEPS, BadModel, LossGuard, check_sight, out_of_memory
+from difix3d.training.memory import settle_memory
 from difix3d.training.model import SplatModel
 from difix3d.training.presets import settle
 from difix3d.training.rounds import Interrupted, Rounds
@@ -67,7 +68,7 @@ class Trainer:
     ):
         check_limits(config)
         self.device = choose_device(config.device)
-        self.config = config = settle(config, self.device)
+        config = settle(config, self.device)
         self.listeners = listeners
         self.scene = scene or scene_of(config)
         self.near = near_plane(self.scene, config)
@@ -75,9 +76,10 @@ class Trainer:
             config.fixer, self.device, config.distill.references, anchor_colors=config.anchor_colors
         )
         self.folder = RunFolder.find(config, self.scene)
-        self.views = Views(self.scene, self.device, memory_limit_bytes=int(config.memory_limit * 1e9))
         loaded = self.folder.load() if config.resume else None
         first = initial_gaussians(self.scene, config) if loaded is None else gaussians_in(loaded[1])
+        self.config, self.plan = config, plan = settle_memory(config, self.scene, self.fixer, len(first), self.device)
+        self.views = Views(self.scene, self.device, plan.photo_limit(config), plan.photos_on)
         self.model = SplatModel(config, self.scene, self.near, self.device, first)
         if config.init.ply is not None and loaded is None:
             check_world(config.init.ply, self.scene, self.model.render, self.shown)
@@ -86,8 +88,7 @@ class Trainer:
         self._signal: Callable[[], int] = lambda: 0
         self._lock: FileLock | None = None
         self._guard = LossGuard(self.folder.path)
-        self._saved = -1
-        self.drawn = 0
+        self.drawn, self._saved = 0, -1
         self.first = 0 if loaded is None else self._resume(*loaded)
 
     @property
@@ -111,7 +112,7 @@ class Trainer:
         resumed. Returns the model."""
         config, start = self.config, time.perf_counter()
         self.begin()
-        note = "" if self.first else remark(self.scene, config, len(self.gaussians))
+        note = self.plan.table("" if self.first else remark(self.scene, config, len(self.gaussians)))
         begun = Started(self.first, config.max_steps, self.folder.path, str(self.device), len(self.gaussians), note)
         autosave = time.monotonic()
         photos = self.photos(self.scene, self.drawn)
@@ -153,7 +154,7 @@ class Trainer:
         finally:
             photos.close()
             self._release()
-        self.emit(Finished(done, time.perf_counter() - start, self.interrupted > 0))
+        self.emit(Finished(done, time.perf_counter() - start, self.interrupted > 0, self.plan.measured()))
         return self.gaussians
 
     def _rescue(self, step: int) -> None:
