@@ -11,7 +11,7 @@ from difix3d.difix.architecture import random_difix
 from difix3d.distill import DistillConfig, Distiller
 from difix3d.evaluate.align import align
 from difix3d.evaluate.measures import consistency, psnrs
-from difix3d.evaluate.seen import only_visible
+from difix3d.evaluate.seen import only_visible, seen_pixels
 from difix3d.gaussians import from_points
 from difix3d.geometry.warp import warp
 from difix3d.postrender import PostRender
@@ -85,6 +85,7 @@ def test_what_is_measured(toy_scene, there):
     train = toy_scene.cameras[toy_scene.train]
     (seen,) = only_visible([masked], render, train)
     assert seen.mask.any()
+    assert seen_pixels(render, train)(masked).any()
     assert psnrs(render, [masked, seen])[0] > 30
     cameras = [toy_scene.cameras[i] for i in (0, 1)]
     assert 0 <= consistency(["warp"], render, render, cameras, "3DGS")["warp"].value < 1

@@ -64,7 +64,8 @@ def reached(camera: Cameras, train: Cameras, train_depths: Sequence[Float[Tensor
     """
     small = camera.limited(GRID)
     width, height = small.size
-    hit = torch.zeros(height * width, device=camera.c2w.device)
+    place = train_depths[0].device if train_depths else camera.c2w.device
+    hit = torch.zeros(height * width, device=place)
     for index, depth in enumerate(train_depths):
         points = unproject(depth, train[index].resized(depth.shape[1], depth.shape[0]))
         pixels, z = project(points[continuous(depth)], small)
