@@ -34,6 +34,9 @@ BLOCK = 2**24
 """Distances between cameras computed at a time, so that long videos fit into memory."""
 SHARE = 0.2
 """Of the steps on photos that have the near plane of other viewers."""
+ROOM = 0.5
+"""Of the most Gaussians, the share up to which large ones are split; beyond it they are made small, and the room that is
+left is for the detail that photos ask for."""
 FADE = 0.8
 """Opacity that is left, at each look, to Gaussians nearer to the ways than the near plane: no photo sees a point there,
 so that nothing belongs there but what its photos bring back."""
@@ -50,7 +53,7 @@ class ClearWay:
         others_near: that of other viewers.
         split_until: step from which on Gaussians are kept small, not split: as densification.
         max_steps: of the run.
-        cap: the most Gaussians; with so many, they are made small instead of split.
+        cap: the most Gaussians; with half as many (:data:`ROOM`), they are made small instead of split.
         seed: of the choice of steps.
     """
 
@@ -66,7 +69,7 @@ class ClearWay:
         seed: int = 0,
     ):
         self.near, self.others_near, self.seed = near, others_near, seed
-        self.cap = cap
+        self.room = ROOM * cap
         self.start, self.split_until, self.stop = round(0.05 * max_steps), split_until, round(STOP * max_steps)
         self.every = max(EVERY, max_steps // LOOKS)
         self.ways = KDTree(ways(cameras.centers, LONGEST * near).cpu().numpy())
@@ -93,7 +96,7 @@ class ClearWay:
         limit = bounded.clamp_min(SMALLEST * self.near)
         scales = splats.params["scales"]
         large: Bool[Tensor, "N"] = scales.amax(1) > limit.log()
-        if step < self.split_until and len(scales) + int(large.sum()) <= self.cap:
+        if step < self.split_until and len(scales) + int(large.sum()) <= self.room:
             if large.any():
                 split(splats.params, splats.optimizers, state, large, revised_opacity=True)
         else:
