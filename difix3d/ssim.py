@@ -26,7 +26,8 @@ def ssim(a: Float[Tensor, "B H W 3"], b: Float[Tensor, "B H W 3"]) -> Float[Tens
 
 def ssim_twin(a: Float[Tensor, "B H W 3"], b: Float[Tensor, "B H W 3"]) -> Float[Tensor, "B H W 3"]:
     """The same in plain torch, any dtype and device."""
-    x, y = a.permute(0, 3, 1, 2), b.permute(0, 3, 1, 2)
+    # as channels last, cuDNN may convolve in TF32, which is too coarse for variances
+    x, y = (image.permute(0, 3, 1, 2).contiguous() for image in (a, b))
     offsets = torch.arange(-RADIUS, RADIUS + 1, dtype=a.dtype, device=a.device)
     window = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     window = (window / window.sum()).expand(15, 1, 1, -1)

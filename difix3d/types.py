@@ -44,10 +44,12 @@ class Cameras:
     def __getitem__(self, index: int | slice | Tensor | np.ndarray | list[int]) -> "Cameras":
         """A selection of the cameras; an integer keeps the batch dimension (N = 1)."""
         if isinstance(index, (int, np.integer)):
-            index = [int(index)]
+            first = range(len(self))[int(index)]
+            index = slice(first, first + 1)  # which no GPU is asked or told
         if isinstance(index, slice):
             return Cameras(self.c2w[index], self.K[index], self.width[index], self.height[index])
-        here, there = torch.as_tensor(index, device="cpu"), torch.as_tensor(index, device=self.c2w.device)
+        here = torch.as_tensor(index, device="cpu")
+        there = here.to(self.c2w.device, non_blocking=True)
         return Cameras(self.c2w[there], self.K[there], self.width[here], self.height[here])
 
     @property
@@ -84,11 +86,10 @@ class Cameras:
 
     def resized(self, width: int, height: int) -> "Cameras":
         """The same cameras with another image size; the intrinsics are scaled along."""
-        scale = torch.ones_like(self.K)
-        scale[:, 0] = (width / self.width).to(self.K)[:, None]
-        scale[:, 1] = (height / self.height).to(self.K)[:, None]
+        scale = torch.ones(self.K.shape, dtype=self.K.dtype)
+        scale[:, 0], scale[:, 1] = (width / self.width)[:, None], (height / self.height)[:, None]
         size = {"width": torch.full_like(self.width, width), "height": torch.full_like(self.height, height)}
-        return replace(self, K=self.K * scale, **size)
+        return replace(self, K=self.K * scale.to(self.K.device, non_blocking=True), **size)
 
     def limited(self, side: int) -> "Cameras":
         """The cameras, all of one size, with images of at most ``side`` pixels on the long side."""

@@ -4,10 +4,13 @@ The package is imported inside of the fixtures: jaxtyping checks only what is im
 """
 
 import math
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,10 @@ import torch
 from shared_data import SHARED, require
 
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+
+if os.environ.get("DIFIX3D_PRETEND_CUDA"):  # tests marked gpu then run without one, in each process of the tests
+    sys.path.append(str(SHARED / "pretend_cuda"))
+    import_module("pretend_cuda").install()
 
 torch.set_num_threads(1)  # the tests run in parallel processes; more threads each would only fight over the cores
 

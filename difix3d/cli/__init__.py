@@ -24,6 +24,13 @@ COMMANDS = {
 """Each is the function of its name (with _ for -) in the module of its name, taking the arguments that follow."""
 
 
+NO_ROOM = UserError(
+    "The GPU ran out of memory",
+    cure="Close other programs on the GPU, choose a smaller size or --fixer mini, or add --device cpu",
+)
+"""What is said where a command knows no better cure."""
+
+
 class _Visible(logging.Formatter):
     """Warnings, in which names out of other people's files do not steer the terminal."""
 
@@ -43,6 +50,11 @@ def dispatch(command: str, args: Sequence[str] | None = None) -> None:
             out.check()
         except UserError as error:
             print(f"\ndifix3d {command}: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        except RuntimeError as error:  # by its name: most commands that fail early have not loaded torch
+            if type(error).__name__ != "OutOfMemoryError":
+                raise
+            print(f"\ndifix3d {command}: {NO_ROOM}", file=sys.stderr)
             raise SystemExit(2) from None
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:

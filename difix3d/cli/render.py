@@ -200,7 +200,7 @@ def write(frames: Iterable[Float[Tensor, "H W 3"]], images: Path | None, video: 
     def save(number: int, frame: Tensor) -> np.ndarray:
         pixels = to_uint8(frame)
         if images is not None:
-            write_image(images / f"{number:05d}.png", pixels, compress_level=1)
+            write_image(images / f"{number:05d}.png", pixels)
         return pixels
 
     waiting: deque[Future] = deque()

@@ -36,5 +36,11 @@ def load_fixer(name: str, device: torch.device, references: int = 1, *, anchor_c
             "Pass --fixer mini (small weights in the package), --fixer FOLDER (downloaded elsewhere), --fixer with "
             "another hub id, or --fixer none (plain 3DGS)",
         ) from error
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"The GPU has no room for the fixer {name!r}",
+            "The published weights take 1.9 GB in 16 bits, and 2 to 6 GB more while they fix",
+            "Close other programs on the GPU, or pass --fixer mini (small weights in the package) or --fixer none",
+        ) from error
     pipe.optimize(pipe.unet.dtype, compile=False)
     return DifixFixer(pipe, device, references=references, anchor_colors=anchor_colors)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from difix3d.distill.config import DistillConfig
-from difix3d.distill.pseudo import PseudoViews, usable
+from difix3d.distill.pseudo import PseudoViews
 
 LOWER = 0.25
 """Factor of the weight at which novel views that did harm get a second trial."""
@@ -53,7 +53,7 @@ def judge(pseudo: PseudoViews, probe: Probe | None, config: DistillConfig) -> tu
     Returns:
         What to train on, and why.
     """
-    if not usable(pseudo):
+    if not pseudo.usable:
         return None, Verdict("refuse", [], [])
     if probe is None:
         return pseudo, Verdict("unchecked", [], [])

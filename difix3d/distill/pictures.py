@@ -1,6 +1,7 @@
 """Pictures of a round: what was rendered, what the fixer made of it, what it looked at, and the confidence in it."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +29,16 @@ def write_round(done: Round, folder: Path, photo: Callable[[int], View]) -> None
         photo: gives a captured view by its index.
     """
     pseudo = done.pseudo
-    for i in range(len(pseudo)):
+
+    def write(i: int) -> None:
         for name, images in (("render", done.renders), ("fixed", pseudo.images)):
             image = images[i].numpy()
             layer = image if pseudo.alpha is None else straight(image, pseudo.alpha[i].numpy())
             write_image(folder / name / f"{i:02d}.png", layer)
         write_image(folder / "confidence" / f"{i:02d}.png", pseudo.confidence[i][..., None].expand(-1, -1, 3))
+
+    with ThreadPoolExecutor(thread_name_prefix="write") as pool:
+        list(pool.map(write, range(len(pseudo))))  # raises what a thread raised
     chosen = np.unique(np.linspace(0, len(pseudo) - 1, min(ROWS, len(pseudo))).round().astype(int)).tolist()
     rows = []
     for i in chosen:

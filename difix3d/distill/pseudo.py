@@ -1,6 +1,7 @@
 """The training views that a round makes: drawing from them, and storing them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -38,29 +39,33 @@ class PseudoViews:
     def __len__(self) -> int:
         return len(self.images)
 
+    @cached_property
+    def usable(self) -> list[int]:
+        """Indices of the views with at least one pixel that counts."""
+        return [i for i, confidence in enumerate(self.confidence) if confidence.any()]
+
     def view(self, index: int, device: torch.device | str) -> View:
         """One of them as a training view."""
+
+        def floats(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True).float() / 255
+
         return View(
             camera=self.cameras[index].to(device),
-            image=self.images[index].to(device).float() / 255,
+            image=floats(self.images[index]),
             name=f"novel {index} of step {self.step}",
-            confidence=self.confidence[index].to(device).float() / 255,
+            confidence=floats(self.confidence[index]),
             weight=self.weight,
-            alpha=None if self.alpha is None else self.alpha[index].to(device).float() / 255,
+            alpha=None if self.alpha is None else floats(self.alpha[index]),
         )
 
 
 def draw(pseudo: PseudoViews, count: int, rng: np.random.Generator, device: torch.device | str) -> list[View]:
     """``count`` of the usable views, at random, all of one image size."""
-    able = usable(pseudo)
+    able = pseudo.usable
     first = int(rng.choice(able))
     alike = [i for i in able if pseudo.images[i].shape == pseudo.images[first].shape]
     return [pseudo.view(i, device) for i in [first, *rng.choice(alike, count - 1).tolist()]]
-
-
-def usable(pseudo: PseudoViews) -> list[int]:
-    """The views with at least one pixel that counts."""
-    return [i for i, confidence in enumerate(pseudo.confidence) if confidence.any()]
 
 
 def pack(pseudo: PseudoViews) -> dict[str, Tensor]:

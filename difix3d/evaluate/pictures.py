@@ -1,7 +1,9 @@
 """Pictures of views whose photos are known: drawn by a model, or taken over from another program."""
 
 import time
+from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +16,9 @@ from difix3d.evaluate.results import SetScore
 from difix3d.formats import IMAGES
 from difix3d.images import image_size, read_image, to_uint8, write_image
 from difix3d.types import RenderFn, View
+
+AHEAD = 8
+"""Pictures that wait to be written, at most."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +55,23 @@ def draw(render: RenderFn, views: Iterable[View], pictures: Pictures, compare: P
     Args:
         compare: if given, photo, render and difference beside each other are written there, too.
     """
-    for view in views:
-        image, pictures.seconds[view.name] = shoot(render, view, pictures.name)
+
+    def write(view: View, image: Tensor) -> None:
         write_image(pictures.path(view), image)
         if compare is not None:
             photo, _ = target(view)
             strip = torch.cat([photo, image, difference(image, photo)], dim=1)
             write_image(compare / f"{view.place}.png", strip)
+
+    with ThreadPoolExecutor(thread_name_prefix="write") as pool:
+        writing: deque[Future[None]] = deque()
+        for view in views:
+            image, pictures.seconds[view.name] = shoot(render, view, pictures.name)
+            writing.append(pool.submit(write, view, image))
+            if len(writing) > AHEAD:
+                writing.popleft().result()
+        for done in writing:
+            done.result()
 
 
 def adopt(folder: Path, views: Iterable[View], pictures: Pictures, *, white: bool = False) -> None:

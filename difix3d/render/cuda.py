@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.render.backend import require_kernels
 from difix3d.types import Cameras, Gaussians, Render
 
 
@@ -20,7 +21,8 @@ def rasterize(
     near: float = 0.01,
     far: float = 1e10,
 ) -> Render:
-    """See :func:`difix3d.render.rasterize`. The first call of a process may compile gsplat's kernels (minutes)."""
+    """See :func:`difix3d.render.rasterize`. The first call may compile gsplat's kernels (minutes)."""
+    require_kernels(gaussians.device)
     from gsplat import rasterization  # here, as importing it looks for CUDA
 
     width, height = cameras.size

@@ -129,6 +129,9 @@ class Densifier:
                 f"Those below --densify.prune-opacity, {self.config.prune_opacity}, go",
                 "Lower it, or raise --init.opacity",
             )
+        if step == 0 and self.config.kind == "default":  # where gsplat 1.4 resets the opacities that it begins with
+            self.strategy._update_state(params, self.state, info, packed=options["packed"])
+            return
         with strategies_on(render.rgb.device):
             self.strategy.step_post_backward(params, splats.optimizers, self.state, step, info, **options)
 

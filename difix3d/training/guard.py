@@ -98,8 +98,9 @@ def check_sight(train: np.ndarray, photo: Callable[[int], View], render: RenderF
 
 
 def out_of_memory(step: int, count: int) -> UserError:
-    """What to say where the GPU had no room for a step with so many Gaussians."""
+    """What to say where the GPU had no room for a step, a round or an evaluation with so many Gaussians."""
     return UserError(
         f"The GPU ran out of memory at step {step} with {count:,} Gaussians",
-        cure="Lower --densify.cap-max, --resolution or --batch-size, or add --packed; then go on with --resume",
+        cure="Lower --densify.cap-max, --resolution or --batch-size, add --packed, or where it fixed or evaluated, "
+        "--fixer mini or --fixer none; then go on with --resume",
     )

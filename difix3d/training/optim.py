@@ -120,6 +120,10 @@ def moments(params: Mapping[str, Tensor], optimizers: Mapping[str, Optimizer]) -
 def load_moments(
     params: Mapping[str, Tensor], optimizers: Mapping[str, Optimizer], state: Mapping[str, dict[str, Tensor]]
 ) -> None:
-    """Puts back what :func:`moments` gave."""
+    """Puts back what :func:`moments` gave. The count of steps goes to where the optimiser keeps it: an Adam that is not
+    fused reads it on the host, and would wait for a GPU in each step."""
     for name, optimizer in optimizers.items():
-        optimizer.state[params[name]] = {key: x.to(params[name].device) for key, x in state.get(name, {}).items()}
+        device = params[name].device
+        counted = device if optimizer.param_groups[0]["fused"] else torch.device("cpu")
+        places = {key: counted if key == "step" else device for key in state.get(name, {})}
+        optimizer.state[params[name]] = {key: x.to(places[key]) for key, x in state.get(name, {}).items()}

@@ -23,6 +23,7 @@ from difix3d.evaluate import ABLATION, psnrs, seen_pixels
 from difix3d.interrupt import interruptible
 from difix3d.limits import check_limits
 from difix3d.postrender import PostRender
+from difix3d.render.backend import require_kernels
 from difix3d.scene import Views
 from difix3d.scene.batches import batches
 from difix3d.training.config import TrainConfig
@@ -69,6 +70,7 @@ class Trainer:
         check_limits(config)
         self.device = choose_device(config.device)
         config = settle(config, self.device)
+        require_kernels(self.device)
         self.listeners = listeners
         self.scene = scene or scene_of(config)
         self.near = near_plane(self.scene, config)

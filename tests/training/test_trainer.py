@@ -167,6 +167,19 @@ def test_out_of_memory_says_what_to_lower(toy_scene, config, monkeypatch):
         Trainer(config, toy_scene).train()
 
 
+def test_out_of_memory_in_a_round_loses_nothing(toy_scene, config):
+    def full(renders):
+        next(iter(renders))
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    change = replace(config.distill, start=6)
+    with pytest.raises(
+        UserError, match="memory at step 6 with .*--fixer mini or --fixer none; then go on with --resume"
+    ):
+        Trainer(replace(config, distill=change), toy_scene, fixer=full).train()
+    assert newest_checkpoint(config.output_dir / "checkpoints").stem == "step_0000006"
+
+
 def test_a_folder_holds_one_run(toy_scene, config):
     Trainer(config, toy_scene).train()
     with pytest.raises(UserError, match="holds a run already.*--resume"):
