@@ -35,8 +35,8 @@ BLOCK = 2**24
 SHARE = 0.2
 """Of the steps on photos that have the near plane of other viewers."""
 ROOM = 0.5
-"""Of the most Gaussians, the share up to which large ones are split; beyond it they are made small, and the room that is
-left is for the detail that photos ask for."""
+"""Of the most Gaussians, the share up to which large ones are split; beyond it they are made small, and the rest is for
+the detail that photos ask for."""
 FADE = 0.8
 """Opacity that is left, at each look, to Gaussians nearer to the ways than the near plane: no photo sees a point there,
 so that nothing belongs there but what its photos bring back."""
