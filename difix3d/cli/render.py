@@ -39,13 +39,13 @@ WORKERS = min(8, os.cpu_count() or 1)
 class RenderConfig(RunOptions):
     """Renders a trained run along a camera path, to PNG frames and an MP4.
 
-      Examples:
-        difix3d render outputs/demo/2025-01-31_120000-123
-        difix3d render outputs/demo/first --path spiral --frames 240 --fps 30 --resolution 1280
-        difix3d render outputs/demo/first --path camera_path.json --output flight --no-images
-        difix3d render outputs/demo/first --plus
-    difix3d render outputs/demo/first --plus --every 4 --no-trust --mix 0.5
-        difix3d render splat.ply --scene path/to/capture --plus
+    Examples:
+      difix3d render outputs/demo/2025-01-31_120000-123
+      difix3d render outputs/demo/first --path spiral --frames 240 --fps 30 --resolution 1280
+      difix3d render outputs/demo/first --path camera_path.json --output flight --no-images
+      difix3d render outputs/demo/first --plus
+      difix3d render outputs/demo/first --plus --every 4 --no-trust --mix 0.5
+      difix3d render splat.ply --scene path/to/capture --plus
     """
 
     run: tyro.conf.Positional[Path]
