@@ -82,9 +82,9 @@ class TrainConfig:
     what such photos leave empty, and makes the model opaque where photos have no alpha. `auto`: `random` for photos
     with alpha, `black` for others. Results are shown and measured over white for `white`, and for `auto` and `random`
     if photos have alpha; else over black."""
-    dropout: Annotated[float | None, Limits(min=0, below=1)] = None
+    dropout: Annotated[float, Limits(min=0, below=1)] = 0.0
     """Share of the Gaussians that each step on photos leaves out, against fog from few photos; it falls to 0 in the
-    last 15 % of the run. 0 leaves out none."""
+    last 15 % of the run. Far-off views of captures with few photos gain about half a decibel by 0.2; others lose."""
     antialiased: bool = False
     """Mip-Splatting's opacity compensation, for renders at other scales than the photos'."""
     near: Annotated[float | None, Limits(above=0)] = None

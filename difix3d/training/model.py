@@ -84,7 +84,7 @@ class SplatModel:
         cameras = Cameras.cat(view.camera for view in views)
         if captured:
             cameras = self.corrections.cameras(cameras, [view.index for view in views])
-        rate = rate_at(config.dropout or 0.0, step, config.max_steps) if captured else 0.0
+        rate = rate_at(config.dropout, step, config.max_steps) if captured else 0.0
         shown, keep = drop(self.gaussians, rate) if rate > 0 else (self.gaussians, None)
         out = self.render(
             cameras,
