@@ -139,7 +139,6 @@ class Trainer:
                     done += 1
                     self._guard.watch(done, views, losses)
                     self.emit(Stepped(done, losses, mse, len(self.gaussians)))
-
                     export = done == config.max_steps or done in config.save_steps
                     if export or 0 < config.autosave_minutes * 60 < time.monotonic() - autosave:
                         self._save(done, export=export)
@@ -147,6 +146,8 @@ class Trainer:
                     self._evaluate(done)
                 if done != exported:
                     self._save(done, export=True)
+                elif done == self.first > 0:  # its checkpoint does not tell whether the .ply could be written as well
+                    self._export()
         except Exception as error:
             if not isinstance(error, BadModel):
                 self._rescue(done)
@@ -276,10 +277,13 @@ class Trainer:
         tensors = self.model.state() | self.rounds.state() | {"drawn": torch.tensor(self.drawn)}
         path = self.folder.save(step, tensors, keep=self.config.keep_checkpoints)
         if export:
-            self.folder.export(self.gaussians, compressed=self.config.compressed_ply)
+            self._export()
         self._saved = step
         if not quiet:
             self.emit(Saved(step, path))
+
+    def _export(self) -> None:
+        self.folder.export(self.gaussians, compressed=self.config.compressed_ply)
 
     def _resume(self, step: int, state: dict[str, Tensor]) -> int:
         """Goes on from a checkpoint; returns its step."""

@@ -1,5 +1,6 @@
 """What is refused leaves a run as it was; a model is only ever shown and scored on the scene that it was trained on."""
 
+import errno
 import shutil
 from dataclasses import replace
 
@@ -63,6 +64,28 @@ def test_a_refused_comparison_changes_neither_run(tmp_path, toy_scene):
 def test_a_run_that_was_stopped_before_its_first_checkpoint_is_resumed_from_the_start(toy_scene, config):
     Trainer(config, toy_scene).begin()
     assert Trainer(replace(config, resume=True), toy_scene).first == 0
+
+
+def test_a_splat_file_that_could_not_be_written_at_the_end_is_written_by_the_resume(toy_scene, config, monkeypatch):
+    """The checkpoint of that step is whole, and the file is that of an earlier step."""
+    config = replace(config, max_steps=8, save_steps=(4,))
+    whole = replace(config, output_dir=config.output_dir / "whole")
+    Trainer(whole, toy_scene).train()
+    export = RunFolder.export
+
+    def no_room(run, *args, **options):
+        if (run.checkpoints / "step_0000008.safetensors").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        export(run, *args, **options)
+
+    broken = replace(config, output_dir=config.output_dir / "broken")
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "export", no_room)
+        with pytest.raises(OSError, match="No space left"):
+            Trainer(broken, toy_scene).train()
+    Trainer(replace(broken, resume=True), toy_scene).train()
+    files = [(run.output_dir / "point_cloud.ply").read_bytes() for run in (whole, broken)]
+    assert files[0] == files[1]
 
 
 @pytest.mark.parametrize("change", ["split", "scene"])
