@@ -146,10 +146,11 @@ class PostRender:
         for camera in cameras:
             camera = camera.to(self.device)
             out = self.render(camera)
-            frame = self._frame(camera, out, is_key=False)
             since += 1
-            if last is None or since >= every or share_seen(frame.degraded, last) < LEAST_SEEN:
+            frame = self._frame(camera, out, is_key=last is None or since >= every)
+            if not frame.is_key and share_seen(frame.degraded, last) < LEAST_SEEN:
                 frame = self._frame(camera, out)
+            if frame.is_key:
                 last, since = frame.degraded, 0
             yield frame
 
