@@ -148,7 +148,7 @@ class PostRender:
             out = self.render(camera)
             since += 1
             frame = self._frame(camera, out, is_key=last is None or since >= every)
-            if not frame.is_key and share_seen(frame.degraded, last) < LEAST_SEEN:
+            if last is not None and not frame.is_key and share_seen(frame.degraded, last) < LEAST_SEEN:
                 frame = self._frame(camera, out)
             if frame.is_key:
                 last, since = frame.degraded, 0
