@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from difix3d.evaluate.results import SEEN, UNSEEN
-from difix3d.geometry.warp import COVERED
+from difix3d.geometry.warp import surface
 from difix3d.images import read_image, write_image
 from difix3d.metrics import reached, visibility
 from difix3d.types import Cameras, RenderFn, View
@@ -35,7 +35,7 @@ def seen_pixels(render: RenderFn, train: Cameras) -> Seen:
     @cache
     def depths() -> list[Float[Tensor, "_ _"]]:
         outs = (render(train[i].limited(SURFACE)) for i in range(len(train)))
-        return [torch.where(out.alpha[0, ..., 0] > COVERED, out.depth_map, 0.0) for out in outs]
+        return [surface(out.depth_map, out.alpha[0, ..., 0]) for out in outs]
 
     @torch.no_grad()
     def find(view: View) -> Bool[Tensor, "H W"]:

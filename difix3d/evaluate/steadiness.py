@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from difix3d.files import or_nan
-from difix3d.geometry.warp import COVERED
+from difix3d.geometry.warp import surface
 from difix3d.images import strip, to_uint8
 from difix3d.metrics import warp_error
 from difix3d.types import Cameras, RenderFn
@@ -44,7 +44,7 @@ class Steadiness:
 def steadiness(
     row: str,
     ways: Mapping[str, Iterable[Float[Tensor, "H W 3"]]],
-    surface: RenderFn,
+    render: RenderFn,
     cameras: Sequence[Cameras],
     video: Path | None = None,
 ) -> tuple[Steadiness, ...]:
@@ -53,15 +53,13 @@ def steadiness(
     Args:
         row: whose ways they are.
         ways: a frame for each camera, by the name of the way.
-        surface: the model, whose depth carries each frame into others.
+        render: the model, whose depth carries each frame into others.
         cameras: single cameras, all of one size.
         video: where to write all ways side by side.
     """
     whole = Cameras.cat(list(cameras)).to("cpu")
-    depths = []
-    for camera in cameras:
-        out = surface(camera)
-        depths.append(torch.where(out.alpha[0, ..., 0] > COVERED, out.depth_map, 0.0).cpu())
+    outs = map(render, cameras)
+    depths = [surface(out.depth_map, out.alpha[0, ..., 0]).cpu() for out in outs]
     frames = {way: [torch.from_numpy(to_uint8(image)) for image in images] for way, images in ways.items()}
     if video is not None:
         with video_writer(video, FPS) as write:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from difix3d import native
-from difix3d.geometry.warp import COVERED, TOLERANCE, project, seen_by, unproject
+from difix3d.geometry.warp import TOLERANCE, project, sample, seen_by, surface, unproject
 from difix3d.types import Cameras, Degraded
 
 FAR = 1e6
@@ -78,10 +78,7 @@ def carry_twin(
         column, row = pixels[..., 0].long(), pixels[..., 1].long()
         there = key.depth[row, column]
         same = inside & torch.where(depth > 0, (there - z).abs() <= TOLERANCE * z, there == 0)
-        grid = pixels / torch.stack([pixels.new_tensor(width), pixels.new_tensor(height)]) * 2 - 1
-        change = torch.nn.functional.grid_sample(
-            key.change.permute(2, 0, 1)[None], grid[None], "bilinear", "border", align_corners=False
-        )[0].permute(1, 2, 0)
+        change = sample(key.change, pixels)
         share = weight * torch.where(same, 1.0, torch.where(inside, GUESSED, 0.0))[..., None]
         sums += torch.cat([change * share, share], -1)
     return _mean(sums, sum(weights))
@@ -92,8 +89,7 @@ def share_seen(frame: Degraded, other: Degraded) -> float:
     """Share of a frame's surface that the camera of another one sees, 0..1; 1 if there is no surface in it."""
     stride = max(1, max(frame.depth.shape) // COARSE)
     points = unproject(frame.depth, frame.camera)[::stride, ::stride]
-    surface = (frame.depth > 0) & (frame.alpha > COVERED)
-    there = surface[::stride, ::stride]
+    there = surface(frame.depth, frame.alpha)[::stride, ::stride] > 0
     seen, _ = seen_by(points, other.camera, other.depth)
     return float((seen & there).sum() / there.sum()) if there.any() else 1.0
 

@@ -51,6 +51,21 @@ def seen_by(
     return inside & ((depth[row, column] - z).abs() <= tolerance * z), pixels
 
 
+def sample(image: Float[Tensor, "h w C"], pixels: Float[Tensor, "H W 2"]) -> Float[Tensor, "H W C"]:
+    """An image at places in pixels, bilinearly; outside of it, what is at its edge."""
+    height, width = image.shape[:2]
+    grid = torch.stack([pixels[..., 0] / width, pixels[..., 1] / height], -1) * 2 - 1
+    channels = image.permute(2, 0, 1)[None]
+    return torch.nn.functional.grid_sample(channels, grid[None], "bilinear", "border", align_corners=False)[0].permute(
+        1, 2, 0
+    )
+
+
+def surface(depth: Float[Tensor, "H W"], alpha: Float[Tensor, "H W"]) -> Float[Tensor, "H W"]:
+    """A rendered depth where half of a pixel is covered; 0 elsewhere: that depth is of no surface."""
+    return torch.where(alpha > COVERED, depth, 0.0)
+
+
 def warp(
     image: Float[Tensor, "h w C"],
     image_depth: Float[Tensor, "h w"],
@@ -69,13 +84,7 @@ def warp(
     """
     valid, pixels = seen_by(unproject(depth, camera), image_camera, image_depth)
     valid &= depth > 0
-    height, width = image_depth.shape
-    grid = torch.stack([pixels[..., 0] / width, pixels[..., 1] / height], -1) * 2 - 1
-    grid = torch.where(valid[..., None], grid, 0.0)
-    sampled = torch.nn.functional.grid_sample(
-        image.permute(2, 0, 1)[None], grid[None], "bilinear", "border", align_corners=False
-    )
-    return sampled[0].permute(1, 2, 0) * valid[..., None], valid
+    return sample(image, torch.where(valid[..., None], pixels, 0.0)) * valid[..., None], valid
 
 
 def layer(photo: View) -> Float[Tensor, "H W C"]:
@@ -109,11 +118,11 @@ def warped_references(degraded: Degraded, count: int) -> Float[Tensor, "V H W 4"
         degraded: with its references, the best first, and their depth maps.
         count: how many layers.
     """
-    surface = torch.where(degraded.alpha > COVERED, degraded.depth, 0.0)
+    depths = surface(degraded.depth, degraded.alpha)
     layers = degraded.rgb.new_zeros(count, *degraded.rgb.shape[:2], 4)
     for photo, depth in zip(degraded.references, degraded.reference_depths, strict=True):
         camera = photo.camera.resized(depth.shape[1], depth.shape[0])
-        warped, valid = warp_layer(layer(photo), depth, camera, surface, degraded.camera)
+        warped, valid = warp_layer(layer(photo), depth, camera, depths, degraded.camera)
         rest = torch.cat([warped, valid[..., None].to(warped)], -1)
         for filled in layers:  # what a pixel of this layer has already goes on to the next layer
             free = filled[..., 3:] == 0

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from difix3d.errors import UserError
 from difix3d.evaluate import METRICS, Row, RunEvaluation, Table, table
 from difix3d.evaluate.ablation import TITLES
-from difix3d.evaluate.cells import Cell, number
+from difix3d.evaluate.cells import Cell, arrow, number
 from difix3d.files import or_nan, write_text
 from difix3d.images import read_image
 from difix3d.report.cameras import camera_map
@@ -104,7 +104,7 @@ def _verdict(evaluation: RunEvaluation, result: Table) -> Safe:
 
 def _table(result: Table) -> Safe:
     metrics = [metric for metric in result.metrics if metric not in SPLIT]
-    head = ["", *(METRICS[metric].title + {1: " ↑", -1: " ↓", 0: ""}[METRICS[metric].better] for metric in metrics)]
+    head = ["", *(arrow(metric) for metric in metrics)]
     rows = [[_name(row), *(_cell(metric, row.cells.get(metric)) for metric in metrics)] for row in result.rows]
     return grid(head, rows)
 
