@@ -25,7 +25,8 @@ from difix3d.images import to_uint8, write_image
 from difix3d.limits import Limits
 from difix3d.postrender import MOST_MIXED, PostRender
 from difix3d.scene import Views
-from difix3d.scene.paths import PATHS, CameraPath, fit, natural_path, path_cameras, write_path
+from difix3d.scene.pathfile import CameraPath, write_path
+from difix3d.scene.paths import PATHS, fit, natural_path, path_cameras
 from difix3d.training.load import TrainedRun
 from difix3d.training.splatfile import results_folder
 from difix3d.types import Cameras, Scene

@@ -1,6 +1,8 @@
 """What the readers of the file formats return: photos and cameras as the files say, before any choice is made."""
 
 import glob
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -56,6 +58,17 @@ class Capture:
             observations=np.stack([seen[:, 0], position[seen[:, 1]]], 1),
             splits={role: [name for name in names if name not in gone] for role, names in self.splits.items()},
         )
+
+
+def refuse_repeated(folder: Path, names: Sequence[str]) -> None:
+    """Refuses names that stand there twice.
+
+    Raises:
+        UserError: a photo has two poses.
+    """
+    if len(set(names)) < len(names):
+        repeated = Counter(names).most_common(1)[0][0]
+        raise UserError(f"{folder} has more than one pose for {repeated}", "A photo has one pose", "Remove one")
 
 
 def missing_photos(folder: Path, missing: list[Path], total: int) -> UserError:

@@ -1,7 +1,6 @@
 """What is wrong with the cameras of a capture: put right with a word where only one reading is possible, else named."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,7 +11,7 @@ from difix3d.errors import UserError
 from difix3d.geometry.lens import PARAMETERS, intrinsics, is_pinhole, undistorted
 from difix3d.geometry.normalize import ASIDE, remoteness
 from difix3d.geometry.poses import FROM_OPENGL
-from difix3d.scene.capture import Capture
+from difix3d.scene.capture import Capture, refuse_repeated
 from difix3d.types import Lens
 
 log = logging.getLogger(__name__)
@@ -60,9 +59,7 @@ def checked(capture: Capture) -> Capture:
             "A reconstruction needs at least 2",
             "Add photos, or check that the model is complete",
         )
-    repeated = next((name for name, times in Counter(capture.names).items() if times > 1), None)
-    if repeated is not None:
-        raise UserError(f"{capture.folder} has more than one pose for {repeated}", "A photo has one pose", "Remove one")
+    refuse_repeated(capture.folder, capture.names)
     known = np.array([(np.abs(lens.params) < ABSURD).all() for lens in capture.lenses])  # NaN is not
     _refuse(
         capture,

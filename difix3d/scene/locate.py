@@ -1,11 +1,12 @@
 """Where the photos are that a model names: beside it, moved since, or called otherwise."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from difix3d.files import is_file, walk
+from difix3d.files import walk
 from difix3d.formats import IMAGES
 from difix3d.scene.names import match, plain, readable
 
@@ -92,11 +93,12 @@ def _is_folder(folder: Path) -> bool:
 
 def is_there(file: Path) -> bool:
     """Whether there is a photo at its full size or, beside ``images``, reduced."""
-    if is_file(file):
+    path = str(file)  # text, as there may be a hundred thousand
+    if os.path.isfile(path):
         return True
-    parts = file.parts
-    at = max((i for i, part in enumerate(parts[:-1]) if part == "images"), default=None)
-    return at is not None and any(is_file(Path(*parts[:at], name, *parts[at + 1 :])) for name in REDUCED)
+    before, found, name = f"{os.sep}{path}".rpartition(f"{os.sep}images{os.sep}")
+    copies = (f"{before}{os.sep}{reduced}{os.sep}{name}" for reduced in REDUCED)
+    return bool(found) and any(os.path.isfile(copy[1:]) for copy in copies)
 
 
 def images_below(folder: Path) -> list[str]:

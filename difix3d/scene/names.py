@@ -28,10 +28,15 @@ def match(wanted: Sequence[str], present: Sequence[str]) -> list[int | None]:
     """
     exact = {name: i for i, name in enumerate(present)}
     found = [exact.get(name) for name in wanted]
-    for form in (str, unquote, _garbled):
-        if None in found:
+    for form, may_differ in ((str, ""), (unquote, "%"), (_garbled, None)):
+        if present and None in found and any(_has(name, may_differ) for name in (*wanted, *present)):
             found = _fill(found, list(map(form, wanted)), list(map(form, present)))
     return found
+
+
+def _has(name: str, letter: str | None) -> bool:
+    """Whether the letter is in it, or for ``None`` one that is not ASCII."""
+    return not name.isascii() if letter is None else letter in name
 
 
 def _garbled(name: str) -> str:

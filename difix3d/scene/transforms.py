@@ -1,23 +1,32 @@
 """``transforms.json`` of nerfstudio, instant-ngp and the Blender scenes."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from difix3d.console import track
 from difix3d.errors import UserError
 from difix3d.files import is_file, read_json
+from difix3d.formats import IMAGES
 from difix3d.geometry.poses import FROM_OPENGL
-from difix3d.scene.capture import Capture, missing_photos
+from difix3d.scene.capture import Capture, missing_photos, refuse_repeated
 from difix3d.scene.lenses import read_lens
 from difix3d.scene.locate import find_photos, is_there, photo_folders
 from difix3d.scene.masks import find_masks, mask_homes, named_mask
 from difix3d.scene.names import match
 from difix3d.scene.pointcloud import read_points
+from difix3d.types import Lens
+
+Frame = tuple[str, Path, dict[str, Any], dict[str, Any]]
+"""Its role, its file, what all frames of the file share, and what it has itself."""
 
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp")
 """Tried in this order: Blender scenes leave out the extension."""
+NOT_OF_LENSES = {"file_path", "transform_matrix", "mask_path", "depth_file_path", "colmap_im_id", "sharpness"}
+"""Keys of frames that say nothing of the camera; frames that have the others in common share a lens."""
 
 
 def find_transforms(folder: Path) -> list[dict[str, Path]]:
@@ -50,6 +59,7 @@ def read_transforms(files: dict[str, Path], scene: Path | None = None) -> Captur
     """
     folder = next(iter(files.values())).parent
     frames = [(role or own, file, meta, frame) for role, file in files.items() for own, meta, frame in _frames(file)]
+    refuse_repeated(folder, [str(frame["file_path"]) for *_, frame in frames])
     paths, note = _find_all(folder, [str(frame["file_path"]) for *_, frame in frames], scene or folder)
     unsized = [
         path
@@ -60,10 +70,7 @@ def read_transforms(files: dict[str, Path], scene: Path | None = None) -> Captur
         raise missing_photos(folder, unsized, len(frames))
     names = [_name(path, folder) for path in paths]
     order = sorted(range(len(names)), key=names.__getitem__)
-    lenses = [
-        read_lens({**meta, **frame}, path, file) for path, (_, file, meta, frame) in zip(paths, frames, strict=True)
-    ]
-    c2w = [_pose(frame, file) for _, file, _, frame in frames]
+    lenses = _lenses(frames, paths)
     points, colors = _points(folder, frames[0][2].get("ply_file_path"))
     splits, of_lists = _splits(frames, names)
     masks = _masks(folder, paths, names, [frame.get("mask_path") for *_, frame in frames])
@@ -71,7 +78,7 @@ def read_transforms(files: dict[str, Path], scene: Path | None = None) -> Captur
         folder=folder,
         names=[names[i] for i in order],
         files=[paths[i] for i in order],
-        c2w=np.stack([c2w[i] for i in order]) @ FROM_OPENGL,
+        c2w=_poses(frames)[order] @ FROM_OPENGL,
         lenses=[lenses[i] for i in order],
         masks=[masks[i] for i in order],
         points=points,
@@ -112,9 +119,7 @@ def _frames(file: Path) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
     return [(role, meta, frame) for role, frame in zip(roles, frames, strict=True)]
 
 
-def _splits(
-    frames: list[tuple[str, Path, dict[str, Any], dict[str, Any]]], names: list[str]
-) -> tuple[dict[str, list[str]], str]:
+def _splits(frames: list[Frame], names: list[str]) -> tuple[dict[str, list[str]], str]:
     """The names of the train and test photos, and what to say of nerfstudio's lists of them.
 
     The roles of files and lists of frames go first, then ``train_filenames``, ``test_filenames`` and ``val_filenames``:
@@ -149,17 +154,20 @@ def _listed(meta: dict[str, Any], key: str, file: Path) -> list[str]:
 def _find(folder: Path, name: str) -> Path:
     """The photo, with an extension if the file leaves it out; a path that need not exist, if none is found."""
     path = folder / name.replace("\\", "/")
-    return next((p for p in (path.with_name(path.name + suffix) for suffix in SUFFIXES) if is_file(p)), path)
+    suffixes = SUFFIXES[:1] if path.suffix.lower() in IMAGES else SUFFIXES
+    return next((Path(f"{path}{suffix}") for suffix in suffixes if os.path.isfile(f"{path}{suffix}")), path)
 
 
 def _find_all(folder: Path, names: list[str], scene: Path) -> tuple[list[Path], str]:
     """The photos, and what to say if some are not where the file says: it may be of another computer."""
-    paths = [_find(folder, name) for name in names]
+    paths = [_find(folder, name) for name in track(names, len(names), "looking for the photos")]
     missing = [i for i, path in enumerate(paths) if not is_there(path)]
     if not missing:
         return paths, ""
     found, used = find_photos([names[i] for i in missing], photo_folders(scene, folder)), set(paths)
     moved = {i: file for i, file in zip(missing, found.files, strict=True) if file not in used and is_there(file)}
+    if len(missing) == len(paths) and not moved:
+        raise missing_photos(folder, paths, len(paths))
     return [moved.get(i, path) for i, path in enumerate(paths)], found.note if moved else ""
 
 
@@ -178,6 +186,30 @@ def _name(path: Path, folder: Path) -> str:
     """The photo's name as COLMAP would call it: relative to ``images/``."""
     parts = path.relative_to(folder).parts if path.is_relative_to(folder) else path.parts[-1:]
     return "/".join(parts[1:] if parts[0] == "images" and len(parts) > 1 else parts)
+
+
+def _lenses(frames: list[Frame], paths: list[Path]) -> list[Lens]:
+    """Of each frame; those that say the same of their cameras are read once."""
+    known: dict[tuple[Path, str], Lens] = {}
+    lenses = []
+    for path, (_, file, meta, frame) in zip(paths, frames, strict=True):
+        own = {key: value for key, value in frame.items() if key not in NOT_OF_LENSES}
+        which = file, repr(own)
+        if which not in known or not {"w", "h"} <= {*meta, *own}:  # the photo's size is asked for
+            known[which] = read_lens({**meta, **own}, path, file)
+        lenses.append(known[which])
+    return lenses
+
+
+def _poses(frames: list[Frame]) -> Float[np.ndarray, "N 4 4"]:
+    """Of all frames: together where they are whole, which a hundred thousand are in a moment; else one by one."""
+    try:
+        poses = np.array([frame["transform_matrix"] for *_, frame in frames], np.float64)
+        if poses.shape[1:] == (4, 4) and (poses[:, 3] == np.eye(4)[3]).all():
+            return poses
+    except (ValueError, TypeError):
+        pass
+    return np.stack([_pose(frame, file) for _, file, _, frame in frames])
 
 
 def _pose(frame: dict[str, Any], file: Path) -> Float[np.ndarray, "4 4"]:

@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+from difix3d.console import track
 from difix3d.formats import turned, undone
 from difix3d.images import image_size, image_turn
 from difix3d.types import Lens
@@ -20,7 +21,7 @@ def choose_turns(paths: list[Path], lenses: list[Lens]) -> list[int]:
     photos; the size of the camera tells. Where it cannot (square photos, those upside down), it is as with the others,
     and as stored if there are none.
     """
-    wanted = [image_turn(path) for path in paths]
+    wanted = [image_turn(path) for path in track(paths, len(paths), "looking at the photos")]
     asks = [i for i, turn in enumerate(wanted) if turn != 1]
     upright, open_ = [], []
     for i in asks:

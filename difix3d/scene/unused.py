@@ -10,7 +10,7 @@ import numpy as np
 
 from difix3d.files import is_folder
 from difix3d.formats import RAW
-from difix3d.scene.capture import Capture
+from difix3d.scene.capture import Capture, missing_photos
 from difix3d.scene.locate import images_below, is_photo, is_there
 from difix3d.scene.masks import check_masks, mask_homes
 
@@ -28,10 +28,10 @@ def report_unused(capture: Capture, *, told: bool = False) -> Capture:
         told: whether photos without a camera were counted already, when cameras were looked for.
 
     Returns:
-        The capture without cameras whose photo is missing, if more than half of the photos are there.
+        The capture without cameras whose photo is missing.
 
     Raises:
-        UserError: there are masks that belong to no photo.
+        UserError: half of the photos are missing, or more; there are masks that belong to no photo.
     """
     masks = check_masks(mask_homes(capture.folder, capture.files), capture.masks, capture.names)
     for note in (*capture.notes, *([masks] if masks else [])):
@@ -43,8 +43,11 @@ def report_unused(capture: Capture, *, told: bool = False) -> Capture:
             "%s: %d of %d photos have no camera, and are not used: %s", capture.folder, len(alone), total, _first(alone)
         )
     there = np.array([is_there(file) for file in capture.files], bool)
-    if there.all() or 2 * there.sum() <= len(there):
+    if there.all():
         return capture
+    if 2 * there.sum() <= len(there):
+        missing = [file for file, known in zip(capture.files, there, strict=True) if not known]
+        raise missing_photos(capture.folder, missing, len(there))
     gone = [name for name, known in zip(capture.names, there, strict=True) if not known]
     log.warning(
         "%s: %d of %d photos are missing, and are left out: %s", capture.folder, len(gone), len(there), _first(gone)

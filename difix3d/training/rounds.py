@@ -15,7 +15,7 @@ from difix3d.distill import Distiller, judge
 from difix3d.distill.pictures import write_round
 from difix3d.distill.pseudo import PseudoViews, draw, pack, unpack
 from difix3d.errors import UserError
-from difix3d.scene.paths import read_path
+from difix3d.scene.pathfile import read_path
 from difix3d.training.config import TrainConfig
 from difix3d.training.events import Listener, RoundDone, RoundProgress
 from difix3d.training.run import RunFolder

@@ -18,7 +18,8 @@ from difix3d.errors import UserError
 from difix3d.geometry.poses import interpolate_path
 from difix3d.images import to_uint8
 from difix3d.postrender import PostRender
-from difix3d.scene.paths import PATHS, CameraPath, fit, path_cameras, read_path, write_path
+from difix3d.scene.pathfile import CameraPath, read_path, write_path
+from difix3d.scene.paths import PATHS, fit, path_cameras
 from difix3d.types import Cameras, Gaussians
 from difix3d.video import video_writer
 from difix3d.viewer.fixing import FixQueue

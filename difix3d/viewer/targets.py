@@ -8,7 +8,7 @@ import viser
 import viser.transforms as tf
 
 from difix3d.errors import UserError
-from difix3d.scene.paths import CameraPath, write_path
+from difix3d.scene.pathfile import CameraPath, write_path
 from difix3d.types import Cameras
 from difix3d.viewer.monitor import Monitor
 from difix3d.viewer.pose import c2w_of, fov_of, wxyz_of

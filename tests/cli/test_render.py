@@ -14,7 +14,8 @@ from difix3d.cli.render import RenderConfig, render, sized, write
 from difix3d.errors import UserError
 from difix3d.files import OWN
 from difix3d.images import read_image, to_uint8
-from difix3d.scene.paths import path_cameras, write_path
+from difix3d.scene.pathfile import write_path
+from difix3d.scene.paths import path_cameras
 from difix3d.training.load import load_run
 
 

@@ -150,7 +150,7 @@ def _run(folder: Path, toy_scene) -> list[Kind]:
     from difix3d.evaluate import read_evaluation, table
     from difix3d.report import write_report
     from difix3d.runfiles import write_state
-    from difix3d.scene.paths import CameraPath, read_path, write_path
+    from difix3d.scene.pathfile import CameraPath, read_path, write_path
     from difix3d.training.load import load_run
     from difix3d.training.run import RunFolder
 

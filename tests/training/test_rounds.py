@@ -16,7 +16,7 @@ from difix3d.errors import UserError
 from difix3d.images import read_image
 from difix3d.logs import ProgressLog, TensorBoardLog
 from difix3d.report import write_report
-from difix3d.scene.paths import CameraPath, write_path
+from difix3d.scene.pathfile import CameraPath, write_path
 from difix3d.training import TrainConfig, Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.events import RoundDone, Stepped

@@ -13,7 +13,7 @@ from fake_browser import until
 from difix3d.errors import UserError
 from difix3d.gaussians import from_points, transform, write_ply
 from difix3d.render import rasterize
-from difix3d.scene.paths import CameraPath, read_path, write_path
+from difix3d.scene.pathfile import CameraPath, read_path, write_path
 from difix3d.types import Cameras
 from difix3d.viewer.crop import within
 from difix3d.viewer.frames import FRAME, SMALLEST, AdaptiveScale, FrameLoop

@@ -9,7 +9,7 @@ import torch
 from fake_browser import until
 
 from difix3d.errors import UserError
-from difix3d.scene.paths import read_path
+from difix3d.scene.pathfile import read_path
 
 
 def test_recorded_path_is_saved_and_rendered(serve, join, redden, viewed_run):

@@ -17,7 +17,7 @@ from difix3d.geometry.normalize import transform_poses
 from difix3d.geometry.poses import FROM_OPENGL
 from difix3d.scene.capture import Capture
 from difix3d.scene.load import scene_of_capture
-from difix3d.scene.paths import read_path
+from difix3d.scene.pathfile import read_path
 from difix3d.types import Cameras, Lens, Scene
 
 
