@@ -6,45 +6,37 @@ its prompts, ``prompt_embeds.safetensors``, in place of text encoder and tokeniz
 that it does not matter which classes it names.
 """
 
-import inspect
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
-from huggingface_hub import ModelCard, snapshot_download, try_to_load_from_cache
-from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from packaging.version import Version
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from difix3d import files
+from difix3d.difix.hub import PROMPTS, fetch
 from difix3d.difix.vae import ADAPTER, DifixVAE
 from difix3d.errors import UserError
 
 State = dict[str, Tensor]
 Place = torch.device | str
 SD_TURBO = "stabilityai/sd-turbo"
-MINI = "mini"
-"""The name of the small weights that come with the package, for which nothing has to be downloaded."""
-FILES = ["*/config.json", "*/*_config.json", "*/model.safetensors", "*/diffusion_pytorch_model*.safetensors*"]
-FILES += ["tokenizer/*.json", "tokenizer/*.txt", "README.md", "LICENSE*"]
-PROMPTS = "prompt_embeds.safetensors"
-FILES += [PROMPTS]
 LARGEST, LAYERS = 1_000_000, 100
 """What numbers of a configuration are at most, and those of layers."""
+PICKLED = 1_000_000
+"""Bytes of a checkpoint, at most, that name its tensors: those of a Difix with its optimizer are a third of it."""
+LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+"""How files of torch.save begin that are no zip archives: a pickled number of torch's."""
 LISTED = 10  # keys of each kind that an error names
-
-logger = logging.getLogger(__name__)
 
 
 def load_parts(
@@ -101,50 +93,6 @@ def new_parts(base: str | Path = SD_TURBO, lora_rank: int = 4, **hub: Any) -> di
     fill(unet, read_folder(folder / "unet"), f"The UNet of {base}")
     fill(vae, wrap_base(read_folder(folder / "vae"), fresh) | fresh, f"The VAE of {base}")
     return {"unet": unet, "vae": vae} | load_text_and_schedule(folder)
-
-
-def fetch(source: str | Path, **hub: Any) -> Path:
-    """The folder itself, or the one that a hub id is downloaded to; the licence is shown at the first download.
-
-    ``mini`` is the folder in the package.
-    """
-    inspect.signature(snapshot_download).bind(str(source), **hub)  # a misspelt option is a TypeError for folders too
-    if source == MINI:
-        return Path(__file__).parent / MINI
-    files.check_name(Path(source))
-    if Path(source).exists():
-        return Path(source)
-    where = {key: hub[key] for key in ("cache_dir", "revision") if key in hub}
-    if HF_HUB_CACHE.startswith("~") and "cache_dir" not in hub:
-        raise UserError(f"There is no home folder to keep {source} in", "", "Set HOME or HF_HOME to a folder")
-    wanted: dict[str, Any] = {"allow_patterns": FILES, "ignore_patterns": ["*.fp16.*"], **hub}
-    try:
-        known = try_to_load_from_cache(str(source), "unet/config.json", **where)
-        folder = Path(snapshot_download(str(source), **wanted))
-        if damaged := [file for file in folder.glob("*/*.safetensors") if not _is_whole(file)]:
-            logger.warning("%s is damaged: %s is downloaded again", damaged[0], source)
-            folder = Path(snapshot_download(str(source), **wanted | {"force_download": True}))
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise UserError(
-            f"{source} is no file or folder here, and the hub does not give it ({str(error).splitlines()[0]})",
-            "Weights are a folder (scheduler/ text_encoder/ tokenizer/ unet/ vae/), a .pkl checkpoint or a hub id",
-            "Check the spelling and the network, name another id, or download it elsewhere and pass the folder",
-        ) from error
-    if not isinstance(known, str):
-        card = folder / "README.md"
-        licence = ModelCard.load(card).data.get("license") if card.exists() else None
-        page = f"https://huggingface.co/{source}"
-        logger.warning("%s: weights under their own licence (%s), see %s", source, licence or "not named", page)
-    return folder
-
-
-def _is_whole(file: Path) -> bool:
-    """Whether a safetensors file is as long as its header says."""
-    try:
-        with safe_open(file, framework="pt"):
-            return True
-    except (SafetensorError, OSError):
-        return False
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -211,7 +159,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} needs torch 2.6 or newer to be read safely", "", "Upgrade torch, or pass a folder")
     files.check_file(path)
     try:
+        _check_pickle(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+    except UserError:
+        raise
     except Exception as error:  # of a damaged file, torch raises what its unpickler stumbles upon
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})",
@@ -227,6 +178,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "Pass a checkpoint that a Difix trainer saved",
         )
     return checkpoint
+
+
+def _check_pickle(path: Path) -> None:
+    """Refuses what no trainer saved before torch unpickles it, which takes a second for each megabyte of marks."""
+    if not is_zipfile(path):
+        with path.open("rb") as file:
+            whole = file.read(len(LEGACY)) == LEGACY
+        size = 0
+    else:
+        with ZipFile(path) as archive:
+            whole, size = True, max((i.file_size for i in archive.infolist() if i.filename.endswith(".pkl")), default=0)
+    if not whole or size > PICKLED:
+        raise UserError(
+            f"{path} cannot be read ({f'its data.pkl has {size:,} bytes' if whole else 'it is no file of torch.save'})",
+            f"A checkpoint is a whole file of tensors, and of at most {PICKLED:,} bytes that say what they are",
+            "Download it again from a source you trust, or save its state_dict_unet and state_dict_vae alone",
+        )
 
 
 def _is_state(value: Any) -> bool:

@@ -9,10 +9,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from difix3d.difix.architecture import SCHEDULE, UNET, VAE
+from difix3d.difix.hub import fetch
 from difix3d.difix.pipeline import PROMPT, TIMESTEP, DifixPipeline
 from difix3d.difix.step import fix_views
 from difix3d.difix.vae import ADAPTER, DifixVAE
-from difix3d.difix.weights import fetch, has_skips, is_checkpoint, new_parts
+from difix3d.difix.weights import has_skips, is_checkpoint, new_parts
 from difix3d.difix_training.config import HEAD, MiniConfig, TrainDifixConfig
 
 SCRATCH = "scratch"

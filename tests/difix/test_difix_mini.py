@@ -10,8 +10,8 @@ import yaml
 
 from difix3d.difix import DifixPipeline, load_difix
 from difix3d.difix.colors import anchor_colors
+from difix3d.difix.hub import fetch
 from difix3d.difix.load import load_fixer
-from difix3d.difix.weights import fetch
 from difix3d.images import to_uint8
 from difix3d.metrics import psnr
 from difix3d.postrender import PostRender
