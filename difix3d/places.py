@@ -3,35 +3,47 @@
 import hashlib
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from difix3d.errors import UserError
 
-LONGEST = 100
-"""Characters of a part of a path that :func:`safe_names` makes; file systems take 255 bytes."""
+LONGEST, KEPT = 100, 60
+"""Bytes of a part of a path that :func:`safe_names` makes, and of those that stay of a longer one; file systems take
+255."""
+RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""What Windows takes for devices."""
 
 
 def safe_names(names: Sequence[str]) -> list[str]:
     """Where files called after these names go: relative paths without a suffix, which stay inside of their folder and
-    apart from each other, also where letters' case does not count.
+    apart from each other, also where letters' case and their composition do not count.
 
     Names may come out of anybody's files: ``left/0001.jpg`` becomes ``left/0001``, ``/home/me/a.jpg`` ``home/me/a``,
     ``../b.png`` ``_/b``. ``a.jpg`` beside ``a.png`` keep their suffixes.
     """
     places = [os.path.splitext(_inside(name))[0] for name in names]
-    for longer in (_inside, _numbered):
-        shared = Counter(place.casefold() for place in places)
-        pairs = zip(names, places, strict=True)
-        places = [longer(name) if shared[place.casefold()] > 1 else place for name, place in pairs]
+    for longer in (_inside, *(_numbered for _ in names)):  # a numbered one may be what another was called
+        shared = Counter(map(_same, places))
+        made = [longer(name) if shared[_same(place)] > 1 else place for name, place in zip(names, places, strict=True)]
+        if longer is _numbered and made == places:
+            break
+        places = made
     return places
+
+
+def _same(place: str) -> str:
+    """What two places have in common that are one to some file system (Unicode's canonical caseless matching)."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", place).casefold())
 
 
 def _inside(name: str) -> str:
     """The name as a relative path that leads nowhere else, of characters that all file systems take."""
-    parts = [_part(part) for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
-    return "/".join(parts) or "_"
+    *folders, last = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")] or ["_"]
+    # folders are called as no picture: x.jpg, which becomes x.png, may lie beside x.png/y.jpg
+    return "/".join([*(_part(re.sub(r"\.(?=[a-z]\w{1,4}$)", "_", part, flags=re.I)) for part in folders), _part(last)])
 
 
 def _numbered(name: str) -> str:
@@ -40,9 +52,11 @@ def _numbered(name: str) -> str:
 
 def _part(part: str) -> str:
     part = re.sub(r'[\x00-\x1f\x7f-\x9f<>:"|?*\ud800-\udfff]', "_", part).rstrip(". ") or "_"
-    if len(part) <= LONGEST:
+    part = f"_{part}" if RESERVED.fullmatch(part) else part
+    if len(part.encode()) <= LONGEST:
         return part
-    return f"{part[:60]}-{hashlib.sha256(part.encode()).hexdigest()[:12]}{os.path.splitext(part)[1][:12]}"
+    begin, suffix = part.encode()[:KEPT].decode(errors="ignore"), os.path.splitext(part)[1].encode()[:12]
+    return f"{begin}-{hashlib.sha256(part.encode()).hexdigest()[:12]}{suffix.decode(errors='ignore')}"
 
 
 def cache_folder() -> Path:

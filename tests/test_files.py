@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +228,10 @@ def test_ordinary_names_lose_their_suffix_only():
         ("a\0b\n.jpg", "a_b_"),
         ("what?.jpg", "what_"),
         ("dots. . .", "dots"),
+        ("con.png", "_con"),
+        ("left/AUX", "left/_AUX"),
+        ("x.png/y.jpg", "x_png/y"),
+        ("scan 1.2/y.jpg", "scan 1.2/y"),
     ],
 )
 def test_a_place_stays_inside(name, place):
@@ -236,8 +241,10 @@ def test_a_place_stays_inside(name, place):
 def test_places_are_apart(tmp_path):
     names = ["a.jpg", "a.png", "A.PNG", "a.jpg.png", "/a.jpg", "../a.jpg", "_/a.jpg", "b.0001", "b.0002", "c\0", "c\1"]
     names += ["x" * 300 + ".jpg", "x" * 300 + ".png", "x" * 301 + ".jpg", "ä" * 200 + "/y.jpg"]
+    names += ["漢" * 83 + ".png", "漢" * 83 + ".jpg", "é.png", "e\u0301.png", "d.jpg", "d.png/e.jpg", "D.PNG/E.jpg"]
+    names += [f"{safe_names(['a.jpg', 'A.jpg'])[0]}.png", f"{safe_names(['b/a', 'b/A'])[1]}/a.png"]
     places = safe_names(names)
-    assert len({place.casefold() for place in places}) == len(names)
+    assert len({unicodedata.normalize("NFC", place).casefold() for place in places}) == len(names)
     assert dict(zip(names, places, strict=True))["b.0001"] == "b.0001"
     assert safe_names(names[::-1]) == places[::-1]
     for place in places:

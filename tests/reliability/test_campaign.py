@@ -24,7 +24,7 @@ PROGRAM = Path(__file__).with_name("campaign.py")
 def test_nothing_is_lost(tmp_path, toy_scene, kind, attempts):
     write_scene(tmp_path / "scene", toy_scene)
     words = [sys.executable, PROGRAM, kind, tmp_path, str(ATTEMPTS or attempts)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONSAFEPATH": ""}
     result = subprocess.run(words, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     print(result.stdout)
     assert result.returncode == 0, result.stdout
