@@ -65,6 +65,7 @@ class Recipe:
         return replace(
             config,
             fixer="none",
+            dropout=0.0,
             max_steps=self.max_steps or config.max_steps,
             resolution=self.resolution or config.resolution,
             seed=self.seed,

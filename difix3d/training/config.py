@@ -82,9 +82,10 @@ class TrainConfig:
     what such photos leave empty, and makes the model opaque where photos have no alpha. `auto`: `random` for photos
     with alpha, `black` for others. Results are shown and measured over white for `white`, and for `auto` and `random`
     if photos have alpha; else over black."""
-    dropout: Annotated[float, Limits(min=0, below=1)] = 0.0
+    dropout: Annotated[float | None, Limits(min=0, below=1)] = None
     """Share of the Gaussians that each step on photos leaves out, against fog from few photos; it falls to 0 in the
-    last 15 % of the run. Far-off views of captures with few photos gain about half a decibel by 0.2; others lose."""
+    last 15 % of the run. By default 0.2 if the views asked for (held-out ones, or the targets of novel cameras) are far
+    off the photos: 3 times as far as these from each other, by angle. Else 0, which leaves out none."""
     antialiased: bool = False
     """Mip-Splatting's opacity compensation, for renders at other scales than the photos'."""
     near: Annotated[float | None, Limits(above=0)] = None

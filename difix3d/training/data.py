@@ -66,14 +66,16 @@ def initial_gaussians(scene: Scene, config: TrainConfig) -> Gaussians:
     )
 
 
-def remark(scene: Scene, config: TrainConfig, count: int) -> str:
-    """What to tell people about the ``count`` Gaussians that a training begins with: points that are left out, or a
-    file so large that nothing can be added to it; else empty."""
+def remark(scene: Scene, config: TrainConfig, count: int, chosen: str) -> str:
+    """What to tell people about a training that begins with ``count`` Gaussians: what was ``chosen`` for it, points
+    that are left out, or a file so large that nothing can be added to it. A line for each; may be empty."""
     if config.init.ply is None:
-        return dropped_points(scene, config.init.seen_by)
-    if config.densify.kind == "none" or config.max_steps == 0 or count < config.densify.cap_max:
-        return ""
-    return f"{config.init.ply.name} is large: none are added, as --densify.cap-max is {config.densify.cap_max:,}"
+        about = dropped_points(scene, config.init.seen_by)
+    elif config.densify.kind == "none" or config.max_steps == 0 or count < config.densify.cap_max:
+        about = ""
+    else:
+        about = f"{config.init.ply.name} is large: none are added, as --densify.cap-max is {config.densify.cap_max:,}"
+    return "\n".join(filter(None, (chosen, about)))
 
 
 def of_file(path: Path, scene: Scene, sh_degree: int) -> Gaussians:

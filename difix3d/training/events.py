@@ -12,8 +12,9 @@ from difix3d.evaluate import Variant
 
 @dataclass(frozen=True)
 class Started:
-    """Training begins: ``first`` of ``last`` steps are done already (more than 0 if resumed). ``note`` says how many
-    sparse points are not used, or that nothing can be added to a splat file, and what memory a GPU needs."""
+    """Training begins: ``first`` of ``last`` steps are done already (more than 0 if resumed). ``note`` has a line
+    for each thing that was chosen or found: the dropout, how many sparse points are not used, that nothing can be added
+    to a splat file, what memory a GPU needs; it may be empty."""
 
     first: int
     last: int

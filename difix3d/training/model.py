@@ -36,7 +36,9 @@ class SplatModel:
     """
 
     def __init__(self, config: TrainConfig, scene: Scene, near: float, device: torch.device, first: Gaussians):
+        assert config.dropout is not None
         self.config = config
+        self.dropout = config.dropout
         self.settings = config.render_settings(scene, near, device)
         self.device = device
         self.whole = True
@@ -84,7 +86,7 @@ class SplatModel:
         cameras = Cameras.cat(view.camera for view in views)
         if captured:
             cameras = self.corrections.cameras(cameras, [view.index for view in views])
-        rate = rate_at(config.dropout, step, config.max_steps) if captured else 0.0
+        rate = rate_at(self.dropout, step, config.max_steps) if captured else 0.0
         shown, keep = drop(self.gaussians, rate) if rate > 0 else (self.gaussians, None)
         out = self.render(
             cameras,

@@ -192,6 +192,15 @@ def no_fixer(degraded: Iterable[Degraded]) -> Iterator[Tensor]:
     yield from ()
 
 
+def views_asked_for(config: TrainConfig, scene: Scene, targets: Cameras | None, fixer: Fixer | None) -> Cameras | None:
+    """The cameras that a training is judged by: its novel cameras' targets, else those of held-out photos, if there are
+    any of either."""
+    if targets is not None:
+        return targets
+    found = choose_targets("auto" if fixer is None else config.distill.targets, scene)
+    return scene.cameras[scene.test] if found is None and len(scene.test) else found
+
+
 def choose_targets(name: str, scene: Scene) -> Cameras | None:
     """Where novel cameras go, by the name in the configuration; ``None`` to perturb the captured ones."""
     if name == "perturb" or (name == "auto" and len(scene.test) == 0):

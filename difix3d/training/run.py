@@ -19,7 +19,7 @@ from difix3d.gaussians.transform import transform
 from difix3d.geometry.normalize import same_world
 from difix3d.runfiles import append_row, changed, lock, mend_rows, read_rows, write_state
 from difix3d.training.config import TrainConfig
-from difix3d.training.configfile import write_yaml
+from difix3d.training.configfile import read_own, write_yaml
 from difix3d.types import Gaussians, Scene
 
 log = logging.getLogger(__name__)
@@ -57,6 +57,13 @@ class RunFolder:
         if not config.resume:
             _check_free(run.path)
         return run
+
+    def as_begun(self, config: TrainConfig) -> TrainConfig:
+        """The configuration of a run to resume, with the dropout that it began with where that is left open: none in
+        runs of versions that did not choose it."""
+        if config.dropout is not None:
+            return config
+        return replace(config, dropout=float(read_own(self.path).get("dropout") or 0))
 
     def begin(self, config: TrainConfig, **facts: Any) -> None:
         """Writes ``config.yaml`` and ``scene.json``, from which a run is resumed and loaded; ``facts`` go into the

@@ -29,13 +29,14 @@ from difix3d.scene.batches import batches
 from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control
 from difix3d.training.data import check_world, initial_gaussians, near_plane, remark, scene_of
+from difix3d.training.dropout import settle_dropout
 from difix3d.training.evaluation import evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
 from difix3d.training.guard import SIGHT_STEPS, BadModel, LossGuard, check_sight, out_of_memory
 from difix3d.training.memory import settle_memory
 from difix3d.training.model import SplatModel
 from difix3d.training.presets import settle
-from difix3d.training.rounds import Interrupted, Rounds
+from difix3d.training.rounds import Interrupted, Rounds, views_asked_for
 from difix3d.training.run import RunFolder, gaussians_in
 from difix3d.types import Cameras, Fixer, Gaussians, RenderFn, Scene, View
 
@@ -78,6 +79,9 @@ class Trainer:
             config.fixer, self.device, config.distill.references, anchor_colors=config.anchor_colors
         )
         self.folder = RunFolder.find(config, self.scene)
+        config = self.folder.as_begun(config) if config.resume else config
+        asked = views_asked_for(config, self.scene, targets, self.fixer)
+        config, self._chosen = settle_dropout(config, self.scene, asked)
         loaded = self.folder.load() if config.resume else None
         first = initial_gaussians(self.scene, config) if loaded is None else gaussians_in(loaded[1])
         self.config, self.plan = config, plan = settle_memory(config, self.scene, self.fixer, len(first), self.device)
@@ -114,7 +118,7 @@ class Trainer:
         resumed. Returns the model."""
         config, start = self.config, time.perf_counter()
         self.begin()
-        note = self.plan.table("" if self.first else remark(self.scene, config, len(self.gaussians)))
+        note = self.plan.table("" if self.first else remark(self.scene, config, len(self.gaussians), self._chosen))
         begun = Started(self.first, config.max_steps, self.folder.path, str(self.device), len(self.gaussians), note)
         autosave = time.monotonic()
         photos = self.photos(self.scene, self.drawn)

@@ -139,6 +139,7 @@ class DifixPipeline(VanillaPipeline):
             max_steps=self._steps(trainer),
             seed=trainer.config.machine.seed,
             batch_size=1,
+            dropout=0.0,  # nerfstudio's own steps leave out none
             distill=distill,
         )
         path = Path(distill.targets).expanduser()
