@@ -151,4 +151,4 @@ def config(tmp_path):
     base = TrainConfig(
         fixer="none", output_dir=tmp_path / "run", max_steps=30, eval_steps=(), save_steps=(), device="cpu"
     )
-    return replace(base, densify=replace(base.densify, start=2, every=5, reset_every=12))
+    return replace(base, densify=replace(base.densify, start=2, every=5, reset_every=7))

@@ -41,7 +41,7 @@ FADE = 0.8
 """Opacity that is left, at each look, to Gaussians nearer to the ways than the near plane: no photo sees a point there,
 so that nothing belongs there but what its photos bring back."""
 STOP = 0.9
-"""Share of the run after which nothing is done: the last steps mend."""
+"""Share of the run after which none is removed or fades: the last steps mend. Large ones are kept small to the end."""
 
 
 class ClearWay:
@@ -84,14 +84,15 @@ class ClearWay:
         """After a step of the optimisers; ``state`` are statistics by Gaussian, which follow."""
         from gsplat.strategy.ops import remove, split
 
-        if step % self.every or not self.start <= step < self.stop:
+        if step % self.every or step < self.start:
             return
         distance = self.distance(splats)
-        lost = distance < CLEAR * self.near
-        if lost.any() and not lost.all():
-            remove(splats.params, splats.optimizers, state, lost)
-            distance = distance[~lost]
-        self._fade(splats, distance)
+        if step < self.stop:
+            lost = distance < CLEAR * self.near
+            if lost.any() and not lost.all():
+                remove(splats.params, splats.optimizers, state, lost)
+                distance = distance[~lost]
+            self._fade(splats, distance)
         bounded = RATIO * (distance - ASIDE * self.near)
         limit = bounded.clamp_min(SMALLEST * self.near)
         scales = splats.params["scales"]

@@ -39,8 +39,9 @@ class DensifyConfig:
     prune_opacity: Annotated[float, Limits(above=0, below=0.5)] = 0.005
     """Gaussians below this opacity are removed or relocated."""
     reset_every: Annotated[int | None, Limits(min=0)] = None
-    """`default`: steps between resets of all opacities to near transparent, which kills floaters; 0 never resets. By
-    default 3000, and never what a splat file gave."""
+    """`default`: steps between resets of all opacities to near transparent, which kills floaters; 0 never resets. None
+    comes with fewer steps than that until densification stops, which has to mend it. By default 3000, and never what a
+    splat file gave."""
     noise_lr: Annotated[float, Formerly("noise"), Limits(min=0)] = 5e5
     """`mcmc`: size of the exploring noise, as a multiple of the learning rate."""
 
@@ -58,6 +59,7 @@ class Densifier:
         self.config = config
         self.reset_every = RESET_EVERY if config.reset_every is None else config.reset_every
         self.stop = 0 if config.kind == "none" else round(config.stop * max_steps)
+        self.last_reset = self.stop - self.reset_every
         schedule = {
             "refine_start_iter": min(config.start, max_steps // 10),
             "refine_stop_iter": self.stop,
@@ -66,10 +68,12 @@ class Densifier:
         self.strategy: Any = None
         self.state: dict[str, Any] = {}
         if config.kind == "default":
+            resets = 0 < self.reset_every <= self.last_reset
             self.strategy = DefaultStrategy(
                 prune_opa=config.prune_opacity,
                 grow_grad2d=config.grow_grad2d,
-                reset_every=self.reset_every or max_steps + 1,
+                # from the first reset on it removes what is too large; no step is a multiple, so that it resets nothing
+                reset_every=self.reset_every + 1e-3 if resets else max_steps + 1,
                 absgrad=config.absgrad,
                 revised_opacity=config.revised_opacity,
                 **schedule,
@@ -136,11 +140,11 @@ class Densifier:
             self.strategy.step_post_backward(params, splats.optimizers, self.state, step, info, **options)
 
     def _reset_opacities(self, splats: SplatOptimizer, step: int) -> None:
-        # gsplat 1.5's own reset never fires (`step % n == 0 & step > 0` compares with `0 & step`); two do no harm
+        # done here, as gsplat 1.5's own never fires (`step % n == 0 & step > 0` compares with `0 & step`)
         from gsplat.strategy.ops import reset_opa
 
         every = self.reset_every
-        if every > 0 and step > 0 and step % every == 0:
+        if every > 0 and 0 < step <= self.last_reset and step % every == 0:
             reset_opa(splats.params, splats.optimizers, self.state, value=self.config.prune_opacity * 2)
 
     def load(self, state: dict[str, Tensor], device: Any) -> None:

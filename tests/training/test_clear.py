@@ -163,3 +163,16 @@ def test_photos_tell_what_does_not_belong_before_the_near_plane(toy_scene, confi
         trainer.model.step([trainer.views[index]], step, densify=False)
     faded = splats.params["opacities"][0].item() < 1.8
     assert faded == (share > 0)
+
+
+def test_large_ones_are_kept_small_to_the_end():
+    """The last steps mend what fading took; fog that grew in them would be in the way of cameras in between."""
+    model = splats([(0.1, 0.1, 0.3)], sigma=0.01)
+    clear = ClearWay(row([0.0, 0.3]), NEAR, OTHERS_NEAR, split_until=STEPS // 2, max_steps=STEPS, cap=10_000)
+    clear.every = 1
+    with torch.no_grad():
+        model.params["scales"][-1] = math.log(0.2)
+    before = model.gaussians.opacities.detach().clone()
+    clear(model, {}, STEPS - 1)
+    assert float(model.gaussians.scales[-1].detach().exp().max()) < 0.05
+    assert torch.equal(model.gaussians.opacities, before)
