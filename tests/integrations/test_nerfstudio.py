@@ -198,7 +198,18 @@ def test_what_cannot_be_is_said_without_a_traceback(config, capsys):
     with pytest.raises(SystemExit) as stopped:
         config.pipeline.setup(device="cpu", test_mode="val")
     assert stopped.value.code == 2
-    assert "cannot be loaded" in capsys.readouterr().out.replace("\n", " ")
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert "cannot be loaded" in told
+    assert "Pass --pipeline.fixer mini" in told
+    assert " --fixer" not in told
+
+
+def test_a_data_folder_that_is_not_there(config, tmp_path, capsys):
+    config.pipeline.datamanager.data = tmp_path / "nowhere"
+    with pytest.raises(SystemExit) as stopped:
+        config.pipeline.setup(device="cpu", test_mode="val")
+    assert stopped.value.code == 2
+    assert f"There is no data in {tmp_path / 'nowhere'}" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_cameras_that_we_do_not_render_are_named(config, oracle, data, tmp_path, capsys):

@@ -88,6 +88,7 @@ class DifixPipeline(VanillaPipeline):
                 raise UserError(f"The training runs on {world_size} GPUs", "Rounds of novel views run on one")
             place = torch.device(device)
             trains = test_mode == "val"
+            check_data(config)
             self._loaded: dict[str, Tensor] = {}
             fixer = load(config, place) if trains else None
             super().__init__(config, device, test_mode, world_size, local_rank, grad_scaler)
@@ -249,5 +250,22 @@ def load(config: DifixPipelineConfig, device: torch.device) -> Fixer | None:
     Raises:
         UserError: its weights cannot be had.
     """
-    name = resolve_fixer(config.fixer, device)
-    return load_fixer(name, device, config.distill.references, anchor_colors=config.anchor_colors)
+    try:
+        name = resolve_fixer(config.fixer, device)
+        return load_fixer(name, device, config.distill.references, anchor_colors=config.anchor_colors)
+    except UserError as error:
+        raise UserError(error.fact, error.limit, error.cure.replace("--fixer", "--pipeline.fixer")) from error
+
+
+def check_data(config: DifixPipelineConfig) -> None:
+    """Looks for the data before nerfstudio does, which would end in a traceback.
+
+    Raises:
+        UserError: it is not there.
+    """
+    manager = config.datamanager
+    place = getattr(manager, "data", None) or getattr(getattr(manager, "dataparser", None), "data", None)
+    if place is not None and not Path(place).exists():
+        raise UserError(
+            f"There is no data in {place}", "It is a folder, or a file that the data parser reads", "Check --data"
+        )
