@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 
@@ -13,7 +14,6 @@ from difix3d.devices import choose_device
 from difix3d.gaussians import is_splat_file
 from difix3d.training.splatfile import results_folder
 from difix3d.training.variants import choose_fixer
-from difix3d.viewer import Monitor, Viewer, model_of_ply, model_of_run
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,10 @@ def view(args: Sequence[str] | None = None) -> None:
         viewer.close()
 
 
-def open_viewer(config: ViewConfig) -> Viewer:
-    """Loads what is to be shown, and serves it."""
+def open_viewer(config: ViewConfig) -> Any:
+    """Loads what is to be shown, and serves it: a :class:`difix3d.viewer.Viewer`."""
+    from difix3d.viewer import Monitor, Viewer, model_of_ply, model_of_run  # refuses the viser beside nerfstudio
+
     if is_splat_file(config.model) and config.scene is None:
         viewer_model = model_of_ply(config.model, choose_device(config.device))
         return Viewer(viewer_model, host=config.host, port=config.port, origins=config.allow_origin)

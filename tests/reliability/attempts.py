@@ -14,6 +14,7 @@ import torch.utils.tensorboard  # takes a second, which the forks share
 
 torch.set_num_threads(1)
 
+import difix3d.viewer  # noqa: E402, F401
 from difix3d import cli, runfiles  # noqa: E402 (after the number of threads)
 from difix3d.cli import evaluate, render, train, view  # noqa: E402, F401 (loaded before the forks)
 from difix3d.gaussians import load_checkpoint, newest_checkpoint  # noqa: E402
