@@ -114,7 +114,7 @@ def _frames(file: Path) -> list[tuple[str, dict[str, Any], dict[str, Any]]]:
         lost = {"file_path", "transform_matrix"} - frame.keys()
         if lost:
             raise UserError(f"Frame {number} of {len(frames)} in {file} has no {' and no '.join(sorted(lost))}")
-        if not Path(str(frame["file_path"])).name:
+        if not str(frame["file_path"]).strip("./"):
             raise UserError(f"Frame {number} of {len(frames)} in {file} has the file_path {frame['file_path']!r}")
     return [(role, meta, frame) for role, frame in zip(roles, frames, strict=True)]
 
