@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,8 @@ from difix3d.images import to_uint8, write_image
 from difix3d.limits import Formerly, Limits
 from difix3d.video import WRITTEN, video_writer
 
+CHECKED = 8
+"""Images at which frozen references are looked at."""
 Fixer = Callable[[np.ndarray, np.ndarray | None], np.ndarray]
 
 
@@ -30,6 +32,7 @@ class FixConfig:
     Examples:
       difix3d fix renders/ --ref photos/ --output clean/
       difix3d fix flight.mp4 --ref photo.jpg --compare
+      difix3d fix renders/ --ref photos/ --check-frozen
     """
 
     input: tyro.conf.Positional[Path]
@@ -63,6 +66,11 @@ class FixConfig:
     """`auto`: CUDA if there is a GPU."""
     dtype: Literal["auto", "bf16", "fp16", "fp32"] = "auto"
     """Number format of the model; `auto`: bf16 on a GPU (fp16 on one before Ampere) and fp32 elsewhere."""
+    frozen: bool = False
+    """References do not look at the image, so that their part is computed once: half of the UNet's work where many
+    images have the same reference. Not the same images."""
+    check_frozen: bool = False
+    """Write nothing; say how much of the references' effect --frozen loses with these weights (at most 8 images)."""
     compile: bool = False
     """Compile the model: a minute or more at first, then faster; for many images of one size."""
 
@@ -72,6 +80,9 @@ def fix(args: Sequence[str] | None = None) -> None:
     config = from_command_line(FixConfig, "fix", args)
     if not config.input.exists():
         raise UserError(f"{config.input} does not exist", "", "Check the path of the input")
+    if config.check_frozen:
+        check_frozen(config)
+        return
     start = time.perf_counter()
     output = config.output or config.input.with_name(f"{config.input.stem}_fixed{config.input.suffix}")
     if config.input.suffix.lower() in WRITTEN:
@@ -102,16 +113,49 @@ def fix_images(config: FixConfig, output: Path) -> tuple[int, list[str]]:
     return len(good), skipped + unreadable
 
 
-def load(config: FixConfig) -> Fixer:
-    """Loads the model, optimized for the one prompt; the result takes and returns bytes [H,W,3]."""
-    from difix3d.difix import load_difix
-    from difix3d.difix.colors import anchor_colors
+def check_frozen(config: FixConfig) -> None:
+    """Says what frozen references cost, image by image."""
+    from difix3d.difix.frozen import measure_lost
     from difix3d.difix.inputs import to_tensors
+    from difix3d.difix.sizes import fit
+
+    if config.ref is None or config.input.suffix.lower() in WRITTEN:
+        raise UserError("--check-frozen is about images beside their references", "", "Pass images, and --ref PHOTOS")
+    nowhere = config.input.with_name(f"{config.input.stem}_fixed{config.input.suffix}")
+    jobs, _ = plan(config.input, nowhere, config.ref, nearest=config.nearest, skip_bad=config.skip_bad)
+    pipe = load_pipeline(replace(config, frozen=False))
+    lost = []
+    for job in jobs[:: -(-len(jobs) // CHECKED)]:
+        assert job.reference is not None
+        image, reference = (to_tensors(read_original(path).rgb)[0] for path in (job.source, job.reference))
+        found = measure_lost(pipe, image[None].to(pipe.device), fit(reference, *image.shape[1:])[None, None])
+        console.print(
+            f"{job.source.name}: the reference changes {255 * found.effect:.2f} of 255 levels, "
+            f"frozen it is off by {255 * found.error:.2f} ({found.share:.0%})"
+        )
+        lost.append(found)
+    effect, error = (sum(getattr(item, name) for item in lost) for name in ("effect", "error"))
+    share = error / effect if effect else 0.0
+    console.print(f"--frozen loses {share:.0%} of what references do (100% is as without any)")
+
+
+def load_pipeline(config: FixConfig) -> Any:
+    """The model, optimized for the one prompt."""
+    from difix3d.difix import load_difix
 
     weights = config.fixer if config.fixer != "auto" else "nvidia/difix_ref" if config.ref else "nvidia/difix"
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "auto": None}[config.dtype]
     pipe = load_difix(weights, choose_device(config.device), dtype, config.base)
-    pipe.optimize(pipe.unet.dtype, config.compile, config.prompt)
+    pipe.optimize(pipe.unet.dtype, config.compile, config.prompt, config.frozen)
+    return pipe
+
+
+def load(config: FixConfig) -> Fixer:
+    """The model as a function that takes and returns bytes [H,W,3]."""
+    from difix3d.difix.colors import anchor_colors
+    from difix3d.difix.inputs import to_tensors
+
+    pipe = load_pipeline(config)
 
     def fixer(image: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
         try:

@@ -48,11 +48,16 @@ class DifixFixer:
     @property
     def needs(self) -> tuple[int, int]:
         """Bytes of the weights, and of each pixel of a batch that is fixed: at its peak the decoder holds so many
-        copies of its two widest layers (counted on three networks), and the latest references are kept."""
+        copies of its two widest layers (counted on three networks), and the latest references are kept: sixteen as
+        pixels, those of two batches as the UNet takes them, with two values of its first width a latent (or, frozen,
+        with about the 18 of its keys and values)."""
         weights = sum(p.nbytes for part in (self.pipe.unet, self.pipe.vae) for p in part.parameters())
         first, second, *_ = self.pipe.vae.config["block_out_channels"]
         item, cache = self.pipe.unet.dtype.itemsize, self.pipe.reference_cache
-        kept = 0 if cache is None or self.pipe.vae.guide else 3 * item * (cache.entries.maxlen or 0)
+        kept = 0.0
+        if cache is not None and not self.pipe.vae.guide:
+            prepared = (18 if self.pipe.frozen_references else 2) * self.pipe.unet.config["block_out_channels"][0] / 64
+            kept = item * (3 * (cache.entries.maxlen or 0) + 2 * self.batch * self.references * prepared)
         return weights, round(self.batch * (item * (4.6 * first + 3.8 * second) + 24) + kept)
 
     def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]:
@@ -64,6 +69,7 @@ class DifixFixer:
         finally:
             if short_of_memory(self.device) if self.offload is None else self.offload:
                 self.pipe.to("cpu")
+                self.pipe.prepared.calls.clear()
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
 

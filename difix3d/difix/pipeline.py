@@ -1,6 +1,5 @@
 """``DifixPipeline``: Difix as users of diffusers expect it, and the plain call for the rest of the program."""
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,12 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
-from difix3d.difix.attention import mix_views
+from difix3d.difix.attention import keep_prompt, mix_views
+from difix3d.difix.fast import fix_fast, is_usual
+from difix3d.difix.frozen import check_frozen
 from difix3d.difix.inputs import check_fix, from_tensors, one_each, to_references, to_tensors
+from difix3d.difix.references import Prepared, ReferenceCache
+from difix3d.difix.resnet import make_lean
 from difix3d.difix.sizes import CELL, fit, in_tiles, pad
 from difix3d.difix.step import TIMESTEP, encode, fix_views, unguided
 from difix3d.difix.vae import DifixVAE
@@ -46,7 +49,10 @@ class DifixPipeline(DiffusionPipeline):
         mix_views(unet)
         self.prompt_embeds: dict[str, Tensor] = {}  # filled by optimize(), or instead of a text encoder
         self.reference_cache: ReferenceCache | None = None
+        self.frozen_references = False
         self._fix_views = fix_views
+        self._fix_fast: Callable[..., Tensor] | None = None
+        self.prepared = Prepared()
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -88,22 +94,36 @@ class DifixPipeline(DiffusionPipeline):
         return self
 
     def optimize(
-        self, dtype: torch.dtype | None = None, compile: bool | None = None, prompt: str = PROMPT, **options: Any
+        self,
+        dtype: torch.dtype | None = None,
+        compile: bool | None = None,
+        prompt: str = PROMPT,
+        frozen_references: bool = False,
+        **options: Any,
     ) -> "DifixPipeline":
         """The fast path, for one constant prompt, and not for training: same images up to rounding.
 
         Fuses the LoRA, and each doubling with its convolution; embeds the prompt, releases the text encoder; keeps the
-        last references' latents; puts channels last; on CUDA takes bf16, compiles the step, once for each image size.
+        last references' latents, and what else can be kept of them (:mod:`difix3d.difix.fast`); puts channels last; on
+        CUDA takes bf16, compiles the step, once for each image size.
 
         Args:
             dtype: default bf16 on CUDA (fp16 before Ampere), unchanged elsewhere.
             compile: default on CUDA only.
+            frozen_references: they do not look at the image, so that their keys and values are made once: half of the
+                UNet's work, and not the same images. ``difix3d fix --check-frozen`` says how far off they are.
             options: passed to ``torch.compile``; default ``mode="reduce-overhead"``, which records CUDA graphs.
         """
         cuda = self.device.type == "cuda"
         self.fuse().vae.merge_doublings()
         with torch.no_grad():
             self.prompt_embeds = {prompt: self.embed(prompt)}
+            if is_usual(self.unet):
+                keep_prompt(self.unet, self.prompt_embeds[prompt][None].to(self.unet.device, self.unet.dtype))
+                self._fix_fast = fix_fast
+        make_lean(self.unet)
+        make_lean(self.vae)
+        self.frozen_references = frozen_references and check_frozen(self.vae, self.unet)
         self.register_modules(text_encoder=None, tokenizer=None)
         dtype = dtype or (half(self.device) if cuda else self.unet.dtype)
         if dtype != self.unet.dtype:
@@ -112,7 +132,9 @@ class DifixPipeline(DiffusionPipeline):
         self.vae.to(memory_format=torch.channels_last)
         self.reference_cache = ReferenceCache()
         if cuda if compile is None else compile:
-            self._fix_views = torch.compile(fix_views, dynamic=False, **(options or {"mode": "reduce-overhead"}))
+            how = {"dynamic": False} | (options or {"mode": "reduce-overhead"})
+            self._fix_views = torch.compile(fix_views, **how)
+            self._fix_fast = self._fix_fast and torch.compile(fix_fast, **how)
         return self
 
     def embed(self, prompt: str) -> Float[Tensor, "L D"]:
@@ -128,8 +150,7 @@ class DifixPipeline(DiffusionPipeline):
     @torch.no_grad()
     def encode_references(self, references: Float[Tensor, "B V 3 H W"]) -> Float[Tensor, "B V C h w"]:
         """Latents of references (0..1), which :meth:`fix` takes in their place: encode once, fix many images."""
-        views = pad(unguided(self.vae, references))
-        return encode(self.vae, views.to(self._execution_device, self.unet.dtype))[0]
+        return encode(self.vae, pad(unguided(self.vae, references)).to(self._execution_device, self.unet.dtype))[0]
 
     @torch.no_grad()
     def fix(
@@ -143,10 +164,9 @@ class DifixPipeline(DiffusionPipeline):
         generator: torch.Generator | None = None,
         tile: int = TILE,
     ) -> Float[Tensor, "B 3 H W"]:
-        """Fixes a batch of images of one size, any size; they keep it.
+        """Fixes a batch of images (0..1) of one size, any size; they keep it.
 
         Args:
-            images: 0..1.
             references: V for each image: pixels [B,V,3,H,W] in 0..1, or latents from :meth:`encode_references`.
             guide: what :func:`~difix3d.geometry.warp.guide` gives, for models that take it (``vae.guide`` channels) in
                 place of references; ``None`` for full alpha, and nothing to look at.
@@ -172,15 +192,18 @@ class DifixPipeline(DiffusionPipeline):
         alpha_bar = float(self.scheduler.alphas_cumprod[timestep])
 
         def run(images: Tensor, references: Tensor | None) -> Tensor:
-            step = fix_views  # which alone takes a generator
-            if generator is None:
-                step = self._fix_views
-                if self.reference_cache is not None and references is not None and references.shape[2] == 3:
-                    references = self.reference_cache(references, self.encode_references)
-            if step is not fix_views:
+            parts = self.vae, self.unet, images.to(dtype)
+            if generator is not None:
+                return fix_views(*parts, references, context, timestep, alpha_bar, generator).float()
+            if references is not None and references.shape[2] == 3 and self.reference_cache is not None:
+                references = self.reference_cache(references, self.encode_references)
+            if self._fix_views is not fix_views:
                 torch.compiler.cudagraph_mark_step_begin()
-            args = (images.to(dtype), references, context, timestep, alpha_bar, generator)
-            return step(self.vae, self.unet, *args).float()
+            if self._fix_fast is None:
+                return self._fix_views(*parts, references, context, timestep, alpha_bar).float()
+            how = timestep, self.frozen_references
+            kept = None if references is None else self.prepared(self.unet, references, *how)
+            return self._fix_fast(*parts, kept, timestep, alpha_bar, how[1]).float()
 
         if references is not None:
             references = (pad(references) if references.shape[2] == 3 else references).to(device, dtype)
@@ -258,28 +281,6 @@ class DifixPipeline(DiffusionPipeline):
                 fixed[i] = result
         output = from_tensors(fixed, output_type)
         return ImagePipelineOutput(images=output) if return_dict else (output,)
-
-
-class ReferenceCache:
-    """The latents of the references seen last, found again by comparing pixels."""
-
-    def __init__(self, size: int = 16):
-        self.entries: deque[tuple[Tensor, Tensor]] = deque(maxlen=size)
-
-    def __call__(
-        self, references: Float[Tensor, "B V 3 H W"], encode: Callable[[Tensor], Tensor]
-    ) -> Float[Tensor, "B V C h w"]:
-        """The references' latents; ``encode`` is called for those that are not known, one at a time."""
-        latents = [self._find(reference, encode) for reference in references.flatten(0, 1)]
-        return torch.stack(latents).unflatten(0, references.shape[:2])
-
-    def _find(self, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        for known, latents in self.entries:
-            if known.shape == pixels.shape and known.device == pixels.device and torch.equal(known, pixels):
-                return latents.to(pixels.dtype)
-        latents = encode(pixels[None, None])[0, 0]
-        self.entries.appendleft((pixels.clone(), latents))
-        return latents
 
 
 def half(device: torch.device) -> torch.dtype:

@@ -43,7 +43,7 @@ def denoise(
     timestep: int,
     alpha_bar: float,
 ) -> Float[Tensor, "B C h w"]:
-    """The clean latents of the first view: ``z0 = (z - sqrt(1 - abar) eps) / sqrt(abar)``, in fp32.
+    """The clean latents of the first view.
 
     Args:
         prompt_embeds: one text for all views of an item.
@@ -55,8 +55,12 @@ def denoise(
     context = prompt_embeds.repeat_interleave(views, 0)
     mixing = {"num_views": views} if views > 1 else None
     noise = unet(latents.flatten(0, 1), t, context, cross_attention_kwargs=mixing, return_dict=False)[0][::views]
-    clean = (latents[:, 0].float() - (1 - alpha_bar) ** 0.5 * noise.float()) / alpha_bar**0.5
-    return clean.to(latents.dtype)
+    return clean(latents[:, 0], noise, alpha_bar)
+
+
+def clean(latents: Float[Tensor, "B C h w"], noise: Float[Tensor, "B C h w"], alpha_bar: float) -> Tensor:
+    """``z0 = (z - sqrt(1 - abar) eps) / sqrt(abar)``, in fp32."""
+    return ((latents.float() - (1 - alpha_bar) ** 0.5 * noise.float()) / alpha_bar**0.5).to(latents.dtype)
 
 
 def decode(

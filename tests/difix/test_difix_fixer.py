@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from difix3d.difix import DifixFixer, load_difix
+from difix3d.difix.architecture import random_difix
 from difix3d.difix.fixer import batches
 from difix3d.types import Degraded, View
 
@@ -20,13 +21,14 @@ def item(camera, size=(40, 48), references=1, seed=0):
     return Degraded(camera, image, torch.ones(size), torch.ones(size), photos)
 
 
-def test_batches_equal_single_images_and_the_pipeline(toy_scene, pipe):
+def test_batches_equal_single_images_and_the_pipeline(toy_scene):
+    pipe = random_difix(dtype=torch.float64).optimize(compile=False)  # random weights amplify rounding errors
     camera = toy_scene.cameras[0]
     items = [item(camera, seed=seed) for seed in range(5)]
     singly, together = (list(DifixFixer(pipe, batch=size)(iter(items))) for size in (1, 4))
     for one, other, degraded in zip(singly, together, items, strict=True):
         assert one.shape == (40, 48, 3)
-        assert torch.allclose(one, other, atol=1e-4)
+        assert torch.allclose(one, other, atol=1e-5)
         image, photo = (x.permute(2, 0, 1)[None] for x in (degraded.rgb, degraded.references[0].image))
         assert torch.allclose(one, pipe.fix(image, photo[None])[0].permute(1, 2, 0), atol=1e-5)
 

@@ -1,5 +1,7 @@
 """``difix3d fix``: files in, files out, clear errors, nothing half-written."""
 
+import re
+
 import imageio.v2 as imageio
 import numpy as np
 import pytest
@@ -8,7 +10,9 @@ from PIL import Image
 
 from difix3d import difix
 from difix3d.cli.fix import fix
+from difix3d.difix.architecture import random_difix
 from difix3d.difix.batch import choose
+from difix3d.difix.pipeline import load_difix as load_mini
 from difix3d.errors import UserError
 from difix3d.images import read_image
 
@@ -83,7 +87,7 @@ def test_options_reach_the_model(folders, model):
     run(folders / "in" / "a_001.png", "--fixer", "w.pkl", "--base", "turbo", "--dtype", "bf16", "--device", "cpu")
     assert model == [
         ("w.pkl", torch.device("cpu"), torch.bfloat16, "turbo"),
-        (torch.float32, False, "remove degradation"),
+        (torch.float32, False, "remove degradation", False),
     ]
 
 
@@ -216,3 +220,25 @@ class FailsAtThirdFrame:
         if next(self.calls, None) is None:
             raise UserError("the third frame fails")
         return self.tiny(*args, **options)
+
+
+def test_check_frozen_says_what_is_lost_and_writes_nothing(folders, monkeypatch, capsys):
+    monkeypatch.setattr(difix, "load_difix", lambda *_: random_difix())
+    before = files(folders)
+    run(folders / "in", "--ref", folders / "ref", "--check-frozen")
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("the reference changes") == 3
+    assert re.search(r"--frozen loses \d+% of what references do", said)
+    assert files(folders) == before
+    with pytest.raises(UserError, match="--check-frozen is about images beside their references"):
+        run(folders / "in", "--check-frozen")
+
+
+def test_frozen_references(folders, monkeypatch):
+    made = random_difix()
+    monkeypatch.setattr(difix, "load_difix", lambda *_: made)
+    run(folders / "in", "--ref", folders / "ref", "--frozen")
+    assert made.frozen_references
+    monkeypatch.setattr(difix, "load_difix", lambda *_: load_mini("mini", "cpu"))
+    with pytest.raises(UserError, match="Nothing of those can be frozen"):
+        run(folders / "in", "--ref", folders / "ref", "--frozen")
