@@ -195,14 +195,14 @@ class DifixPipeline(DiffusionPipeline):
             parts = self.vae, self.unet, images.to(dtype)
             if generator is not None:
                 return fix_views(*parts, references, context, timestep, alpha_bar, generator).float()
-            if references is not None and references.shape[2] == 3 and self.reference_cache is not None:
-                references = self.reference_cache(references, self.encode_references)
             if self._fix_views is not fix_views:
                 torch.compiler.cudagraph_mark_step_begin()
-            if self._fix_fast is None:
+            if self._fix_fast is None or self.reference_cache is None:
                 return self._fix_views(*parts, references, context, timestep, alpha_bar).float()
-            how = timestep, self.frozen_references
-            kept = None if references is None else self.prepared(self.unet, references, *how)
+            kept, how = None, (timestep, self.frozen_references)
+            if references is not None:
+                known = self.reference_cache.each(references, self.encode_references)
+                kept = self.prepared(self.unet, known, len(images), *how)
             return self._fix_fast(*parts, kept, timestep, alpha_bar, how[1]).float()
 
         if references is not None:

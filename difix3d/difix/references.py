@@ -1,7 +1,7 @@
 """What is kept of the references that were seen last."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -21,8 +21,14 @@ class ReferenceCache:
         self, references: Float[Tensor, "B V 3 H W"], encode: Callable[[Tensor], Tensor]
     ) -> Float[Tensor, "B V C h w"]:
         """The references' latents; ``encode`` is called for those that are not known, one at a time."""
-        latents = [self._find(reference, encode) for reference in references.flatten(0, 1)]
-        return torch.stack(latents).unflatten(0, references.shape[:2])
+        return torch.stack(self.each(references, encode)).unflatten(0, references.shape[:2])
+
+    def each(
+        self, references: Float[Tensor, "B V _ H W"], encode: Callable[[Tensor], Tensor]
+    ) -> list[Float[Tensor, "C h w"]]:
+        """The same one by one: for a known reference the same tensor as before. Latents are taken as they are."""
+        views = references.flatten(0, 1)
+        return [self._find(view, encode) for view in views] if views.shape[1] == 3 else list(views)
 
     def _find(self, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
         for known, latents in self.entries:
@@ -40,20 +46,23 @@ class Prepared:
         self.calls: deque[list[tuple[Tensor, tuple[int, bool], list[Tensor]]]] = deque(maxlen=2)
 
     def __call__(
-        self, unet: UNet2DConditionModel, latents: Float[Tensor, "B V C h w"], timestep: int, frozen: bool
+        self,
+        unet: UNet2DConditionModel,
+        latents: Sequence[Float[Tensor, "C h w"]],
+        batch: int,
+        timestep: int,
+        frozen: bool,
     ) -> list[Float[Tensor, "B V ..."]]:
-        """As the fast step takes them; those that are not known are prepared, one at a time."""
+        """What the fast step takes of the references of a batch; those whose latents are other tensors than before are
+        prepared, one at a time. (Comparing values would let the host wait for the GPU.)"""
         known = [entry for call in self.calls for entry in call]
         how, used = (timestep, frozen), []
-        for one in latents.flatten(0, 1):
-            same = (entry for entry in known if entry[1] == how and _equal(entry[0], one))
-            entry = next(same, None) or (one.clone(), how, [part[0] for part in prepare(unet, one[None], *how)])
+        for one in latents:
+            same = (entry for entry in known if entry[0] is one and entry[1] == how)
+            entry = next(same, None) or (one, how, [part[0] for part in prepare(unet, one[None], *how)])
             known.append(entry)
             used.append(entry)
         self.calls.appendleft(used)
-        each = zip(*(parts for _, _, parts in used), strict=True)
-        return [torch.stack(parts).unflatten(0, latents.shape[:2]) for parts in each]
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and a.device == b.device and a.dtype == b.dtype and torch.equal(a, b)
+        return [
+            torch.stack(parts).unflatten(0, (batch, -1)) for parts in zip(*(parts for _, _, parts in used), strict=True)
+        ]
