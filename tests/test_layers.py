@@ -10,7 +10,7 @@ FLOORS = [
     {"errors", "schedule", "interrupt"},
     {"files", "places", "streams"},
     {"console", "runfiles"},
-    {"types", "native", "devices", "limits", "formats"},
+    {"types", "native", "devices", "limits", "formats", "ranks"},
     {"geometry", "images", "background", "download", "features", "ssim", "video"},
     {"synthetic", "sfm", "gaussians", "render", "difix", "losses", "metrics"},
     {"scene", "distill"},

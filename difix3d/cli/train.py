@@ -1,7 +1,9 @@
 """``difix3d train``: from a command line, a YAML file and a preset to a run."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack, closing, suppress
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -9,12 +11,20 @@ import tyro
 
 from difix3d.cli.arguments import from_command_line, read_config
 from difix3d.cli.options import Address
+from difix3d.console import console
+from difix3d.devices import choose_device
+from difix3d.errors import UserError
 from difix3d.logs import ProgressLog, TensorBoardLog
+from difix3d.ranks import Ranks
 from difix3d.report import write_report
 from difix3d.training import Trainer
 from difix3d.training.config import TrainConfig
+from difix3d.training.events import Listener
 from difix3d.training.presets import find_config, from_preset
 from difix3d.training.run import RunFolder
+
+LATER = 10
+"""Seconds that other processes than the first wait with an error."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,7 @@ class Command:
       difix3d train --scene path/to/capture --init.ply splat.ply --max-steps 3000
       difix3d train --scene garden --data-dir data
       difix3d train --resume --output-dir outputs/garden/first
+      torchrun --nproc-per-node=4 scripts/train.py --scene garden --max-steps 7500
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
@@ -50,8 +61,8 @@ def train(args: Sequence[str] | None = None) -> None:
     if show.viewer:
         from difix3d.viewer import watch  # before anything is written: it may not go with the viser at hand
 
-    with closing(ProgressLog()) as progress, ExitStack() as stack:
-        trainer = Trainer(config, listeners=[progress, TensorBoardLog()])
+    with together(config, show) as ranks, closing(ProgressLog()) as progress, ExitStack() as stack:
+        trainer = Trainer(config, listeners=listeners(progress, ranks), ranks=ranks)
         plain = make_plain(trainer, stack) if config.compare else None
         trainer.begin()  # now that both may go on; from here on --resume finds them
         if config.fixer == "auto":
@@ -66,7 +77,8 @@ def train(args: Sequence[str] | None = None) -> None:
             plain.train()
         if plain is None or not plain.interrupted:
             trainer.train()
-            report(trainer, plain, progress)
+            if ranks.first:
+                report(trainer, plain, progress)
         interrupted = trainer.interrupted or (plain.interrupted if plain else 0)
         if interrupted:
             raise SystemExit(128 + interrupted)
@@ -74,6 +86,26 @@ def train(args: Sequence[str] | None = None) -> None:
             progress.print(f"the viewer is still there: {viewer.url} (Ctrl-C ends it)")
             with suppress(KeyboardInterrupt):
                 viewer.wait()
+
+
+@contextmanager
+def together(config: TrainConfig, show: ViewerOptions) -> Iterator[Ranks]:
+    """The processes that ``torchrun`` started, of which only the first speaks; mostly there is just one.
+
+    The others wait with their errors: the first may have the same to say, at whose end ``torchrun`` ends them.
+    """
+    with closing(Ranks.here(choose_device(config.device))) as ranks:
+        if not ranks.first:
+            console.quiet = True
+            logging.disable(logging.WARNING)
+        try:
+            if show.viewer and ranks.count > 1:
+                raise UserError(f"--viewer is for one process, and there are {ranks.count}", cure="Leave it out")
+            yield ranks
+        except Exception:
+            if not ranks.first:
+                time.sleep(LATER)
+            raise
 
 
 def report(trainer: Trainer, plain: Trainer | None, progress: ProgressLog) -> None:
@@ -92,7 +124,12 @@ def make_plain(trainer: Trainer, stack: ExitStack) -> Trainer:
     resume = trainer.config.resume and folder.begun
     config = replace(trainer.config, fixer="none", compare=False, output_dir=folder.path, resume=resume)
     progress = stack.enter_context(closing(ProgressLog(whole=trainer.folder.path)))
-    return Trainer(config, trainer.scene, [progress, TensorBoardLog()])
+    return Trainer(config, trainer.scene, listeners(progress, trainer.ranks), ranks=trainer.ranks)
+
+
+def listeners(progress: ProgressLog, ranks: Ranks) -> list[Listener]:
+    """Who hears of a training: of several processes only the first has some."""
+    return [progress, TensorBoardLog()] if ranks.first else []
 
 
 def read(args: Sequence[str] | None = None) -> Command:

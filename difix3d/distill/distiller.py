@@ -4,7 +4,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from difix3d.distill.novel import perturbed, toward
 from difix3d.distill.pseudo import PseudoViews
 from difix3d.distill.references import References
 from difix3d.errors import UserError
+from difix3d.ranks import ALONE, Ranks
 from difix3d.types import Cameras, Degraded, Fixer, RenderFn, Scene, View
 
 EDGE = 2
@@ -39,6 +40,24 @@ class Round:
     seconds: dict[str, float]
 
 
+@dataclass(frozen=True)
+class _Fixed:
+    """A novel view of a round, before the round is known as a whole."""
+
+    before: UInt8[Tensor, "H W 3"]
+    after: UInt8[Tensor, "H W 3"]
+    alpha: UInt8[Tensor, "H W"]
+    covered: Float[Tensor, "H W"]
+    evidence: Evidence | None
+    reference: int
+
+    def on_cpu(self) -> "_Fixed":
+        evidence = self.evidence
+        if evidence is not None:
+            evidence = Evidence(**{name: value.cpu() for name, value in vars(evidence).items()})
+        return replace(self, covered=self.covered.cpu(), evidence=evidence)
+
+
 class Distiller:
     """Makes pseudo views of a model; it holds no state of its own, so that a round follows from its step.
 
@@ -51,6 +70,7 @@ class Distiller:
         max_steps: length of the run.
         seed: of the perturbations.
         device: where the model renders.
+        ranks: the processes, each of which fixes its share of a round; the result is of all.
     """
 
     def __init__(
@@ -64,6 +84,7 @@ class Distiller:
         max_steps: int,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        ranks: Ranks = ALONE,
     ):
         self.config = config
         self.scene = scene
@@ -73,6 +94,7 @@ class Distiller:
         self.targets = None if targets is None else targets.to(device)
         self.steps = list(config.schedule(max_steps))
         self.seed = seed
+        self.ranks = ranks
 
     def held_out(self, step: int) -> list[int]:
         """The captured photos that the round at a step neither looks at nor trains on, for the gate; turn by turn."""
@@ -113,12 +135,13 @@ class Distiller:
         clock = Clock()
         with clock("move"):
             cameras = self.cameras(step, render)
+        mine = self.ranks.share(range(len(cameras)))
         left_out = set(self.held_out(step))
         references = References(self.captured, [i for i in self.scene.train.tolist() if i not in left_out], render)
         pending: deque[Degraded] = deque()
 
         def renders() -> Iterator[Degraded]:
-            for i in range(len(cameras)):
+            for i in mine:
                 with clock("render"):
                     out = render(cameras[i])
                     out = recolored(out, None) if self.scene.alpha else out
@@ -127,45 +150,48 @@ class Distiller:
                 yield degraded
 
         stream = self.fixer(renders())
-        before = []
-        after = []
-        alpha = []
-        covered = []
-        evidence = []
-        looked_at = []
-        for i in range(len(cameras)):
+        done: list[_Fixed] = []
+        for i in range(len(mine)):
             with clock("fix"):
                 fixed = next(stream, None)
             if fixed is None or not pending:
                 fault = f"ended after {i} images" if fixed is None else f"gave a second image for render {i - 1}"
-                raise UserError(f"The fixer {fault}", f"There are {len(cameras)} renders, and one image for each")
+                raise UserError(f"The fixer {fault}", f"There are {len(mine)} renders, and one image for each")
             degraded = pending.popleft()
             self._check(fixed, degraded, i)
             fixed = within(fixed, degraded.alpha) if self.scene.alpha else fixed
             with clock("compare"):
-                before.append(_bytes(degraded.rgb))
-                after.append(_bytes(fixed))
-                alpha.append(_bytes(degraded.alpha))
-                there = (degraded.alpha >= self.config.min_alpha).float()
-                covered.append(eroded(there, EDGE) if self.scene.alpha else there)
-                if self.config.gate == "on":
-                    evidence.append(compare_with_photos(degraded, fixed, self.config.confidence))
-            looked_at.append(degraded.references[0].index if degraded.references else -1)
-            progress(i + 1, len(cameras))
+                done.append(self._compared(degraded, fixed))
+            progress(min((i + 1) * self.ranks.count, len(cameras)), len(cameras))
         next(stream, None)  # ends the stream, so that the fixer can put its model away
         seconds = clock.seconds
         seconds["fix"] -= seconds["render"]  # which runs inside of it
-        weights = confidence_maps(covered, evidence, self.config.confidence) if evidence else covered
+        done = self.ranks.collect(done, len(cameras), _Fixed.on_cpu)
+        weights = [item.covered for item in done]
+        if self.config.gate == "on":
+            weights = confidence_maps(weights, [item.evidence for item in done], self.config.confidence)  # type: ignore[misc]
         pseudo = PseudoViews(
             cameras=cameras.to("cpu"),
-            images=tuple(after),
+            images=tuple(item.after for item in done),
             confidence=tuple(_bytes(item) for item in weights),
-            reference=torch.tensor(looked_at),
+            reference=torch.tensor([item.reference for item in done]),
             weight=self.config.weight,
             step=step,
-            alpha=tuple(alpha) if self.scene.alpha else None,
+            alpha=tuple(item.alpha for item in done) if self.scene.alpha else None,
         )
-        return Round(pseudo, tuple(before), seconds)
+        return Round(pseudo, tuple(item.before for item in done), seconds)
+
+    def _compared(self, degraded: Degraded, fixed: Tensor) -> "_Fixed":
+        there = (degraded.alpha >= self.config.min_alpha).float()
+        on = self.config.gate == "on"
+        return _Fixed(
+            before=_bytes(degraded.rgb),
+            after=_bytes(fixed),
+            alpha=_bytes(degraded.alpha),
+            covered=eroded(there, EDGE) if self.scene.alpha else there,
+            evidence=compare_with_photos(degraded, fixed, self.config.confidence) if on else None,
+            reference=degraded.references[0].index if degraded.references else -1,
+        )
 
     def _check(self, fixed: Tensor, degraded: Degraded, number: int) -> None:
         if fixed.shape != degraded.rgb.shape or not fixed.isfinite().all():

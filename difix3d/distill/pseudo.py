@@ -60,12 +60,12 @@ class PseudoViews:
         )
 
 
-def draw(pseudo: PseudoViews, count: int, rng: np.random.Generator, device: torch.device | str) -> list[View]:
+def draw(pseudo: PseudoViews, count: int, rng: np.random.Generator) -> list[int]:
     """``count`` of the usable views, at random, all of one image size."""
     able = pseudo.usable
     first = int(rng.choice(able))
     alike = [i for i in able if pseudo.images[i].shape == pseudo.images[first].shape]
-    return [pseudo.view(i, device) for i in [first, *rng.choice(alike, count - 1).tolist()]]
+    return [first, *rng.choice(alike, count - 1).tolist()]
 
 
 def pack(pseudo: PseudoViews) -> dict[str, Tensor]:

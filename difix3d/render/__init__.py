@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.ranks import ALONE, Ranks
 from difix3d.types import Cameras, Gaussians, Render
 
 MAX_SH_DEGREE = 3
@@ -23,6 +24,7 @@ def rasterize(
     packed: bool = False,
     near: float = 0.01,
     far: float = 1e10,
+    ranks: Ranks = ALONE,
 ) -> Render:
     """Renders the Gaussians from each camera; differentiable in their fields, in ``cameras.c2w`` and the background.
 
@@ -40,6 +42,9 @@ def rasterize(
         absgrad: also sum absolute gradients of the projected means, into ``info["means2d"].absgrad`` (AbsGS).
         packed: on CUDA keep only visible Gaussians between the passes (less memory); on a CPU nothing changes.
         near, far: depths, in world units, outside of which Gaussians are not drawn.
+        ranks: where several processes have a part of the Gaussians each, all of them call this with as many cameras of
+            one size. Each gets the images of its own cameras from all Gaussians; ``info`` is of its own Gaussians and
+            the cameras of all. Not with ``packed`` or ``absgrad``.
 
     Returns:
         The images and what gsplat's densification strategies read; after a backward pass also
@@ -67,5 +72,6 @@ def rasterize(
         packed=packed,
         near=near,
         far=far,
+        ranks=ranks,
     )
     return replace(render, background=background)

@@ -13,7 +13,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from difix3d import native
+from difix3d.errors import UserError
+from difix3d.ranks import ALONE, Ranks
 from difix3d.render import torch_twin
+from difix3d.render.exchange import cameras_of_all, to_their_cameras
 from difix3d.types import Cameras, Gaussians, Render
 
 FIELDS = 16  # floats of a packed Gaussian; the order is enum Field in splat.h
@@ -132,9 +135,12 @@ def rasterize(
     packed: bool = False,
     near: float = 0.01,
     far: float = 1e10,
+    ranks: Ranks = ALONE,
 ) -> Render:
     """See :func:`difix3d.render.rasterize`. Anything but float32, and machines without a compiler, go to the twin."""
     if gaussians.means.dtype != torch.float32 or native.load() is None:
+        if ranks.count > 1:
+            raise UserError("Several processes on CPUs need a C++ compiler", "There is none here")
         options = {
             "antialiased": antialiased,
             "depth": depth,
@@ -145,14 +151,17 @@ def rasterize(
         }
         return torch_twin.rasterize(gaussians, cameras, sh_degree=sh_degree, background=background, **options)  # type: ignore[arg-type]
     width, height = cameras.size
+    cameras = cameras_of_all(cameras, ranks) if ranks.count > 1 else cameras
     poses = [x.to(torch.float32) for x in (cameras.w2c, cameras.centers, cameras.K)]
     means2d, splats, radii, boxes, bound = Project.apply(
         *gaussians.as_dict().values(), *poses, width, height, sh_degree, antialiased, near, far
     )
     if means2d.requires_grad:
         means2d.retain_grad()
-    background = background.to(torch.float32)
-    rgb, alpha, expected = Rasterize.apply(means2d, splats, background, boxes, int(bound), width, height, absgrad)
+    drawn = means2d, splats, boxes, int(bound)
+    if ranks.count > 1:
+        drawn = _of_all(ranks, means2d, splats, boxes)
+    rgb, alpha, expected = Rasterize.apply(*drawn[:2], background.to(torch.float32), *drawn[2:], width, height, absgrad)
     info = {
         "means2d": means2d,
         "radii": radii,
@@ -166,3 +175,11 @@ def rasterize(
         "gaussian_ids": None,
     }
     return Render(rgb, alpha, expected if depth else None, info)
+
+
+def _of_all(ranks: Ranks, means2d: Tensor, splats: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+    """The same of all Gaussians for this process's cameras, and the tiles that they touch."""
+    boxes = to_their_cameras(boxes.int(), ranks)
+    x0, x1, y0, y1 = boxes.unbind(-1)
+    tiles = int(((x1 - x0) * (y1 - y0)).sum())
+    return to_their_cameras(means2d, ranks), to_their_cameras(splats, ranks), boxes.short(), tiles

@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.ranks import ALONE, Ranks
 from difix3d.render.backend import require_kernels
 from difix3d.types import Cameras, Gaussians, Render
 
@@ -20,6 +21,7 @@ def rasterize(
     packed: bool = False,
     near: float = 0.01,
     far: float = 1e10,
+    ranks: Ranks = ALONE,
 ) -> Render:
     """See :func:`difix3d.render.rasterize`. The first call may compile gsplat's kernels (minutes)."""
     require_kernels(gaussians.device)
@@ -43,13 +45,14 @@ def rasterize(
         render_mode="RGB+ED" if depth else "RGB",
         absgrad=absgrad,
         rasterize_mode="antialiased" if antialiased else "classic",
+        distributed=ranks.count > 1,
     )
     # behind it ourselves: gsplat 1.5 refuses backgrounds of packed Gaussians (its issues 764 and 826)
     rgb = image[..., :3] + (1 - alpha) * background.to(image)
     if info["radii"].dim() == info["means2d"].dim() - 1:  # gsplat 1.4 has one radius for both axes
         info["radii"] = info["radii"][..., None].expand(*info["radii"].shape, 2)
     info.setdefault("gaussian_ids", None)
-    info.update(width=width, height=height, n_cameras=len(cameras))
+    info.update(width=width, height=height, n_cameras=ranks.count * len(cameras))
     if info["means2d"].requires_grad:
         info["means2d"].retain_grad()
     return Render(rgb, alpha, image[..., 3:] if depth else None, info)

@@ -72,7 +72,7 @@ class TrainConfig:
     resume: bool = False
     """Go on from the newest checkpoint in --output-dir."""
     batch_size: Annotated[int, Limits(min=1)] = 1
-    """Views a step."""
+    """Views a step, of each process where there are several."""
     sh_degree: Annotated[int, Limits(min=0, max=3)] = 3
     """Spherical-harmonics degree of the colours."""
     sh_every: Annotated[int, Limits(min=1)] = 1000

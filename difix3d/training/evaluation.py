@@ -2,21 +2,24 @@
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from difix3d.background import COLORS, over
 from difix3d.devices import choose_device
+from difix3d.distill.confidence import ConfidenceConfig
 from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION, Name, Pictures, RunEvaluation, Seen, Variant, draw, measure
 from difix3d.evaluate.results import CORRECTED, SINGLE
 from difix3d.evaluate.seen import as_noted, noted
+from difix3d.postrender import PostRender
 from difix3d.scene import Views
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_own
 from difix3d.training.refine import RefineConfig
 from difix3d.training.run import RunFolder
-from difix3d.types import RenderFn, Scene, View
+from difix3d.types import Fixer, Render, RenderFn, Scene, View
 
 METRICS = ("psnr", "ssim")
 
@@ -36,6 +39,17 @@ def with_corrected(metrics: Sequence[str], refine: RefineConfig) -> list[str]:
 def fixed(model: Name) -> Name:
     """The row that a model becomes with a fixer behind it."""
     return [name for name, method in ABLATION.items() if method.model == model][-1]
+
+
+def as_row(
+    row: Name, model: Callable[..., Render], fixer: Fixer | None, views: Views, confidence: ConfidenceConfig
+) -> RenderFn:
+    """A model as a row of the ablation shows it: as it is, or with the fixer behind it, which looks at the photos."""
+    trust = ABLATION[row].trust
+    if fixer is None or trust is None:
+        return partial(model, depth=False)
+    options: dict[str, Any] = {"trust": trust, "confidence": confidence, "device": views.device}
+    return PostRender(partial(model, depth=True), fixer, views.scene, views.__getitem__, **options)
 
 
 def evaluate(

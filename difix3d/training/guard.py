@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from difix3d.errors import UserError
+from difix3d.ranks import Ranks
+from difix3d.training.config import TrainConfig
 from difix3d.types import Gaussians, RenderFn, View
 
 EXPLODED = 100.0
@@ -18,6 +20,22 @@ SIGHT_STEPS, SIGHT_PHOTOS = (0, 200), 32
 """Steps before which photos are looked at, and how many at most."""
 FAINT = 1 / 255
 """Coverage below which nothing is to be seen."""
+
+
+def check_ranks(config: TrainConfig, ranks: Ranks) -> None:
+    """Refuses what several processes cannot do together.
+
+    Raises:
+        UserError: it is asked for.
+    """
+    asked = {
+        "--packed": config.packed,  # gsplat 1.5 does not send what it is in then, its absolute gradients neither
+        "--densify.absgrad": config.densify.absgrad,
+        "--memory-budget": config.memory_budget is not None,
+    }
+    for option, value in asked.items():
+        if value and ranks.count > 1:
+            raise UserError(f"{option} is for one process, and there are {ranks.count}", cure="Leave it out")
 
 
 class BadModel(UserError):

@@ -10,6 +10,7 @@ from itertools import product
 
 import torch
 
+from difix3d.ranks import ALONE, Ranks
 from difix3d.training.config import TrainConfig
 from difix3d.types import Fixer, Scene
 
@@ -158,14 +159,20 @@ def choose(sizes: Sizes, budget: int, *, packed: bool = False) -> Plan:
 
 
 def settle_memory(
-    config: TrainConfig, scene: Scene, fixer: Fixer | None, first: int, device: torch.device
+    config: TrainConfig,
+    scene: Scene,
+    fixer: Fixer | None,
+    first: int,
+    device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> tuple[TrainConfig, Plan]:
-    """The configuration and the fixer as the plan wants them, and the plan; on a CPU nothing is planned.
+    """The configuration and the fixer as the plan wants them, and the plan; on a CPU, and for several
+    processes, nothing is planned.
 
     Args:
         first: Gaussians that the training begins with.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or ranks.count > 1:
         return config, Plan()
     torch.cuda.reset_peak_memory_stats(device)
     sizes = sizes_of(config, scene, fixer, first)

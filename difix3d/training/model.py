@@ -1,6 +1,8 @@
 """What a step of training moves: the Gaussians with their optimisers, densification, and corrections of the photos."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ from torch import Tensor
 from difix3d.background import over
 from difix3d.gaussians.checkpoint import flatten, nested
 from difix3d.losses import photometric, regularize, squared_error
+from difix3d.ranks import ALONE, Ranks
 from difix3d.render import rasterize
 from difix3d.training.clear import ClearWay
 from difix3d.training.config import TrainConfig
@@ -30,26 +33,37 @@ class SplatModel:
         near: depth nearer than which nothing is drawn, in scene units.
         device: where it is trained.
         first: the Gaussians that it begins with, in the scene's world.
+        ranks: the processes that share them out; this one has its part of them.
 
     Attributes:
         whole: whether all of it is of one step; an error may come when some has moved and some has not.
     """
 
-    def __init__(self, config: TrainConfig, scene: Scene, near: float, device: torch.device, first: Gaussians):
+    def __init__(
+        self,
+        config: TrainConfig,
+        scene: Scene,
+        near: float,
+        device: torch.device,
+        first: Gaussians,
+        ranks: Ranks = ALONE,
+    ):
         assert config.dropout is not None
         self.config = config
         self.dropout = config.dropout
+        self.ranks = ranks
         self.settings = config.render_settings(scene, near, device)
         self.device = device
         self.whole = True
         self.splats = SplatOptimizer(
-            first.to(device),
+            first.map(ranks.part).to(device),
             config.optim,
             extent=scene.extent,
-            batch_size=config.batch_size,
+            batch_size=ranks.count * config.batch_size,
             max_steps=config.max_steps,
         )
-        self.densifier = Densifier(config.densify, max_steps=config.max_steps, extent=scene.extent)
+        densify = replace(config.densify, cap_max=-(-config.densify.cap_max // ranks.count))
+        self.densifier = Densifier(densify, max_steps=config.max_steps, extent=scene.extent)
         trained = scene.cameras[scene.train].to(device)
         self.clear = ClearWay(
             trained,
@@ -57,7 +71,7 @@ class SplatModel:
             others_near(scene),
             split_until=self.densifier.stop,
             max_steps=config.max_steps,
-            cap=config.densify.cap_max,
+            cap=densify.cap_max,
             seed=config.seed,
         )
         self.corrections = Corrections(scene, config.refine, config.max_steps).to(device)
@@ -65,8 +79,16 @@ class SplatModel:
 
     @property
     def gaussians(self) -> Gaussians:
-        """As they are now."""
+        """As they are now; of several processes, this one's part."""
         return self.splats.gaussians
+
+    def whole_gaussians(self) -> Gaussians:
+        """Those of all processes."""
+        return self.gaussians.map(self.ranks.whole)
+
+    def shown(self, **options: Any) -> Callable[..., Render]:
+        """Renders the Gaussians of all processes, as they are now, without the help of the others."""
+        return partial(self.render, gaussians=self.whole_gaussians(), **options)
 
     def step(self, views: list[View], step: int, *, densify: bool = True) -> tuple[dict[str, Tensor], Tensor]:
         """One step on a batch of views of one size: render, compare, move, densify.
@@ -96,6 +118,7 @@ class SplatModel:
             depth=self.sparse_depth is not None,
             absgrad=self.densifier.absgrad,
             near=self.clear.near_at(step) if captured else self.settings["near"],
+            ranks=self.ranks,
         )
         if keep is not None:
             out = replace(out, info=without(out.info, keep))
@@ -106,7 +129,8 @@ class SplatModel:
         losses = photometric(rgb, views, config.loss) | regularize(self.gaussians, config.loss)
         if self.sparse_depth is not None and captured:
             losses["depth"] = config.loss.depth * self.sparse_depth(out, views)
-        sum(losses.values(), torch.zeros((), device=self.device)).backward()
+        self.ranks.share_of_loss(sum(losses.values(), torch.zeros((), device=self.device))).backward()
+        self.ranks.add_gradients(self.corrections.parameters())
         self.whole = False
         self.splats.step(step)
         self.corrections.step(step)
@@ -141,6 +165,22 @@ class SplatModel:
                 "correction_moments": self.corrections.moments(),
             }
         )
+
+    def whole_state(self) -> dict[str, Tensor]:
+        """What :meth:`state` is of all processes together, on the first."""
+        return {
+            name: self.ranks.whole_on_first(x) if self._by_gaussian(name) else x for name, x in self.state().items()
+        }
+
+    def load_whole_state(self, state: dict[str, Tensor]) -> None:
+        """Takes this process's part of what :meth:`whole_state` gave, with as many processes or not."""
+        self.load_state({name: self.ranks.part(x) if self._by_gaussian(name) else x for name, x in state.items()})
+
+    def _by_gaussian(self, name: str) -> bool:
+        """Whether a tensor of the state has a row for each Gaussian."""
+        group, _, rest = name.partition(".")
+        own = group == "densify" and rest in self.densifier.by_gaussian
+        return group == "gaussians" or own or (group == "moments" and not rest.endswith(".step"))
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Puts back copies of what :meth:`state` gave, to the bit."""

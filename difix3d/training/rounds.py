@@ -15,6 +15,7 @@ from difix3d.distill import Distiller, judge
 from difix3d.distill.pictures import write_round
 from difix3d.distill.pseudo import PseudoViews, draw, pack, unpack
 from difix3d.errors import UserError
+from difix3d.ranks import ALONE, Ranks
 from difix3d.scene.pathfile import read_path
 from difix3d.training.config import TrainConfig
 from difix3d.training.events import Listener, RoundDone, RoundProgress
@@ -40,6 +41,7 @@ class Rounds:
         targets: where the novel cameras go; by default what the configuration says.
         folder: where rounds are recorded.
         device: where the model renders.
+        ranks: the processes that share the work of a round.
 
     Attributes:
         pseudo: the novel views in use; ``None`` before the first round and after a rollback.
@@ -54,10 +56,12 @@ class Rounds:
         targets: Cameras | None,
         folder: RunFolder,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ):
         assert config.distill.novel_prob is not None
         self.novel_prob = config.distill.novel_prob
-        self.size = config.batch_size
+        self.ranks = ranks
+        self.size = ranks.count * config.batch_size
         self.seed = config.seed
         self.config = config.distill
         if fixer is None:
@@ -79,6 +83,7 @@ class Rounds:
             max_steps=config.max_steps,
             seed=config.seed,
             device=device,
+            ranks=ranks,
         )
 
     def set_targets(self, targets: Cameras) -> None:
@@ -125,7 +130,6 @@ class Rounds:
         start = time.perf_counter()
         pseudo, verdict = judge(done.pseudo, partial(trial, held_out) if held_out else None, self.config)
         seconds = done.seconds | {"judge": time.perf_counter() - start}
-        write_round(done, self.folder.path / "rounds" / f"step_{step:06d}", self.photo)
         row = {
             "step": step,
             "decision": verdict.decision,
@@ -140,7 +144,9 @@ class Rounds:
             "K": done.pseudo.cameras.K.tolist(),
             "seconds": seconds,
         }
-        self.folder.record("rounds.json", row)
+        if self.ranks.first:
+            write_round(done, self.folder.path / "rounds" / f"step_{step:06d}", self.photo)
+            self.folder.record("rounds.json", row)
         self.pseudo, self._done = pseudo, step
         emit(RoundDone(step, steps.index(step) + 1, len(steps), len(done.pseudo), verdict, seconds))
 
@@ -180,7 +186,8 @@ class Rounds:
 
     def draw(self, pseudo: PseudoViews, step: int) -> list[View]:
         """Some of the novel views, for a step."""
-        return draw(pseudo, self.size, self._random(step, 1), self.device)
+        drawn = self.ranks.share(draw(pseudo, self.size, self._random(step, 1)))
+        return [pseudo.view(i, self.device) for i in drawn]
 
     def _random(self, step: int, purpose: int) -> np.random.Generator:
         return np.random.default_rng((self.seed, step, purpose))

@@ -143,6 +143,15 @@ class RunFolder:
         check_trained_on(self.scene, extra, path, cure)
         return step, tensors
 
+    def check_step(self, step: int, max_steps: int) -> None:
+        """Refuses to go on from a step that is past the last one."""
+        if step > max_steps:
+            raise UserError(
+                f"The run in {self.path} is at step {step} already",
+                f"--max-steps is {max_steps}",
+                "Raise --max-steps, or leave out --resume and give another --output-dir",
+            )
+
     def model_at(self, step: int) -> Name:
         """Row of the ablation that its model is after a step: what a splat file gave before the first, then plain 3DGS
         until there have been novel views."""

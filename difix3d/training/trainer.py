@@ -7,7 +7,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION, psnrs, seen_pixels
 from difix3d.interrupt import interruptible
 from difix3d.limits import check_limits
-from difix3d.postrender import PostRender
+from difix3d.ranks import ALONE, Ranks
 from difix3d.render.backend import require_kernels
 from difix3d.scene import Views
 from difix3d.scene.batches import batches
@@ -30,15 +29,15 @@ from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control
 from difix3d.training.data import check_world, initial_gaussians, near_plane, remark, scene_of
 from difix3d.training.dropout import settle_dropout
-from difix3d.training.evaluation import evaluate, fixed, shown
+from difix3d.training.evaluation import as_row, evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
-from difix3d.training.guard import SIGHT_STEPS, BadModel, LossGuard, check_sight, out_of_memory
+from difix3d.training.guard import SIGHT_STEPS, BadModel, LossGuard, check_ranks, check_sight, out_of_memory
 from difix3d.training.memory import settle_memory
 from difix3d.training.model import SplatModel
 from difix3d.training.presets import settle
 from difix3d.training.rounds import Interrupted, Rounds, views_asked_for
 from difix3d.training.run import RunFolder, gaussians_in
-from difix3d.types import Cameras, Fixer, Gaussians, RenderFn, Scene, View
+from difix3d.types import Cameras, Fixer, Gaussians, Scene, View
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +51,10 @@ class Trainer:
         listeners: are called with each event (``training/events.py``).
         fixer: cleans the renders of novel cameras; by default what ``config.fixer`` names.
         targets: where novel cameras go, in the scene's world; by default what ``config.distill.targets`` says.
+        ranks: the processes that train it together; the first of them evaluates and writes.
 
     Attributes:
-        control: takes requests from other threads: pause, stop, save, a round.
+        control: takes requests from other threads: pause, stop, save, a round; of one process only.
 
     Raises:
         UserError: the scene, the folder, the checkpoint or the fixer's weights cannot be used.
@@ -67,29 +67,33 @@ class Trainer:
         listeners: Sequence[Listener] = (),
         fixer: Fixer | None = None,
         targets: Cameras | None = None,
+        ranks: Ranks = ALONE,
     ):
         check_limits(config)
-        self.device = choose_device(config.device)
+        check_ranks(config, ranks)
+        self.ranks = ranks
+        self.device = ranks.device(choose_device(config.device))
         config = settle(config, self.device)
-        require_kernels(self.device)
+        ranks.after_first(lambda: require_kernels(self.device))
         self.listeners = listeners
-        self.scene = scene or scene_of(config)
+        self.scene = scene or ranks.after_first(lambda: scene_of(config))
         self.near = near_plane(self.scene, config)
-        self.fixer = fixer or load_fixer(
-            config.fixer, self.device, config.distill.references, anchor_colors=config.anchor_colors
-        )
-        self.folder = RunFolder.find(config, self.scene)
+        wanted = (config.fixer, self.device, config.distill.references)
+        self.fixer = fixer or ranks.after_first(lambda: load_fixer(*wanted, anchor_colors=config.anchor_colors))
+        self.folder = RunFolder(ranks.of_first(lambda: RunFolder.find(config, self.scene).path), self.scene)
         config = self.folder.as_begun(config) if config.resume else config
         asked = views_asked_for(config, self.scene, targets, self.fixer)
         config, self._chosen = settle_dropout(config, self.scene, asked)
         loaded = self.folder.load() if config.resume else None
         first = initial_gaussians(self.scene, config) if loaded is None else gaussians_in(loaded[1])
-        self.config, self.plan = config, plan = settle_memory(config, self.scene, self.fixer, len(first), self.device)
+        config, plan = settle_memory(config, self.scene, self.fixer, len(first), self.device, ranks)
+        self.config, self.plan = config, plan
         self.views = Views(self.scene, self.device, plan.photo_limit(config), plan.photos_on)
-        self.model = SplatModel(config, self.scene, self.near, self.device, first)
+        self.model = SplatModel(config, self.scene, self.near, self.device, first, ranks)
         if config.init.ply is not None and loaded is None:
-            check_world(config.init.ply, self.scene, self.model.render, self.shown)
-        self.rounds = Rounds(config, self.scene, self.views.__getitem__, self.fixer, targets, self.folder, self.device)
+            check_world(config.init.ply, self.scene, self.model.shown(), self.shown)
+        photo = self.views.__getitem__
+        self.rounds = Rounds(config, self.scene, photo, self.fixer, targets, self.folder, self.device, ranks)
         self.control = Control()
         self._signal: Callable[[], int] = lambda: 0
         self._lock: FileLock | None = None
@@ -99,19 +103,23 @@ class Trainer:
 
     @property
     def gaussians(self) -> Gaussians:
-        """The model as it is now."""
+        """The model as it is now; of several processes, this one's part."""
         return self.model.gaussians
 
     def begin(self) -> None:
         """Writes the run's settings into its folder, from which it is resumed; before, nothing is written. From here to
         the end of the training no other may write there."""
-        if self._lock is None:
+        if self._lock is None and self.ranks.first:
             self._lock = self.folder.taken(self.config, near=self.near)
 
     @property
     def interrupted(self) -> int:
         """The number of the signal that asked this training to end (SIGINT if ``control.stop()`` did); 0 for none."""
         return self._signal() or (signal.SIGINT if self.control.stopped else 0)
+
+    def _to_stop(self) -> bool:
+        """Whether any of the processes was asked to end."""
+        return any(self.ranks.totals(self.interrupted > 0))
 
     def train(self) -> Gaussians:
         """Trains to the last step, or until it is interrupted; then it saves, and evaluates what is due when it is
@@ -130,10 +138,10 @@ class Trainer:
                     self._save(0, export=config.max_steps == 0)  # from here on the file is not needed any more
                 if config.init.ply is not None or done:
                     self._evaluate(done, missing=True)
-                while done < config.max_steps and not self.interrupted:
+                while done < config.max_steps and not self._to_stop():
                     self._handle_requests(done)
                     if done in SIGHT_STEPS:
-                        check_sight(self.scene.train, self.views.__getitem__, self.model.render, done)
+                        check_sight(self.scene.train, self.views.__getitem__, self.model.shown(), done)
                     if self.rounds.due(done) and not self._round(done):
                         break
                     novel = self.rounds.pick(done)
@@ -142,9 +150,11 @@ class Trainer:
                     self.drawn += novel is None
                     done += 1
                     self._guard.watch(done, views, losses)
-                    self.emit(Stepped(done, losses, mse, len(self.gaussians)))
+                    late = 0 < config.autosave_minutes * 60 < time.monotonic() - autosave
+                    count, due = self.ranks.totals(len(self.gaussians), late)
+                    self.emit(Stepped(done, losses, mse, count))
                     export = done == config.max_steps or done in config.save_steps
-                    if export or 0 < config.autosave_minutes * 60 < time.monotonic() - autosave:
+                    if export or due:
                         self._save(done, export=export)
                         exported, autosave = done if export else exported, time.monotonic()
                     self._evaluate(done)
@@ -162,11 +172,11 @@ class Trainer:
             photos.close()
             self._release()
         self.emit(Finished(done, time.perf_counter() - start, self.interrupted > 0, self.plan.measured()))
-        return self.gaussians
+        return self.model.whole_gaussians()
 
     def _rescue(self, step: int) -> None:
         """Saves what an error has left whole, and says where; in no case hides that error."""
-        if step in (self.first, self._saved):
+        if step in (self.first, self._saved) or self.ranks.count > 1:  # the others would have to help
             return
         try:
             if not self.model.whole:
@@ -202,9 +212,9 @@ class Trainer:
 
     def _round(self, step: int) -> bool:
         """A round of novel views of the model as it is, unless the step has had one; ``False`` if it was broken off."""
-        render, trial = partial(self.model.render, depth=True), partial(self.trial, step)
+        render, trial = self.model.shown(depth=True), partial(self.trial, step)
         try:
-            self.rounds.run(step, render, trial, self.emit, lambda: self.interrupted > 0)
+            self.rounds.run(step, render, trial, self.emit, self._to_stop)
         except Interrupted:
             return False
         return True
@@ -220,19 +230,21 @@ class Trainer:
         try:
             with closing(self.photos(others, self.drawn)) as photos:
                 for number in range(step, step + self.config.distill.steps_of_trial(self.config.max_steps)):
-                    if self.interrupted:
+                    if self._to_stop():
                         raise Interrupted
                     if not self.rounds.is_novel(number):
                         self.model.step(next(photos), number, densify=False)
                     elif pseudo is not None:
                         self.model.step(self.rounds.draw(pseudo, number), number, densify=False)
-            return psnrs(self.model.render, map(self._wanted, held_out))
+            render = self.model.shown()
+            return self.ranks.of_first(lambda: psnrs(render, map(self.shown, held_out)))
         finally:
             self.model.load_state(before)
 
     def photos(self, scene: Scene, start: int) -> Generator[list[View], None, None]:
         """Endless batches of the scene's training photos, from the batch of that number on."""
-        return self.views.batches(batches(scene, self.config.batch_size, self.config.seed, start))
+        size = self.ranks.count * self.config.batch_size
+        return self.views.batches(map(self.ranks.share, batches(scene, size, self.config.seed, start)))
 
     def shown(self, index: int) -> View:
         """A photo as it is looked at and measured: with alpha, over the colour that renders are shown over."""
@@ -254,19 +266,18 @@ class Trainer:
         last = step == self.config.max_steps
         if not (last or step == 0 or step in self.config.eval_steps):
             return
+        whole, (count,) = self.model.shown(), self.ranks.totals(len(self.gaussians))
+        if not self.ranks.first:
+            return
         known = [row["plus"] for row in self.folder.rows("metrics.json") if missing and row["step"] == step]
         model = self.folder.model_at(step)
-        seen = seen_pixels(self.model.render, self.scene.cameras[self.scene.train].to(self.device))
+        seen = seen_pixels(whole, self.scene.cameras[self.scene.train].to(self.device))
         for row in (model, fixed(model)) if last and self.config.plus and self.fixer is not None else (model,):
             trust = ABLATION[row].trust
             if (trust is not None) in known or self.interrupted:
                 continue
-            render: RenderFn = partial(self.model.render, depth=trust is not None)
-            if self.fixer is not None and trust is not None:
-                options: dict[str, Any] = {"trust": trust, "confidence": self.config.distill.confidence}
-                photo = self.views.__getitem__
-                render = PostRender(render, self.fixer, self.scene, photo, device=self.device, **options)
-            facts = (step, len(self.gaussians), self.config.refine)
+            render = as_row(row, whole, self.fixer, self.views, self.config.distill.confidence)
+            facts = (step, count, self.config.refine)
             with suppress(Interrupted):  # it is made when the training goes on
                 result = evaluate(self.folder, self._wanted, row, render, *facts, seen)
                 self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
@@ -278,30 +289,27 @@ class Trainer:
             BadModel: it is not worth it.
         """
         self._guard.check(self.gaussians)
-        tensors = self.model.state() | self.rounds.state() | {"drawn": torch.tensor(self.drawn)}
-        path = self.folder.save(step, tensors, keep=self.config.keep_checkpoints)
+        tensors = self.model.whole_state() | self.rounds.state() | {"drawn": torch.tensor(self.drawn)}
+        path = self.folder.save(step, tensors, keep=self.config.keep_checkpoints) if self.ranks.first else None
         if export:
             self._export()
         self._saved = step
-        if not quiet:
+        if path is not None and not quiet:
             self.emit(Saved(step, path))
 
     def _export(self) -> None:
-        self.folder.export(self.gaussians, compressed=self.config.compressed_ply)
+        whole = self.model.whole_gaussians()
+        if self.ranks.first:
+            self.folder.export(whole, compressed=self.config.compressed_ply)
 
     def _resume(self, step: int, state: dict[str, Tensor]) -> int:
         """Goes on from a checkpoint; returns its step."""
-        if step > self.config.max_steps:
-            raise UserError(
-                f"The run in {self.folder.path} is at step {step} already",
-                f"--max-steps is {self.config.max_steps}",
-                "Raise --max-steps, or leave out --resume and give another --output-dir",
-            )
+        self.folder.check_step(step, self.config.max_steps)
         self.drawn = int(state.pop("drawn"))
         rounds = {name: state.pop(name) for name in list(state) if name.startswith(("pseudo.", "rounds."))}
         if self.fixer is not None:
             self.rounds.load(rounds)
-        self.model.load_state(state)
+        self.model.load_whole_state(state)
         return step
 
     def emit(self, event: Event) -> None:

@@ -1,0 +1,210 @@
+"""Trainings in two processes, over gloo: the CPU's twin of gsplat's distributed rasterisation, beside one process."""
+
+import inspect
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from small_run import write_scene
+from train_in_ranks import train
+
+from difix3d.errors import UserError
+from difix3d.gaussians import from_points, load_checkpoint, newest_checkpoint
+from difix3d.ranks import ALONE, Ranks
+from difix3d.training.guard import check_ranks
+
+CHECKOUT = Path(__file__).parents[2]
+TWO = Ranks(1, 2, 1)
+
+
+def launch(*command, paths=(CHECKOUT,), check=True):
+    """A command in two processes, which import from these folders."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+    agent = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))}
+    return subprocess.run(
+        [*agent, *map(str, command)],
+        env=environment,
+        cwd=CHECKOUT,
+        check=check,
+        timeout=500,
+        capture_output=True,
+        text=True,
+    )
+
+
+def runs_of(config, folder):
+    """Two trainings into a folder: one of the Gaussians as they are, one that adds some and has rounds."""
+    still = replace(config, densify=replace(config.densify, kind="none"), max_steps=12, background="white")
+    still = replace(still, refine=replace(still.refine, exposure=True, poses=True), output_dir=folder / "still")
+    grown = replace(config, output_dir=folder / "grown", distill=replace(config.distill, targets="eval", mode="once"))
+    return [(still, False), (grown, True)]
+
+
+@pytest.fixture(scope="module")
+def folders(toy_scene, tmp_path_factory):
+    """The same trainings: in two processes with a view each, and in one with two."""
+    from difix3d.training import TrainConfig
+
+    base = TrainConfig(fixer="none", max_steps=30, eval_steps=(), save_steps=(), device="cpu", sh_degree=1)
+    base = replace(base, densify=replace(base.densify, start=2, every=5, reset_every=0))
+    both, alone = tmp_path_factory.mktemp("both"), tmp_path_factory.mktemp("alone")
+    (both / "runs.pickle").write_bytes(pickle.dumps((toy_scene, runs_of(base, both))))
+    launch(Path(__file__).with_name("train_in_ranks.py"), both / "runs.pickle")
+    train(pickle.dumps((toy_scene, runs_of(replace(base, batch_size=2), alone))), ALONE)
+    return both, alone
+
+
+def resumed(folder):
+    """The trainings of a folder, to be gone on with."""
+    configs = [(read_config(folder / name), fix) for name, fix in (("still", False), ("grown", True))]
+    return [(replace(config, max_steps=36, resume=True), fix) for config, fix in configs]
+
+
+def read_config(run):
+    """What a run was told."""
+    from difix3d.training import TrainConfig
+    from difix3d.training.configfile import merge, read_own
+
+    return replace(merge(TrainConfig(), read_own(run), source=str(run)), output_dir=run)
+
+
+def tensors_of(folder):
+    return load_checkpoint(newest_checkpoint(folder / "checkpoints"))[1]
+
+
+def rows_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_twice_the_batch(folders):
+    two, one = (tensors_of(folder / "still") for folder in folders)
+    assert two.keys() == one.keys()
+    for name, value in one.items():
+        if name.startswith(("gaussians.", "moments.")) and value.dim() > 0:  # the first's part, then the second's
+            value = torch.cat([value[::2], value[1::2]])
+        assert two[name].shape == value.shape, name
+        apart = (two[name] - value).abs().float() / value.float().abs().max().clamp(min=1e-6)
+        assert apart.median() < 1e-5, name
+        assert apart.quantile(0.9) < 1e-3, name  # quaternions turn by rounding: all scales begin equal
+    psnrs = [rows_of(folder / "still")[-1]["psnr"] for folder in folders]
+    assert psnrs[0] == pytest.approx(psnrs[1], abs=0.01)
+
+
+@pytest.mark.slow
+def test_each_adds_gaussians_and_fixes_its_share(folders):
+    two, one = (folder / "grown" for folder in folders)
+    counts = [rows_of(folder)[-1]["gaussians"] for folder in (two, one)]
+    assert counts[0] > 320
+    assert counts[0] == pytest.approx(counts[1], rel=0.03)
+    rounds = [json.loads((folder / "rounds.json").read_text()) for folder in (two, one)]
+    assert [len(row["cameras"]) for row in rounds[0]] == [len(row["cameras"]) for row in rounds[1]] == [3]
+    assert rounds[0][0]["references"] == rounds[1][0]["references"]
+    assert rounds[0][0]["confidence"] == pytest.approx(rounds[1][0]["confidence"], abs=0.1)
+    assert rows_of(two)[-1]["psnr"] == pytest.approx(rows_of(one)[-1]["psnr"], abs=1)
+    assert (two / "point_cloud.ply").is_file()
+
+
+@pytest.mark.slow
+def test_resumed_by_another_number_of_processes(folders, toy_scene, tmp_path):
+    here, there = folders
+    before = {run: rows_of(run)[-1] for folder in folders for run in (folder / "still", folder / "grown")}
+    train(pickle.dumps((toy_scene, resumed(here))), ALONE)
+    (tmp_path / "runs.pickle").write_bytes(pickle.dumps((toy_scene, resumed(there))))
+    launch(Path(__file__).with_name("train_in_ranks.py"), tmp_path / "runs.pickle")
+    for run, row in before.items():
+        after = rows_of(run)[-1]
+        assert after["step"] == 36
+        assert after["gaussians"] >= 0.9 * row["gaussians"]
+        assert after["psnr"] > row["psnr"] - 0.5
+
+
+@pytest.mark.slow
+def test_the_command(toy_scene, tmp_path):
+    scene = write_scene(tmp_path / "scene", toy_scene)
+    words = ["--scene", scene, "--split", "every:4", "--device", "cpu", "--init.points", "300", "--fixer", "none"]
+    words += ["--max-steps", "6", "--output-dir", tmp_path / "run"]
+    done = launch("scripts/train.py", *words)
+    assert done.stderr.count("done in") == 1, done.stderr
+    assert rows_of(tmp_path / "run")[-1]["step"] == 6
+    refused = launch("scripts/train.py", *words, "--viewer", check=False)
+    assert refused.returncode != 0
+    assert refused.stderr.count("--viewer is for one process") == 1, refused.stderr
+
+
+@pytest.mark.parametrize("option", ["--packed", "--densify.absgrad", "--memory-budget"])
+def test_what_several_cannot_do_is_said(config, option):
+    changes = {
+        "--packed": {"packed": True},
+        "--densify.absgrad": {"densify": replace(config.densify, absgrad=True)},
+        "--memory-budget": {"memory_budget": 8.0},
+    }
+    check_ranks(replace(config, **changes[option]), ALONE)
+    with pytest.raises(UserError, match=f"{option} is for one process"):
+        check_ranks(replace(config, **changes[option]), TWO)
+
+
+def test_work_is_shared_out():
+    parts = [Ranks(rank, 3).share("abcdefg") for rank in range(3)]
+    assert [len(part) for part in parts] == [3, 3, 3]
+    assert set("".join(map("".join, parts))) == set("abcdefg")
+    rows = torch.arange(7)
+    assert sorted(torch.cat([Ranks(rank, 3).part(rows) for rank in range(3)]).tolist()) == rows.tolist()
+
+
+def test_one_process_is_left_alone(monkeypatch):
+    monkeypatch.setattr("difix3d.ranks.dist", None)
+    rows = torch.arange(5)
+    assert ALONE.first
+    assert ALONE.part(rows) is ALONE.whole_on_first(rows) is ALONE.whole(rows) is ALONE.share_of_loss(rows) is rows
+    assert ALONE.totals(3, True) == [3, 1]
+    assert ALONE.share(range(4)) == ALONE.collect([0, 1, 2, 3], 4, str) == [0, 1, 2, 3]
+    assert ALONE.of_first(lambda: 7) == ALONE.after_first(lambda: 7) == 7
+
+
+def test_gsplat_is_called_as_it_wants_to_be(toy_scene, monkeypatch):
+    """Its assertions of distributed mode, by its source (1.4.0, 1.5.3): colours by Gaussian, no absolute gradients; and
+    ``info`` is of this process's Gaussians and all cameras."""
+    import gsplat
+
+    from difix3d.render import cuda
+
+    asked, names = {}, inspect.signature(gsplat.rasterization)
+    model = from_points(toy_scene.points[:50], toy_scene.colors[:50])
+
+    def rasterization(**options):
+        asked.update(names.bind(**options).arguments)
+        image, cameras = torch.zeros(1, 40, 48, 3), 2
+        info = {"means2d": torch.zeros(cameras, 50, 2), "radii": torch.zeros(cameras, 50, 2), "n_cameras": 1}
+        return image, image[..., :1], info
+
+    monkeypatch.setattr(gsplat, "rasterization", rasterization)
+    options = {"sh_degree": model.sh_degree, "background": torch.zeros(3), "depth": False}
+    out = cuda.rasterize(model, toy_scene.cameras[0], **options, ranks=TWO)
+    assert asked["distributed"] is True
+    assert not asked["packed"]
+    assert not asked["absgrad"]
+    assert asked["colors"].shape == (50, 16, 3)
+    assert asked["viewmats"].shape == (1, 4, 4)
+    assert out.info["n_cameras"] == 2
+    cuda.rasterize(model, toy_scene.cameras[0], **options)
+    assert asked["distributed"] is False
+
+
+@pytest.mark.gpu
+def test_gsplats_exchange_equals_ours():
+    """Images and gradients of gsplat's distributed rasterisation, in two processes on one GPU."""
+    folder = Path(__file__).parents[1] / "render"
+    pretend = sys.modules.get("pretend_cuda")
+    script = [folder / "gsplat_in_ranks.py"] if pretend is None else [pretend.__file__, folder / "gsplat_in_ranks.py"]
+    done = launch(*script, paths=[CHECKOUT, folder])
+    assert done.stdout.count("as in one") == 2, done.stderr
