@@ -70,3 +70,16 @@ def test_bits_do_not_depend_on_threads():
     torch.set_num_threads(before)
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+
+
+def test_what_is_convolved_lies_channel_by_channel(monkeypatch):
+    """As channels last, cuDNN may convolve in TF32, which is too coarse for variances."""
+    convolve, seen = torch.nn.functional.conv2d, []
+
+    def look(x, *args, **options):
+        seen.append(x.is_contiguous())
+        return convolve(x, *args, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "conv2d", look)
+    ssim_twin(*pair(1, 20, 30))
+    assert seen == [True, True]
