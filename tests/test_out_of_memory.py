@@ -1,5 +1,6 @@
 """What is said where a GPU has no room; trainings: tests/reliability/test_errors.py."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,6 +41,6 @@ def test_a_large_image_is_told_to_be_tiled(monkeypatch):
         __call__ = full
 
     monkeypatch.setattr("difix3d.difix.load_difix", lambda *_: Pipe())
-    fixer = fix.load(FixConfig(input=None, output=None, fixer="mini"))
+    fixer = fix.load(FixConfig(Path("renders"), fixer="mini"))
     with pytest.raises(UserError, match=r"too small for an image of 32x24 pixels.*--tile"):
         fixer(np.zeros((24, 32, 3), np.uint8), None)

@@ -23,7 +23,7 @@ from difix3d.training.events import Listener
 from difix3d.training.presets import find_config, from_preset
 from difix3d.training.run import RunFolder
 
-LATER = 10
+LATER = 30
 """Seconds that other processes than the first wait with an error."""
 
 

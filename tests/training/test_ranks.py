@@ -138,7 +138,7 @@ def test_the_command(toy_scene, tmp_path):
     assert rows_of(tmp_path / "run")[-1]["step"] == 6
     refused = launch("scripts/train.py", *words, "--viewer", check=False)
     assert refused.returncode != 0
-    assert refused.stderr.count("--viewer is for one process") == 1, refused.stderr
+    assert "--viewer is for one process" in refused.stderr
 
 
 @pytest.mark.parametrize("option", ["--packed", "--densify.absgrad", "--memory-budget"])
