@@ -46,7 +46,7 @@ class Command:
       difix3d train --scene path/to/capture --init.ply splat.ply --max-steps 3000
       difix3d train --scene garden --data-dir data
       difix3d train --resume --output-dir outputs/garden/first
-      torchrun --nproc-per-node=4 scripts/train.py --scene garden --max-steps 7500
+      torchrun --nproc-per-node=4 scripts/train.py --scene garden
     """
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)

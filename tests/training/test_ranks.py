@@ -198,13 +198,3 @@ def test_gsplat_is_called_as_it_wants_to_be(toy_scene, monkeypatch):
     assert out.info["n_cameras"] == 2
     cuda.rasterize(model, toy_scene.cameras[0], **options)
     assert asked["distributed"] is False
-
-
-@pytest.mark.gpu
-def test_gsplats_exchange_equals_ours():
-    """Images and gradients of gsplat's distributed rasterisation, in two processes on one GPU."""
-    folder = Path(__file__).parents[1] / "render"
-    pretend = sys.modules.get("pretend_cuda")
-    script = [folder / "gsplat_in_ranks.py"] if pretend is None else [pretend.__file__, folder / "gsplat_in_ranks.py"]
-    done = launch(*script, paths=[CHECKOUT, folder])
-    assert done.stdout.count("as in one") == 2, done.stderr
