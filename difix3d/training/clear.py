@@ -40,8 +40,10 @@ the detail that photos ask for."""
 FADE = 0.8
 """Opacity that is left, at each look, to Gaussians nearer to the ways than the near plane: no photo sees a point there,
 so that nothing belongs there but what its photos bring back."""
+SET_BACK, FAINT = 0.75, 0.01
+"""Share of densification at which opacities there are set back to this, where no reset of all takes place."""
 STOP = 0.9
-"""Share of the run after which none is removed or fades: the last steps mend. Large ones are kept small to the end."""
+"""Share of the run after which none is removed: the last steps mend. Fading and the bound on sizes last to the end."""
 
 
 class ClearWay:
@@ -54,6 +56,8 @@ class ClearWay:
         split_until: step from which on Gaussians are kept small, not split: as densification.
         max_steps: of the run.
         cap: the most Gaussians; with half as many (:data:`ROOM`), they are made small instead of split.
+        set_back: whether opacities of what is nearer than the near plane are set back once, so that densification
+            removes what photos do not bring back.
         seed: of the choice of steps.
     """
 
@@ -66,12 +70,14 @@ class ClearWay:
         split_until: int,
         max_steps: int,
         cap: int,
+        set_back: bool = False,
         seed: int = 0,
     ):
         self.near, self.others_near, self.seed = near, others_near, seed
         self.room = ROOM * cap
         self.start, self.split_until, self.stop = round(0.05 * max_steps), split_until, round(STOP * max_steps)
         self.every = max(EVERY, max_steps // LOOKS)
+        self.set_back = round(SET_BACK * split_until) if set_back else max_steps
         self.ways = KDTree(ways(cameras.centers, LONGEST * near).cpu().numpy())
 
     def near_at(self, step: int) -> float:
@@ -92,7 +98,7 @@ class ClearWay:
             if lost.any() and not lost.all():
                 remove(splats.params, splats.optimizers, state, lost)
                 distance = distance[~lost]
-            self._fade(splats, distance)
+        self._fade(splats, distance, to=FAINT if step - self.every < self.set_back <= step else 1.0)
         bounded = RATIO * (distance - ASIDE * self.near)
         limit = bounded.clamp_min(SMALLEST * self.near)
         scales = splats.params["scales"]
@@ -103,10 +109,11 @@ class ClearWay:
         else:
             scales.data.copy_(torch.minimum(scales, limit.log()[:, None]))
 
-    def _fade(self, splats: SplatOptimizer, distance: Float[Tensor, "N"]) -> None:
+    def _fade(self, splats: SplatOptimizer, distance: Float[Tensor, "N"], *, to: float) -> None:
         opacities = splats.params["opacities"]
         fading = distance < self.near
-        opacities.data[fading] = torch.logit(FADE * opacities.data[fading].sigmoid(), eps=1e-6)
+        left = (FADE * opacities.data[fading].sigmoid()).clamp_max(to)
+        opacities.data[fading] = torch.logit(left, eps=1e-6)
 
     def distance(self, splats: SplatOptimizer) -> Float[Tensor, "N"]:
         """From each Gaussian to the nearest point on a way; infinite where none is in reach."""

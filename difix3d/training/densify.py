@@ -86,6 +86,11 @@ class Densifier:
             self.state = self.strategy.initialize_state()
 
     @property
+    def resets_too_late(self) -> bool:
+        """Whether it lasts to the first reset of the opacities, but not to mend it, so that none takes place."""
+        return self.last_reset < self.reset_every <= self.stop
+
+    @property
     def absgrad(self) -> bool:
         """Whether the rasteriser must give absolute gradients."""
         return self.config.kind == "default" and self.config.absgrad

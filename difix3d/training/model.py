@@ -72,6 +72,7 @@ class SplatModel:
             split_until=self.densifier.stop,
             max_steps=config.max_steps,
             cap=densify.cap_max,
+            set_back=self.densifier.resets_too_late,
             seed=config.seed,
         )
         self.corrections = Corrections(scene, config.refine, config.max_steps).to(device)

@@ -29,3 +29,9 @@ def test_what_is_too_large_goes_from_the_first_reset_on(steps, first):
     strategy = Densifier(DensifyConfig(), max_steps=steps, extent=1.0).strategy
     assert strategy.reset_every == pytest.approx(first or steps + 1)
     assert all(step % strategy.reset_every for step in range(1, steps // 2))
+
+
+@pytest.mark.parametrize(("steps", "late"), [(2000, False), (7000, True), (30_000, False)])
+def test_where_no_reset_can_be_mended(steps, late):
+    assert Densifier(DensifyConfig(), max_steps=steps, extent=1.0).resets_too_late == late
+    assert not Densifier(DensifyConfig(reset_every=0), max_steps=steps, extent=1.0).resets_too_late
