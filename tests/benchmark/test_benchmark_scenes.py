@@ -92,7 +92,9 @@ def test_scenes_that_can_be_downloaded_are_not_missing(tmp_path, monkeypatch):
 
 
 def test_a_split_without_photos(tmp_path):
-    write_colmap(tmp_path / "a" / "sparse" / "0", ["x.png", "y.png"])
+    names = ["x.png", "y.png"]
+    write_colmap(tmp_path / "a" / "sparse" / "0", names)
+    write_photos(tmp_path / "a" / "images", names)
     text = "name: n\nscenes: [a]\nmethods: {3dgs: }\nsplit: {train: ['*.png'], eval: ['frame_1_*']}\n"
     benchmark = read_benchmark(write_benchmark(tmp_path, text), tmp_path)
     with pytest.raises(UserError, match=r"No photo of .*a is in 'eval'.*2 photos have names like 'x.png'"):

@@ -21,6 +21,8 @@ def cases():
         values = {limits.min, None if path in LARGE else limits.max} - {None}
         values |= set() if limits.above is None else {limits.above + 1e-6}
         values |= set() if limits.below is None else {limits.below - 1e-6}
+        if "float" in str(hint):
+            values = set(map(float, values))
         for value in sorted(values):
             yield pytest.param(names, value, id=f"{path}={value}")
 
@@ -29,8 +31,6 @@ def changed(config, names, value):
     current = getattr(config, names[0])
     if len(names) > 1:
         return replace(config, **{names[0]: changed(current, names[1:], value)})
-    if isinstance(current, float):
-        value = float(value)
     return replace(config, **{names[0]: (value,) if isinstance(current, tuple) else value})
 
 
