@@ -197,7 +197,9 @@ class Bar:
 
 def track(items: Iterable[Item], total: int, title: str) -> Iterator[Item]:
     """The same items, with a :class:`Bar` of how many were taken."""
+    often = max(1, total // 1000)  # an update takes 10 us, which quick items should not wait for
     with Bar(title, total) as bar:
         for number, item in enumerate(items):
-            bar.update(number)
+            if number % often == 0:
+                bar.update(number)
             yield item

@@ -13,7 +13,7 @@ from difix3d.errors import UserError
 from difix3d.geometry.lens import is_pinhole
 from difix3d.scene.capture import Capture
 from difix3d.scene.colmap import is_model, read_colmap
-from difix3d.scene.locate import REDUCED, images_below, is_there
+from difix3d.scene.locate import REDUCED, are_there, images_below
 from difix3d.scene.transforms import find_transforms, read_transforms
 
 log = logging.getLogger(__name__)
@@ -173,7 +173,7 @@ def _file(path: Path) -> list[Candidate]:
 
 def _rank(capture: Capture) -> tuple[int, ...]:
     """In the order of :data:`REASONS`."""
-    there = sum(map(is_there, capture.files))
+    there = sum(are_there(capture.files))
     masks = sum(mask is not None for mask in capture.masks)
     return there, int(bool(capture.splits)), masks, int(all(map(is_pinhole, capture.lenses)))
 

@@ -71,17 +71,17 @@ def refuse_repeated(folder: Path, names: Sequence[str]) -> None:
         raise UserError(f"{folder} has more than one pose for {repeated}", "A photo has one pose", "Remove one")
 
 
-def missing_photos(folder: Path, missing: list[Path], total: int) -> UserError:
+def missing_photos(folder: Path, missing: Sequence[Path | str], total: int) -> UserError:
     """The error for photos that are not there; names what else could be meant by the first."""
-    first = ", ".join(str(path) for path in missing[:3])
-    first += f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    if missing[0].is_symlink():
+    lost = [Path(path) for path in missing[:3]]
+    first = ", ".join(map(str, lost)) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+    if lost[0].is_symlink():
         return UserError(
             f"{len(missing)} of the {total} photos of {folder} are links to files that are not there: {first}",
-            f"The first leads to {missing[0].readlink()}",
+            f"The first leads to {lost[0].readlink()}",
             "Copy the photos in place of the links",
         )
-    near = sorted(path.name for path in missing[0].parent.glob(f"{glob.escape(missing[0].stem)}.*"))
+    near = sorted(path.name for path in lost[0].parent.glob(f"{glob.escape(lost[0].stem)}.*"))
     return UserError(
         f"{len(missing)} of the {total} photos of {folder} are missing: {first}",
         "Every camera needs its photo",

@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from difix3d.files import walk
@@ -63,17 +64,18 @@ def find_photos(names: Sequence[str], folders: Sequence[Path]) -> Found:
     """
     folders = [folder for folder in folders if _is_folder(folder)] or list(folders)
     for folder in folders:
-        if all(is_there(folder / name) for name in names):
+        if all(are_there(folder / name for name in names)):
             return Found(readable(names, lambda _: 0), [folder / name for name in names], folder)
     present = {folder: images_below(folder) for folder in folders}
     stems = {plain(name)[-1:] for found in present.values() for name in found}
     names = readable(names, lambda tried: sum(plain(name)[-1:] in stems for name in tried))
-    hits = {folder: _hits(names, found) for folder, found in present.items()}
+    matches = {folder: match(names, found) for folder, found in present.items()}
+    hits = {folder: len(found) - found.count(None) for folder, found in matches.items()}
     folder = max(folders, key=hits.__getitem__)
     if hits[folder] == 0:  # where people look for them
         folder = min(folders, key=lambda f: (not present[f], f.name not in ("images", "input"), len(f.parts)))
     names, there = [name.replace("\\", "/") for name in names], present[folder]
-    files = [name if i is None else there[i] for name, i in zip(names, match(names, there), strict=True)]
+    files = [name if i is None else there[i] for name, i in zip(names, matches[folder], strict=True)]
     other = [
         f"{file} is read for {name}"
         for name, file in zip(names, files, strict=True)
@@ -83,22 +85,37 @@ def find_photos(names: Sequence[str], folders: Sequence[Path]) -> Found:
     return Found(names, [folder / file for file in files], folder, note)
 
 
-def _hits(names: Sequence[str], present: list[str]) -> int:
-    return sum(index is not None for index in match(names, present))
-
-
 def _is_folder(folder: Path) -> bool:
     return folder.is_dir() or (folder.name == "images" and any(folder.with_name(name).is_dir() for name in REDUCED))
 
 
-def is_there(file: Path) -> bool:
-    """Whether there is a photo at its full size or, beside ``images``, reduced."""
-    path = str(file)  # text, as there may be a hundred thousand
-    if os.path.isfile(path):
-        return True
-    before, found, name = f"{os.sep}{path}".rpartition(f"{os.sep}images{os.sep}")
-    copies = (f"{before}{os.sep}{reduced}{os.sep}{name}" for reduced in REDUCED)
-    return bool(found) and any(os.path.isfile(copy[1:]) for copy in copies)
+def look_up() -> Callable[[str, str], bool]:
+    """A function that says whether a folder has a file; each is listed once, as a hundred thousand may be missing."""
+
+    @cache
+    def inside(place: str) -> set[str] | None:
+        try:
+            return set(os.listdir(place or os.curdir))
+        except PermissionError:
+            return None  # what one may not list one may still read
+        except (OSError, ValueError):
+            return set()
+
+    def has(place: str, name: str) -> bool:
+        names = inside(place)
+        return (names is None or name in names) and os.path.isfile(os.path.join(place, name))
+
+    return has
+
+
+def are_there(files: Iterable[Path | str]) -> Iterator[bool]:
+    """Whether there is a photo, for each: at its full size or, beside ``images``, reduced."""
+    has = look_up()
+    smaller = cache(lambda home: [copy for name in REDUCED if os.path.isdir(copy := os.path.join(home, name))])
+    for path in map(str, files):
+        home, images, name = f"{os.sep}{path}".rpartition(f"{os.sep}images{os.sep}")
+        copies = [os.path.join(copy, name) for copy in smaller(home[1:])] if images else []
+        yield any(has(*os.path.split(place)) for place in (path, *copies))
 
 
 def images_below(folder: Path) -> list[str]:

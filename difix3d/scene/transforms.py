@@ -1,6 +1,7 @@
 """``transforms.json`` of nerfstudio, instant-ngp and the Blender scenes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from difix3d.formats import IMAGES
 from difix3d.geometry.poses import FROM_OPENGL
 from difix3d.scene.capture import Capture, missing_photos, refuse_repeated
 from difix3d.scene.lenses import read_lens
-from difix3d.scene.locate import find_photos, is_there, photo_folders
+from difix3d.scene.locate import are_there, find_photos, look_up, photo_folders
 from difix3d.scene.masks import find_masks, mask_homes, named_mask
 from difix3d.scene.names import match
 from difix3d.scene.pointcloud import read_points
@@ -151,24 +152,28 @@ def _listed(meta: dict[str, Any], key: str, file: Path) -> list[str]:
     return [str(path) for path in listed]
 
 
-def _find(folder: Path, name: str) -> Path:
+def _find(folder: Path, name: str, has: Callable[[str, str], bool]) -> str:
     """The photo, with an extension if the file leaves it out; a path that need not exist, if none is found."""
-    path = folder / name.replace("\\", "/")
-    suffixes = SUFFIXES[:1] if path.suffix.lower() in IMAGES else SUFFIXES
-    return next((Path(f"{path}{suffix}") for suffix in suffixes if os.path.isfile(f"{path}{suffix}")), path)
+    place, name = os.path.split(os.path.join(folder, name.replace("\\", "/")))
+    suffixes = SUFFIXES[:1] if os.path.splitext(name)[1].lower() in IMAGES else SUFFIXES
+    return os.path.join(place, next((f"{name}{suffix}" for suffix in suffixes if has(place, f"{name}{suffix}")), name))
 
 
 def _find_all(folder: Path, names: list[str], scene: Path) -> tuple[list[Path], str]:
     """The photos, and what to say if some are not where the file says: it may be of another computer."""
-    paths = [_find(folder, name) for name in track(names, len(names), "looking for the photos")]
-    missing = [i for i, path in enumerate(paths) if not is_there(path)]
+    has, named = look_up(), track(names, len(names), "looking for the photos")
+    paths = [_find(folder, name, has) for name in named]  # text, as there may be a hundred thousand
+    missing = [i for i, there in enumerate(are_there(paths)) if not there]
     if not missing:
-        return paths, ""
-    found, used = find_photos([names[i] for i in missing], photo_folders(scene, folder)), set(paths)
-    moved = {i: file for i, file in zip(missing, found.files, strict=True) if file not in used and is_there(file)}
+        return list(map(Path, paths)), ""
+    found = find_photos([names[i] for i in missing], photo_folders(scene, folder))
+    moved = {i: file for i, file, there in zip(missing, found.files, are_there(found.files), strict=True) if there}
     if len(missing) == len(paths) and not moved:
         raise missing_photos(folder, paths, len(paths))
-    return [moved.get(i, path) for i, path in enumerate(paths)], found.note if moved else ""
+    files = list(map(Path, paths))
+    used = set(files)
+    moved = {i: file for i, file in moved.items() if file not in used}
+    return [moved.get(i, file) for i, file in enumerate(files)], found.note if moved else ""
 
 
 def _masks(folder: Path, paths: list[Path], names: list[str], given: list[str | None]) -> list[Path | None]:

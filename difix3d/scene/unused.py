@@ -11,7 +11,7 @@ import numpy as np
 from difix3d.files import is_folder
 from difix3d.formats import RAW
 from difix3d.scene.capture import Capture, missing_photos
-from difix3d.scene.locate import images_below, is_photo, is_there
+from difix3d.scene.locate import are_there, images_below, is_photo
 from difix3d.scene.masks import check_masks, mask_homes
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def report_unused(capture: Capture, *, told: bool = False) -> Capture:
         log.warning(
             "%s: %d of %d photos have no camera, and are not used: %s", capture.folder, len(alone), total, _first(alone)
         )
-    there = np.array([is_there(file) for file in capture.files], bool)
+    there = np.array(list(are_there(capture.files)), bool)
     if there.all():
         return capture
     if 2 * there.sum() <= len(there):

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import struct
+import subprocess
+import sys
 import time
 import zipfile
 from pathlib import Path
@@ -95,6 +97,31 @@ def test_headers_that_claim_too_much(tmp_path, header):
     (tmp_path / "a.ply").write_text(f"{PLY}{header}end_header\n")
     with pytest.raises(UserError, match=r"a\.ply cannot be read as PLY"):
         read_splats(tmp_path / "a.ply")
+
+
+def test_many_missing_photos_are_named_at_once(tmp_path):
+    """Each has no extension, is looked for under eight names, and may be another file. Shapes are not checked."""
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 48)).save(tmp_path / "images" / "other.jpg")
+    lens = {"fl_x": 50, "fl_y": 50, "cx": 32, "cy": 24, "w": 64, "h": 48}
+    pose = [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    frames = [{"file_path": f"images/{i:06d}", "transform_matrix": pose} for i in range(60_000)]
+    (tmp_path / "transforms.json").write_text(json.dumps({**lens, "frames": frames}))
+    code = """
+import sys, time
+from difix3d.errors import UserError
+from difix3d.scene import load_scene
+
+start = time.process_time()
+try:
+    load_scene(sys.argv[1])
+except UserError as error:
+    print(time.process_time() - start, error)
+"""
+    words = [sys.executable, "-c", code, tmp_path]
+    seconds, said = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split(" ", 1)
+    assert said.startswith("60000 of the 60000 photos")
+    assert float(seconds) < 2
 
 
 def test_a_mesh_s_many_faces_are_not_read(tmp_path):
