@@ -78,7 +78,7 @@ def carry_twin(
         column, row = pixels[..., 0].long(), pixels[..., 1].long()
         there = key.depth[row, column]
         same = inside & torch.where(depth > 0, (there - z).abs() <= TOLERANCE * z, there == 0)
-        change = sample(key.change, pixels)
+        change = sample(key.change, pixels, (height, width))
         share = weight * torch.where(same, 1.0, torch.where(inside, GUESSED, 0.0))[..., None]
         sums += torch.cat([change * share, share], -1)
     return _mean(sums, sum(weights))

@@ -51,9 +51,15 @@ def seen_by(
     return inside & ((depth[row, column] - z).abs() <= tolerance * z), pixels
 
 
-def sample(image: Float[Tensor, "h w C"], pixels: Float[Tensor, "H W 2"]) -> Float[Tensor, "H W C"]:
-    """An image at places in pixels, bilinearly; outside of it, what is at its edge."""
-    height, width = image.shape[:2]
+def sample(
+    image: Float[Tensor, "h w C"], pixels: Float[Tensor, "H W 2"], size: tuple[int, int]
+) -> Float[Tensor, "H W C"]:
+    """An image at places in pixels, bilinearly; outside of it, what is at its edge.
+
+    Args:
+        size: (height, width) that the pixels are those of, as a smaller depth map of the image has.
+    """
+    height, width = size
     grid = torch.stack([pixels[..., 0] / width, pixels[..., 1] / height], -1) * 2 - 1
     channels = image.permute(2, 0, 1)[None]
     return torch.nn.functional.grid_sample(channels, grid[None], "bilinear", "border", align_corners=False)[0].permute(
@@ -68,7 +74,7 @@ def surface(depth: Float[Tensor, "H W"], alpha: Float[Tensor, "H W"]) -> Float[T
 
 def warp(
     image: Float[Tensor, "h w C"],
-    image_depth: Float[Tensor, "h w"],
+    image_depth: Float[Tensor, "_ _"],
     image_camera: Cameras,
     depth: Float[Tensor, "H W"],
     camera: Cameras,
@@ -76,7 +82,8 @@ def warp(
     """An image as another camera would see it, sampled bilinearly.
 
     Args:
-        image, image_depth, image_camera: where the pixels come from.
+        image: where the pixels come from, of any size.
+        image_depth, image_camera: of the image, of one size.
         depth, camera: where they go, and how far away the surface is there.
 
     Returns:
@@ -84,7 +91,9 @@ def warp(
     """
     valid, pixels = seen_by(unproject(depth, camera), image_camera, image_depth)
     valid &= depth > 0
-    return sample(image, torch.where(valid[..., None], pixels, 0.0)) * valid[..., None], valid
+    height, width = image_depth.shape
+    warped = sample(image, torch.where(valid[..., None], pixels, 0.0), (height, width))
+    return warped * valid[..., None], valid
 
 
 def layer(photo: View) -> Float[Tensor, "H W C"]:

@@ -49,6 +49,19 @@ def test_warped_plane_is_the_plane_as_the_other_camera_sees_it():
     assert (warped[~valid] == 0).all()
 
 
+@pytest.mark.parametrize("size", [(W // 2, H // 2), (W - 16, H - 12)])
+def test_a_photo_is_carried_by_a_depth_map_of_another_size(size):
+    source, target = camera(-0.4, 0.2), camera(0.5)
+    image, image_depth = plane(source)
+    (width, height), small = size, source.resized(*size)
+    rays = unproject(torch.ones(height, width), small) - small.centers[0]
+    _, depth = plane(target)
+    expected, _ = warp(image, image_depth, source, depth, target)
+    warped, valid = warp(image, 3 / rays[..., 2], small, depth, target)
+    assert valid.float().mean() > 0.6
+    assert (warped - expected)[valid].abs().max() < 0.02
+
+
 def test_what_hides_behind_something_nearer_is_not_seen():
     source, target = camera(-0.5), camera(0.4)
     _, depth = plane(target)
