@@ -22,7 +22,7 @@ class DensifyConfig:
     kind: Literal["default", "mcmc", "none"] = "default"
     """`default`: clone and split by gradient (3DGS). `mcmc`: relocate and sample up to `cap_max` (3DGS as MCMC)."""
     cap_max: Annotated[int, Formerly("cap"), Limits(min=1)] = 1_000_000
-    """The most Gaussians: `mcmc` grows up to it, `default` stops growing once it is passed."""
+    """The most Gaussians: `mcmc` grows up to it (by a quarter a time at most), `default` stops once it is passed."""
     start: Annotated[int, Limits(min=0)] = 500
     """First step of densification, at the latest a tenth of the run."""
     stop: Annotated[float, Limits(min=0, max=1)] = 0.5
@@ -54,7 +54,9 @@ class Densifier:
     """Applies the configured strategy around the backward pass; its running statistics are in ``state``."""
 
     def __init__(self, config: DensifyConfig, *, max_steps: int, extent: float):
-        from gsplat.strategy import DefaultStrategy, MCMCStrategy  # pure Python: nothing of CUDA is touched
+        from gsplat.strategy import DefaultStrategy  # pure Python: nothing of CUDA is touched
+
+        from difix3d.training.mcmc import ScheduledMCMC
 
         self.config = config
         self.reset_every = RESET_EVERY if config.reset_every is None else config.reset_every
@@ -80,7 +82,7 @@ class Densifier:
             )
             self.state = self.strategy.initialize_state(scene_scale=extent)
         elif config.kind == "mcmc":
-            self.strategy = MCMCStrategy(
+            self.strategy = ScheduledMCMC(
                 cap_max=config.cap_max, noise_lr=config.noise_lr, min_opacity=config.prune_opacity, **schedule
             )
             self.state = self.strategy.initialize_state()

@@ -1,4 +1,4 @@
-"""When opacities are reset."""
+"""When opacities are reset, and how many Gaussians there are by when."""
 
 from dataclasses import replace
 
@@ -35,3 +35,31 @@ def test_what_is_too_large_goes_from_the_first_reset_on(steps, first):
 def test_where_no_reset_can_be_mended(steps, late):
     assert Densifier(DensifyConfig(), max_steps=steps, extent=1.0).resets_too_late == late
     assert not Densifier(DensifyConfig(reset_every=0), max_steps=steps, extent=1.0).resets_too_late
+
+
+@pytest.mark.parametrize(
+    ("steps", "first", "cap", "reached"),
+    [(2000, 4000, 30_000, 0.7), (7000, 20_000, 100_000, 0.6), (30_000, 300_000, 1_000_000, 0.2)],
+)
+def test_mcmc_reaches_its_number_however_short_the_run(steps, first, cap, reached):
+    """By gsplat's constant growth there would be 7,900, then all, then all; the longest run grows as with gsplat."""
+    strategy = Densifier(DensifyConfig(kind="mcmc", stop=0.83, cap_max=cap), max_steps=steps, extent=1.0).strategy
+    begin, end = strategy.refine_start_iter, strategy.refine_stop_iter
+    count, rates = first, []
+    for step in range(begin + 1, end):
+        if step % strategy.refine_every == 0 and count < cap:
+            rates.append(strategy.rate(count, step))
+            count = min(cap, int(rates[-1] * count))
+            last = step
+    assert count == cap
+    assert last <= begin + (reached + 0.01) * (end - begin)
+    assert all(1.05 <= rate <= 1.25 for rate in rates)
+    assert (set(rates) == {1.05}) == (steps == 30_000)
+
+
+def test_mcmc_adds_as_many_as_its_rate_says(toy_scene, config):
+    densify = replace(config.densify, kind="mcmc", cap_max=100_000, start=2, every=10, stop=0.9)
+    trainer = Trainer(replace(config, max_steps=12, densify=densify), toy_scene)
+    before = len(trainer.gaussians)
+    trainer.train()
+    assert len(trainer.gaussians) == int(1.25 * before)
