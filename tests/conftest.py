@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,9 @@ SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(sig
 if os.environ.get("DIFIX3D_PRETEND_CUDA"):  # tests marked gpu then run without one, in each process of the tests
     sys.path.append(str(SHARED / "pretend_cuda"))
     import_module("pretend_cuda").install()
+
+if find_spec("torchvision"):  # nerfstudio brings it; diffusers and transformers import it where it is installed
+    import_module("difix3d.integrations.nerfstudio.operators").define_missing()
 
 torch.set_num_threads(1)  # the tests run in parallel processes; more threads each would only fight over the cores
 

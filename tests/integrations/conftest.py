@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch._dynamo.config
-from ns_data import write_alexnet, write_nerfstudio
+from ns_data import stand_in_for_open3d, write_alexnet, write_nerfstudio
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,6 +17,7 @@ def on_this_machine(tmp_path_factory):
 
     if not torch.cuda.is_available():
         adapt()
+    stand_in_for_open3d()
     home = tmp_path_factory.mktemp("torch")
     write_alexnet(home)
     with pytest.MonkeyPatch.context() as patch:

@@ -1,9 +1,12 @@
 """Small inputs for nerfstudio, made from scenes of ours."""
 
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
+from plyfile import PlyData
 
 ALEXNET = "alexnet-owt-7be5be79.pth"
 """What nerfstudio's LPIPS wants in torch's cache of downloads."""
@@ -63,3 +66,19 @@ def write_alexnet(home: Path) -> None:
     folder = home / "hub" / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     torch.save(torchvision.models.alexnet(weights=None).state_dict(), folder / ALEXNET)
+
+
+def stand_in_for_open3d() -> None:
+    """nerfstudio reads points with open3d, which cannot be imported where the system lacks libusb or libGL."""
+    try:
+        import open3d  # noqa: F401
+    except (ImportError, OSError):
+        io = SimpleNamespace(read_point_cloud=_point_cloud)
+        sys.modules["open3d"] = SimpleNamespace(io=io)  # type: ignore[assignment]
+
+
+def _point_cloud(path: str) -> SimpleNamespace:
+    table = PlyData.read(path)["vertex"]
+    points = np.stack([table[axis] for axis in "xyz"], 1).astype(np.float64)
+    colors = np.stack([table[color] for color in ("red", "green", "blue")], 1) / 255
+    return SimpleNamespace(points=points, colors=colors)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from difix3d.errors import UserError
+from difix3d.integrations.nerfstudio.operators import define_missing
 from difix3d.render import rasterize
 from difix3d.render.strategies import strategy_info
 from difix3d.types import Cameras, Gaussians
@@ -26,14 +27,6 @@ COMMANDS = {
 }
 """By what follows ``ns-`` in their names."""
 
-OPERATORS = {
-    "nms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms": "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-}
-"""That torchvision wants to be there when it is imported; nothing here calls them."""
-
-_libraries: list[Any] = []
-
 
 def adapt() -> None:
     """Makes nerfstudio run without CUDA; before it is imported.
@@ -45,11 +38,7 @@ def adapt() -> None:
         raise UserError(
             "This machine has a CUDA device", "Here nerfstudio is run without one", "Use ns-train and its sisters"
         )
-    if torch.version.cuda is None and not _libraries:
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for name, signature in OPERATORS.items():
-            library.define(name + signature)
-        _libraries.append(library)  # they last as long as it does
+    define_missing()
     torch.Tensor.cuda = lambda self, *_args, **_options: self  # type: ignore[method-assign]
     vars(import_module("nerfstudio.models.splatfacto"))["rasterization"] = rasterization
 
