@@ -78,6 +78,9 @@ class RenderConfig(RunOptions):
     mix: Annotated[float, Limits(min=0, max=MOST_MIXED)] = 0.0
     """With --plus: share of the change of the last fixed frame, carried along, in that of the next one. 0.5 takes away
     most of the flicker that fixing adds."""
+    frozen: bool = False
+    """With --plus: references do not look at the frames, so that their part is computed once: half of the UNet's work.
+    Not the same frames; `difix3d fix --check-frozen` says how much weights lose by it."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Folder for frames/00000.png ..., NAME.mp4 and the path as NAME.json; default is RUN/renders/NAME; of a
     splat file renders/NAME in a folder that is called like it, beside it."""
@@ -125,8 +128,10 @@ def check(config: RenderConfig) -> None:
             f"--frames is for {', '.join(PATHS)}",
             "Leave it out",
         )
-    if (config.every > 1 or config.mix) and not config.plus:
-        raise UserError("--every and --mix are of the fixer behind the renderer", "It is off", "Pass --plus as well")
+    if (config.every > 1 or config.mix or config.frozen) and not config.plus:
+        raise UserError(
+            "--every, --mix and --frozen are of the fixer behind the renderer", "It is off", "Pass --plus as well"
+        )
     if config.resolution is not None and (config.width or config.height):
         raise UserError(
             "--resolution is given with --width or --height", "It is the long side", "Give one or the other"
@@ -178,12 +183,13 @@ def frames(run: TrainedRun, cameras: Cameras) -> Iterator[Float[Tensor, "H W 3"]
 def fixed_frames(run: TrainedRun, cameras: Cameras, config: RenderConfig) -> Iterator[Float[Tensor, "H W 3"]]:
     """The same through the fixer; its weights are loaded before the first frame is asked for."""
     name, device = config.fixer or run.config.fixer, run.gaussians.device
-    fixer = load_fixer(name, device, run.config.distill.references, anchor_colors=run.config.anchor_colors)
+    options: dict[str, Any] = {"anchor_colors": run.config.anchor_colors, "frozen": config.frozen}
+    fixer = load_fixer(name, device, run.config.distill.references, **options)
     if fixer is None:
         why = "the run was trained with --fixer none" if config.fixer is None else "--fixer is none"
         raise UserError(f"--plus needs Difix, and {why}", cure="Pass --fixer WEIGHTS")
     views = Views(run.scene, device)
-    options: dict[str, Any] = {"trust": config.trust, "confidence": run.config.distill.confidence}
+    options = {"trust": config.trust, "confidence": run.config.distill.confidence}
     model = PostRender(run.render, fixer, run.scene, views.__getitem__, device=device, **options)
     chosen = (cameras[i] for i in range(len(cameras)))
     return model.stream(chosen, every=config.every, mix=config.mix)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from difix3d.difix.colors import anchor_colors
-from difix3d.difix.pipeline import TILE, DifixPipeline
+from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix.sizes import fit
 from difix3d.geometry.warp import guide
 from difix3d.types import Degraded
@@ -23,7 +23,7 @@ class DifixFixer:
         references: photos that it looks at beside each render; weights that take a guide look at all.
         anchor_colors: keep the renders' colours (:mod:`~difix3d.difix.colors`); else they are as the model leaves them.
         offload: after a stream, put the model into main memory; by default where a GPU's memory is short.
-        tile: larger renders are fixed in tiles of this many pixels a side.
+        tile: larger renders are fixed in tiles of at most so many pixels a side; default as ``pipe.fix`` has it.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class DifixFixer:
         references: int = 1,
         anchor_colors: bool = True,
         offload: bool | None = None,
-        tile: int = TILE,
+        tile: int | None = None,
     ):
         self.pipe = pipe
         self.device = torch.device(device)

@@ -13,15 +13,18 @@ def resolve_fixer(name: str, device: torch.device) -> str:
     return "nvidia/difix_ref" if device.type == "cuda" else "mini"
 
 
-def load_fixer(name: str, device: torch.device, references: int = 1, *, anchor_colors: bool = True) -> Fixer | None:
+def load_fixer(
+    name: str, device: torch.device, references: int = 1, *, anchor_colors: bool = True, frozen: bool = False
+) -> Fixer | None:
     """Difix by hub id, folder or checkpoint, or ``mini``, ready to run; ``none`` is ``None``.
 
     Args:
         references: photos that it looks at beside each render.
         anchor_colors: keep the renders' colours.
+        frozen: references do not look at the render; see ``DifixPipeline.optimize``.
 
     Raises:
-        UserError: the weights cannot be had; it names the ways out, as nothing is ever trained silently without them.
+        UserError: the weights cannot be had, or not be frozen; it names the ways out, as nothing is ever trained silently without them.
     """
     if name == "none":
         return None
@@ -42,5 +45,5 @@ def load_fixer(name: str, device: torch.device, references: int = 1, *, anchor_c
             "The published weights take 1.9 GB in 16 bits, and 2 to 6 GB more while they fix",
             "Close other programs on the GPU, or pass --fixer mini (small weights in the package) or --fixer none",
         ) from error
-    pipe.optimize(pipe.unet.dtype, compile=False)
+    pipe.optimize(pipe.unet.dtype, compile=False, frozen_references=frozen)
     return DifixFixer(pipe, device, references=references, anchor_colors=anchor_colors)

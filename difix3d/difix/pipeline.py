@@ -17,14 +17,13 @@ from difix3d.difix.frozen import check_frozen
 from difix3d.difix.inputs import check_fix, from_tensors, one_each, to_references, to_tensors
 from difix3d.difix.references import Prepared, ReferenceCache
 from difix3d.difix.resnet import make_lean
-from difix3d.difix.sizes import CELL, fit, in_tiles, pad
+from difix3d.difix.sizes import CELL, fit, in_tiles, pad, usual_tile
 from difix3d.difix.step import TIMESTEP, encode, fix_views, unguided
 from difix3d.difix.vae import DifixVAE
 from difix3d.difix.weights import PROMPTS, SD_TURBO, load_parts
 from difix3d.errors import UserError
 
 PROMPT = "remove degradation"
-TILE = 2048
 
 
 class DifixPipeline(DiffusionPipeline):
@@ -162,7 +161,7 @@ class DifixPipeline(DiffusionPipeline):
         prompt: str | Sequence[str] = PROMPT,
         timestep: int = TIMESTEP,
         generator: torch.Generator | None = None,
-        tile: int = TILE,
+        tile: int | None = None,
     ) -> Float[Tensor, "B 3 H W"]:
         """Fixes a batch of images (0..1) of one size, any size; they keep it.
 
@@ -173,12 +172,13 @@ class DifixPipeline(DiffusionPipeline):
             prompt: one for all images, or one for each.
             timestep: how far the image is taken to be from clean, 0..999; Difix is trained at 199.
             generator: draws the latents of each image and its references, in this order; default is their mode.
-            tile: larger images are fixed in overlapping tiles of this many pixels a side.
+            tile: larger images are fixed in overlapping tiles of at most so many pixels a side; see ``usual_tile``.
 
         Returns:
             Images in 0..1, of the dtype and on the device of ``images``.
         """
         size = images.shape[-2:]
+        tile = usual_tile(self._execution_device) if tile is None else tile
         check_fix(self.vae, images, references, guide, timestep, tile)
         if self.vae.guide and guide is None:
             guide = images.new_zeros(len(images), self.vae.guide, *size)
@@ -227,7 +227,7 @@ class DifixPipeline(DiffusionPipeline):
         output_type: str = "pil",
         return_dict: bool = True,
         resize: str = "pad",
-        tile: int = TILE,
+        tile: int | None = None,
     ) -> ImagePipelineOutput | tuple[Any]:
         """Fixes one image, or a list or batch of them, of any sizes.
 

@@ -10,6 +10,9 @@ from torch import Tensor
 
 CELL = 8  # pixels of an image along one side of a latent
 OVERLAP = 128  # pixels that neighbouring tiles share
+TILES = {"cpu": 1024, "cuda": 2048}
+"""Side of the tiles of larger images. Attention grows with the square of a tile's pixels, which processors feel first
+(docs/performance.md): less is quicker, and has more seams."""
 
 
 def pad(images: Float[Tensor, "*B H W"], least: int = CELL) -> Float[Tensor, "*B H8 W8"]:
@@ -38,6 +41,11 @@ def fit(image: Float[Tensor, "3 h w"], height: int, width: int) -> Float[Tensor,
     return image[:, top : top + height, left : left + width]
 
 
+def usual_tile(device: torch.device) -> int:
+    """The side in pixels of the tiles that larger images are fixed in on a device, where nothing else is asked for."""
+    return TILES.get(device.type, TILES["cuda"])
+
+
 def in_tiles(
     fix: Callable[[Tensor, Tensor | None], Tensor],
     images: Float[Tensor, "B K H W"],
@@ -46,17 +54,17 @@ def in_tiles(
 ) -> Float[Tensor, "B 3 H W"]:
     """Fixes tiles that overlap by 128 pixels and blends them with linear ramps.
 
-    A tile sees the same part of the references as of the image. Images of at most ``tile`` pixels a side are one tile.
+    A tile sees the same part of the references as of the image. Images of at most ``tile`` pixels a side are one tile;
+    others have as few as cover them, no larger than that takes.
 
     Args:
         images, references: padded to multiples of 8; references as pixels or latents.
         tile: the largest side of a tile, a multiple of 8 above 128.
     """
     height, width = images.shape[-2:]
-    rows, columns = _starts(height, tile), _starts(width, tile)
+    (rows, h), (columns, w) = _spread(height, tile), _spread(width, tile)
     if len(rows) == len(columns) == 1:
         return fix(images, references)
-    h, w = min(tile, height), min(tile, width)
     total = torch.zeros_like(images[:, :3])
     weights = torch.zeros_like(images[:1, :1])
     per_latent = 1 if references is None or references.shape[2] == 3 else CELL
@@ -71,12 +79,11 @@ def in_tiles(
     return total / weights
 
 
-def _starts(size: int, tile: int) -> list[int]:
-    """Evenly spread first pixels of tiles that cover the size and overlap by at least ``OVERLAP``."""
-    count = max(ceil((size - OVERLAP) / (tile - OVERLAP)), 1)
-    if size <= tile:
-        return [0]
-    return [round(i * (size - tile) / (count - 1) / CELL) * CELL for i in range(count)]
+def _spread(size: int, tile: int) -> tuple[list[int], int]:
+    """First pixels, and the side, of tiles that cover the size evenly and overlap by ``OVERLAP`` or little more."""
+    count = 1 if size <= tile else ceil((size - OVERLAP) / (tile - OVERLAP))
+    side = ceil((size + (count - 1) * OVERLAP) / count / CELL) * CELL
+    return [round(i * (size - side) / max(count - 1, 1) / CELL) * CELL for i in range(count)], side
 
 
 def _ramp(start: int, length: int, size: int) -> Float[Tensor, "n"]:

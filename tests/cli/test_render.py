@@ -208,11 +208,22 @@ def test_plus_of_each_fourth_frame(run, shared):
     )
     np.testing.assert_array_equal(each[0], fourth[0])
     assert len(fourth) == 5
-    for option in (["--every", 4], ["--mix", 0.5]):
+    for option in (["--every", 4], ["--mix", 0.5], ["--frozen"]):
         with pytest.raises(UserError, match="Pass --plus"):
             call(run, *option)
     with pytest.raises(UserError, match=r"every.*0"):
         call(run, "--plus", "--every", 0)
+
+
+def test_plus_with_frozen_references(run, shared):
+    options = ["--path", "interp", "--frames", 2, "--no-video", "--plus", "--no-trust"]
+    weights = ["--fixer", shared / "golden" / "tiny_difix_ref"]
+    call(run, *options, *weights, "-o", run / "usual")
+    call(run, *options, *weights, "--frozen", "-o", run / "frozen")
+    usual, frozen = (read_image(run / name / "frames" / "00001.png") for name in ("usual", "frozen"))
+    assert 0 < np.abs(usual.astype(int) - frozen).mean() < 10
+    with pytest.raises(UserError, match="Nothing of those can be frozen"):
+        call(run, *options, "--fixer", "mini", "--frozen")
 
 
 def test_plus_needs_a_fixer(tmp_path, toy_scene):

@@ -1,10 +1,13 @@
 """Images of any size: padding, tiles, references of another size."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from difix3d.difix.sizes import OVERLAP, fit, in_tiles, pad
+from difix3d.difix import sizes
+from difix3d.difix.sizes import OVERLAP, _spread, fit, in_tiles, pad, usual_tile
 
 
 @pytest.mark.parametrize("size", [(64, 96), (70, 101), (37, 8), (9, 15)])
@@ -47,14 +50,32 @@ def test_tiles_of_a_pointwise_function_are_seamless():
 
 
 def test_tiles_are_no_larger_than_asked_and_overlap():
-    sizes, shares = set(), torch.zeros(1, 3, 600, 840)
+    seen, shares = set(), torch.zeros(1, 3, 600, 840)
 
     def fix(image, _):
-        sizes.add(tuple(image.shape[-2:]))
+        seen.add(tuple(image.shape[-2:]))
         return torch.ones_like(image)
 
     in_tiles(fix, shares, None, tile=256)
-    assert sizes == {(256, 256)}
+    assert seen == {(248, 248)}  # four rows and six columns, of the least side that covers
+
+
+@pytest.mark.parametrize("tile", [136, 256, 512, 2048])
+def test_tiles_cover_any_size_and_share_about_128_pixels(tile):
+    for size in range(8, 5000, 8):
+        starts, side = _spread(size, tile)
+        assert side <= tile
+        assert (starts[0], starts[-1] + side) == (0, size)
+        shared = {first + side - second for first, second in pairwise(starts)}
+        assert all(OVERLAP - 8 <= count < OVERLAP + 16 for count in shared)
+
+
+def test_a_cpu_takes_smaller_tiles(tiny, monkeypatch):
+    monkeypatch.setitem(sizes.TILES, "cpu", 136)
+    images = torch.rand(1, 3, 40, 200)
+    assert torch.equal(tiny.fix(images), tiny.fix(images, tile=136))
+    assert not torch.equal(tiny.fix(images), tiny.fix(images, tile=2048))
+    assert usual_tile(torch.device("cuda")) == 2048
 
 
 def test_tiles_that_disagree_blend_linearly():
