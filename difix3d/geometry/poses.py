@@ -92,14 +92,17 @@ def look_at(position: Float[Tensor, "*#batch 3"], target: Float[Tensor, "*#batch
 
 
 def focus_point(c2w: Float[Tensor, "N 4 4"]) -> Float[Tensor, "3"]:
-    """The point nearest to all optical axes, by least squares; ahead of the mean camera if they are parallel."""
+    """The point nearest to all optical axes, by least squares; ahead of the mean camera if they are parallel, or face
+    one way and part: then the nearest point lies among or behind them."""
     position, forward = c2w[:, :3, 3].double(), c2w[:, :3, 2].double()
     across = torch.eye(3).to(forward) - forward[:, :, None] * forward[:, None, :]
     middle, ahead = position.mean(0), torch.nn.functional.normalize(forward.mean(0), dim=0)
     spread = (position - middle).norm(dim=1).mean().clamp(min=1e-6)
     prior = middle + 4 * spread * ahead  # decides only where the axes do not
     lhs, rhs = across.mean(0) + 1e-3 * torch.eye(3).to(forward), (across @ position[:, :, None]).mean(0)[:, 0]
-    return torch.linalg.solve(lhs, rhs + 1e-3 * prior).to(c2w)
+    focus = torch.linalg.solve(lhs, rhs + 1e-3 * prior)
+    is_ahead = (((focus - position) * forward).sum(1) > 0).double().mean() > 0.9
+    return (focus if is_ahead or forward.mean(0).norm() < 0.5 else prior).to(c2w)
 
 
 def ellipse(c2w: Float[Tensor, "N 4 4"], frames: int) -> Float[Tensor, "frames 4 4"]:

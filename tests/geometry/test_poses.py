@@ -108,6 +108,17 @@ def test_focus_point_of_a_ring_and_of_parallel_cameras():
     assert focus[0] == pytest.approx(2, abs=1e-4)
 
 
+@pytest.mark.parametrize("outward", [-0.02, 0.004, 0.02, 0.1, 0.5])
+def test_the_focus_point_is_ahead_of_cameras_that_face_one_way(outward):
+    x = torch.linspace(-1, 1, 7)
+    centers = torch.stack([x, torch.zeros(7), 0.3 * x.square()], 1)  # the outer ones stand ahead
+    ahead = torch.stack([outward * x, torch.zeros(7), torch.ones(7)], 1)
+    row = poses.look_at(centers, centers + ahead, torch.tensor([0.0, -1.0, 0.0]))
+    focus = poses.focus_point(row)
+    assert ((focus - centers) @ torch.tensor([0.0, 0.0, 1.0]) > 0).all()
+    assert poses.spiral(row, 8)[:, 2, 2].min() > 0  # which looks where the cameras do
+
+
 @pytest.mark.parametrize("path", [poses.ellipse, poses.spiral, poses.interpolate_path])
 def test_paths_are_rigid_and_near_the_cameras(path):
     cameras = ring()
