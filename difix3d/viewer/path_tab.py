@@ -31,6 +31,8 @@ from difix3d.viewer.viewer_model import ViewerModel, result_path
 RECORDED, LOADED = "recorded views", "loaded file"
 FRAMES = 3000
 """Most frames of a path that is made here."""
+MOST_BETWEEN = 100
+"""Frames from one that is fixed to the next, at most."""
 LARGEST_UPLOAD = 20 << 20
 """Bytes of a path's file."""
 
@@ -75,7 +77,11 @@ class PathTab:
         self.fps = gui.add_number("Frames a second", 24.0, min=1.0, max=120.0)
         self.side = gui.add_number("Pixels", 640, min=LEAST, max=LARGEST, step=1, hint="Long side of the video")
         self.name = gui.add_text("File", "path")
-        self.fix = gui.add_checkbox("Fix each frame (+)", False, visible=fix_queue is not None)
+        self.fix = gui.add_checkbox("Fix frames (+)", False, visible=fix_queue is not None)
+        hint = "1 fixes each frame; 4 each fourth one, whose change is carried to those between: quicker and steadier"
+        self.every = gui.add_number(
+            "Fix every", 1, min=1, max=MOST_BETWEEN, step=1, hint=hint, visible=fix_queue is not None
+        )
         preview = gui.add_button("Preview", icon=viser.Icon.PLAYER_PLAY)
         save = gui.add_button("Save", icon=viser.Icon.DEVICE_FLOPPY)
         render = gui.add_button("Render .mp4", icon=viser.Icon.MOVIE)
@@ -201,8 +207,11 @@ class PathTab:
 
     def _fixed(self, gaussians: Gaussians, cameras: Iterator[Cameras]) -> Iterator[Float[Tensor, "H W 3"]]:
         assert self._fix_queue is not None
+        every = int(self.every.value)
+        if not 1 <= every <= MOST_BETWEEN:
+            raise UserError(f"The browser asks to fix every {every} frames", f"1 to {MOST_BETWEEN}")
         post: PostRender = self._fix_queue.model(gaussians, self._trust())
-        return post.stream(cameras)
+        return post.stream(cameras, every=every)
 
     def _recorded(self, frames: int, width: int, height: int) -> Cameras:
         if len(self._keys) < 2:

@@ -13,7 +13,14 @@ from difix3d.scene.pathfile import read_path
 
 
 def test_recorded_path_is_saved_and_rendered(serve, join, redden, viewed_run):
-    viewer = serve(fixer=redden)
+    fixed_frames = []
+
+    def counting(degraded):
+        for image in redden(degraded):
+            fixed_frames.append(image)
+            yield image
+
+    viewer = serve(fixer=counting)
     browser, session = join(viewer)
     path, session.view.trust.value = session.path, False
     with pytest.raises(UserError, match="0 view.*at least 2"):
@@ -34,6 +41,13 @@ def test_recorded_path_is_saved_and_rendered(serve, join, redden, viewed_run):
     plain, fixed = (imageio.mimread(viewed_run / "renders" / name) for name in ("path.mp4", "path_plus.mp4"))
     assert len(plain) == len(fixed) == 5
     assert np.mean(fixed) != pytest.approx(np.mean(plain), abs=1)
+    path.every.value = 4
+    path._run(path.render)
+    assert len(imageio.mimread(viewed_run / "renders" / "path_plus.mp4")) == 5
+    assert len(fixed_frames) == 5 + 2  # all of them, then the first and the fifth
+    path.every.value = 0
+    path._run(path.render)
+    assert "1 to 100" in session.status_line._line.content
     path.frames.value = 2
     path._run(path.preview)
     assert session.client.camera.position[0] > 0.0
