@@ -24,7 +24,8 @@ def load_fixer(
         frozen: references do not look at the render; see ``DifixPipeline.optimize``.
 
     Raises:
-        UserError: the weights cannot be had, or not be frozen; it names the ways out, as nothing is ever trained silently without them.
+        UserError: the weights cannot be had (it names the ways out, as nothing is ever trained silently without them),
+            or not be frozen.
     """
     if name == "none":
         return None
