@@ -9,9 +9,10 @@ All processes have to call these functions in the same order, or they wait for e
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from importlib import import_module
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -33,11 +34,13 @@ class Ranks:
         rank: number of this process, 0..count - 1.
         count: of the processes.
         local: number of this process on its machine, by which it has its GPU.
+        notes: what ``torchrun`` keeps for all of them, also after a process has ended.
     """
 
     rank: int = 0
     count: int = 1
     local: int = 0
+    notes: Any = field(default=None, repr=False)
 
     @staticmethod
     def here(device: torch.device) -> "Ranks":
@@ -58,12 +61,16 @@ class Ranks:
                 "Each process needs a GPU of its own",
                 "Lower --nproc-per-node",
             )
+        # before there is a group: imported later, its functions keep that as their default, and its threads to the end
+        import_module("torch.distributed.nn.functional")
+        notes, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
         if not dist.is_initialized():
-            dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
-        return Ranks(rank, count, local)
+            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+            dist.init_process_group(backend, store=notes, rank=rank, world_size=count, timeout=PATIENCE)
+        return Ranks(rank, count, local, notes)
 
     def close(self) -> None:
-        """Ends the talk."""
+        """Ends the talk; not after an error, as the others may still wait for an answer."""
         if self.count > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
@@ -71,6 +78,11 @@ class Ranks:
     def first(self) -> bool:
         """Whether this process is the one that evaluates, writes and tells."""
         return self.rank == 0
+
+    def fails_first(self) -> bool:
+        """Called by a process with an error: whether it is the first. The others' errors are the same, or come of it:
+        they cannot talk to one that has ended."""
+        return self.count == 1 or int(self.notes.compare_set("failed", "", str(self.rank))) == self.rank
 
     def device(self, device: torch.device) -> torch.device:
         """The device of this process: its GPU, where a training in one would take CUDA's current one."""
@@ -115,6 +127,14 @@ class Ranks:
         sums = torch.tensor(values)
         dist.all_reduce(sums)
         return sums.tolist()
+
+    def most(self, value: int) -> int:
+        """The largest of the processes' values."""
+        if self.count == 1:
+            return value
+        largest = torch.tensor(value)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     # tensors by Gaussian
 

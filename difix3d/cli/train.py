@@ -24,7 +24,7 @@ from difix3d.training.presets import find_config, from_preset
 from difix3d.training.run import RunFolder
 
 LATER = 30
-"""Seconds that other processes than the first wait with an error."""
+"""Seconds that a process waits for its end by ``torchrun``, after an error of another."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +92,22 @@ def train(args: Sequence[str] | None = None) -> None:
 def together(config: TrainConfig, show: ViewerOptions) -> Iterator[Ranks]:
     """The processes that ``torchrun`` started, of which only the first speaks; mostly there is just one.
 
-    The others wait with their errors: the first may have the same to say, at whose end ``torchrun`` ends them.
+    Of errors the process tells that had the first, and ends; then ``torchrun`` ends the others.
     """
-    with closing(Ranks.here(choose_device(config.device))) as ranks:
-        if not ranks.first:
-            console.quiet = True
-            logging.disable(logging.WARNING)
-        try:
-            if show.viewer and ranks.count > 1:
-                raise UserError(f"--viewer is for one process, and there are {ranks.count}", cure="Leave it out")
-            yield ranks
-        except Exception:
-            if not ranks.first:
-                time.sleep(LATER)
+    ranks = Ranks.here(choose_device(config.device))
+    if not ranks.first:
+        console.quiet = True
+        logging.disable(logging.WARNING)
+    try:
+        if show.viewer and ranks.count > 1:
+            raise UserError(f"--viewer is for one process, and there are {ranks.count}", cure="Leave it out")
+        yield ranks
+    except Exception:
+        if ranks.fails_first():
             raise
+        time.sleep(LATER)
+        raise SystemExit(1) from None
+    ranks.close()
 
 
 def report(trainer: Trainer, plain: Trainer | None, progress: ProgressLog) -> None:

@@ -104,7 +104,7 @@ class SplatModel:
         """
         config = self.config
         # all randomness follows from the seed and the step: a checkpoint has none to store
-        torch.manual_seed((config.seed << 32) + step)
+        torch.manual_seed((config.seed << 32) + step * self.ranks.count + self.ranks.rank)
         captured = views[0].index >= 0
         cameras = Cameras.cat(view.camera for view in views)
         if captured:

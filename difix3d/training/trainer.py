@@ -119,15 +119,16 @@ class Trainer:
 
     def _to_stop(self) -> bool:
         """Whether any of the processes was asked to end."""
-        return any(self.ranks.totals(self.interrupted > 0))
+        return self.ranks.most(self.interrupted) > 0
 
     def train(self) -> Gaussians:
         """Trains to the last step, or until it is interrupted; then it saves, and evaluates what is due when it is
         resumed. Returns the model."""
         config, start = self.config, time.perf_counter()
         self.begin()
-        note = self.plan.table("" if self.first else remark(self.scene, config, len(self.gaussians), self._chosen))
-        begun = Started(self.first, config.max_steps, self.folder.path, str(self.device), len(self.gaussians), note)
+        (count,) = self.ranks.totals(len(self.gaussians))
+        note = self.plan.table("" if self.first else remark(self.scene, config, count, self._chosen))
+        begun = Started(self.first, config.max_steps, self.folder.path, str(self.device), count, note)
         autosave = time.monotonic()
         photos = self.photos(self.scene, self.drawn)
         done = exported = self.first
@@ -171,7 +172,9 @@ class Trainer:
         finally:
             photos.close()
             self._release()
-        self.emit(Finished(done, time.perf_counter() - start, self.interrupted > 0, self.plan.measured()))
+        number = self.ranks.most(self.interrupted)  # all go on, or none does
+        self._signal = lambda: number
+        self.emit(Finished(done, time.perf_counter() - start, number > 0, self.plan.measured()))
         return self.model.whole_gaussians()
 
     def _rescue(self, step: int) -> None:

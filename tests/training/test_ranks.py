@@ -15,6 +15,7 @@ import torch
 from small_run import write_scene
 from train_in_ranks import train
 
+from difix3d.cli.train import train as run_train
 from difix3d.errors import UserError
 from difix3d.gaussians import from_points, load_checkpoint, newest_checkpoint
 from difix3d.ranks import ALONE, Ranks
@@ -30,15 +31,10 @@ def launch(*command, paths=(CHECKOUT,), check=True):
         port = str(server.getsockname()[1])
     agent = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    return subprocess.run(
-        [*agent, *map(str, command)],
-        env=environment,
-        cwd=CHECKOUT,
-        check=check,
-        timeout=500,
-        capture_output=True,
-        text=True,
-    )
+    options = {"cwd": CHECKOUT, "timeout": 500, "capture_output": True, "text": True}
+    done = subprocess.run([*agent, *map(str, command)], env=environment, **options)
+    assert done.returncode == 0 or not check, done.stderr
+    return done
 
 
 def runs_of(config, folder):
@@ -128,17 +124,66 @@ def test_resumed_by_another_number_of_processes(folders, toy_scene, tmp_path):
         assert after["psnr"] > row["psnr"] - 0.5
 
 
-@pytest.mark.slow
-def test_the_command(toy_scene, tmp_path):
+@pytest.fixture
+def words(toy_scene, tmp_path):
+    """Of a training of few steps into ``tmp_path / "run"``."""
     scene = write_scene(tmp_path / "scene", toy_scene)
     words = ["--scene", scene, "--split", "every:4", "--device", "cpu", "--init.points", "300", "--fixer", "none"]
-    words += ["--max-steps", "6", "--output-dir", tmp_path / "run"]
-    done = launch("scripts/train.py", *words)
-    assert done.stderr.count("done in") == 1, done.stderr
-    assert rows_of(tmp_path / "run")[-1]["step"] == 6
+    return [*words, "--max-steps", "9", "--output-dir", tmp_path / "run"]
+
+
+@pytest.mark.slow
+def test_the_command(words, tmp_path):
+    done = launch("scripts/train.py", *words, "--compare")
+    assert done.stderr.count("done in") == 2, done.stderr
+    assert [rows_of(run)[-1]["step"] for run in (tmp_path / "run", tmp_path / "run/plain")] == [9, 9]
+    assert "from 300 Gaussians" in done.stderr
     refused = launch("scripts/train.py", *words, "--viewer", check=False)
     assert refused.returncode != 0
-    assert "--viewer is for one process" in refused.stderr
+    assert refused.stderr.count("--viewer is for one process") == 1
+
+
+TROUBLE = Path(__file__).with_name("trouble_in_ranks.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_end_at_once_with_the_error_of_one(words, rank):
+    done = launch(TROUBLE, rank, "error", *words, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("This is the trouble") == 1
+    assert "[rank" not in done.stderr  # no traceback
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["stop", "stop_all"])
+def test_a_signal_to_one_or_all_ends_plain_and_main_training_saved(words, tmp_path, what):
+    long = [*words, "--compare", "--max-steps", "100000"]
+    done = launch(TROUBLE, 1, what, *long, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count(": saved step_") == 1, done.stderr
+    step = load_checkpoint(newest_checkpoint(tmp_path / "run/plain/checkpoints"))[0]
+    assert step >= 7
+    assert f"stopped at step {step:,}; go on with" in done.stderr
+    assert not list((tmp_path / "run/checkpoints").iterdir())  # the main training had not begun
+    run_train(["--resume", "--output-dir", str(tmp_path / "run"), "--max-steps", str(step + 2)])
+    assert [rows_of(run)[-1]["step"] for run in (tmp_path / "run", tmp_path / "run/plain")] == [step + 2] * 2
+
+
+@pytest.mark.slow
+def test_mcmc_grows_to_its_cap_and_shakes_each_part_in_its_own_way(toy_scene, tmp_path):
+    twice = replace(toy_scene, points=toy_scene.points.repeat(2, 0), colors=toy_scene.colors.repeat(2, 0))
+    from difix3d.training import TrainConfig
+
+    cap = len(twice.points) * 5 // 4
+    densify = replace(TrainConfig().densify, kind="mcmc", start=2, every=5, stop=1.0, cap_max=cap)
+    base = TrainConfig(fixer="none", eval_steps=(), save_steps=(), device="cpu", sh_degree=1, densify=densify)
+    runs = [replace(base, max_steps=steps, output_dir=tmp_path / str(steps)) for steps in (1, 30)]
+    (tmp_path / "runs.pickle").write_bytes(pickle.dumps((twice, [(run, False) for run in runs])))
+    launch(Path(__file__).with_name("train_in_ranks.py"), tmp_path / "runs.pickle")
+    first, second = tensors_of(tmp_path / "1")["gaussians.means"].chunk(2)  # were the same points
+    assert not torch.isclose(first, second, rtol=0, atol=1e-9).all(1).any()
+    assert rows_of(tmp_path / "30")[-1]["gaussians"] == pytest.approx(cap, abs=2)
 
 
 @pytest.mark.parametrize("option", ["--packed", "--densify.absgrad", "--memory-budget"])
@@ -167,6 +212,8 @@ def test_one_process_is_left_alone(monkeypatch):
     assert ALONE.first
     assert ALONE.part(rows) is ALONE.whole_on_first(rows) is ALONE.whole(rows) is ALONE.share_of_loss(rows) is rows
     assert ALONE.totals(3, True) == [3, 1]
+    assert ALONE.most(3) == 3
+    assert ALONE.fails_first()
     assert ALONE.share(range(4)) == ALONE.collect([0, 1, 2, 3], 4, str) == [0, 1, 2, 3]
     assert ALONE.of_first(lambda: 7) == ALONE.after_first(lambda: 7) == 7
 
