@@ -1,11 +1,14 @@
 """The gsplat back end: the call it makes (to a stand-in for gsplat), and its images against the twin (on a GPU)."""
 
+import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import create_autospec
 
 import pytest
 import torch
+from in_ranks import launch
 
 from difix3d.render import cuda, rasterize, torch_twin
 from difix3d.types import Cameras, Gaussians
@@ -103,3 +106,11 @@ def test_small_things_may_lie_on_the_cpu(packed):
     torch.testing.assert_close(there.rgb.cpu(), here.rgb, atol=2e-3, rtol=0)
     back = rasterize(g, cameras.to("cuda"), background=torch.ones(3, device="cuda"))
     assert torch.equal(back.rgb, here.rgb)
+
+
+@pytest.mark.gpu
+def test_gaussians_in_two_processes_are_rendered_as_in_one():
+    """gsplat's own exchange: images, and the gradients of Gaussians and poses."""
+    if torch.cuda.device_count() < 2 and not os.environ.get("DIFIX3D_PRETEND_CUDA"):
+        pytest.skip("needs two GPUs")
+    assert launch(Path(__file__).with_name("exchange_in_ranks.py")).stdout.count("as one") == 2

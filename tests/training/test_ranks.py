@@ -2,16 +2,13 @@
 
 import inspect
 import json
-import os
 import pickle
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from in_ranks import launch
 from small_run import write_scene
 from train_in_ranks import train
 
@@ -21,20 +18,7 @@ from difix3d.gaussians import from_points, load_checkpoint, newest_checkpoint
 from difix3d.ranks import ALONE, Ranks
 from difix3d.training.guard import check_ranks
 
-CHECKOUT = Path(__file__).parents[2]
 TWO = Ranks(1, 2, 1)
-
-
-def launch(*command, paths=(CHECKOUT,), check=True):
-    """A command in two processes, which import from these folders."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = str(server.getsockname()[1])
-    agent = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(map(str, paths))}
-    options = {"cwd": CHECKOUT, "timeout": 500, "capture_output": True, "text": True}
-    done = subprocess.run([*agent, *map(str, command)], env=environment, **options)
-    assert done.returncode == 0 or not check, done.stderr
-    return done
 
 
 def runs_of(config, folder):
