@@ -85,6 +85,22 @@ def test_a_cut_and_a_turn_away_are_fixed_at_once(model, truth, toy_scene, path):
     assert all(frame.isfinite().all() for frame in frames)
 
 
+@pytest.mark.parametrize("every", [1, 2, 5])
+@pytest.mark.parametrize("trust", [True, False])
+def test_frames_that_show_nothing_of_the_model_stay_as_they_are(model, truth, path, every, trust):
+    c2w = path[0].c2w.clone()
+    c2w[:, :3, 3] += 1000.0
+    outside = replace(path[0], c2w=c2w)
+    cameras = [*path[:2], outside, outside, *path[2:4]]
+    assert truth(outside).alpha.max() == 0
+    post = model(Brighten(), trust=trust)
+    frames = list(post.stream(cameras, every=every, mix=0.5))
+    for frame in (*frames[2:4], post(outside).rgb[0]):
+        assert torch.equal(frame, plain(truth, outside))
+    if not trust:
+        assert all((frames[i] - plain(truth, cameras[i])).median() > 0.09 for i in (0, 1, 4, 5))
+
+
 @pytest.mark.parametrize("every", [1, 3])
 def test_sizes_that_change(model, path, every):
     cameras = [

@@ -111,8 +111,9 @@ def render(args: Sequence[str] | None = None) -> None:
     start, count = time.perf_counter(), len(path.cameras)
     write(track(made, count, "rendering"), images, video, path.fps)
     each = (time.perf_counter() - start) / count
-    width, height = path.cameras.width[0], path.cameras.height[0]
-    console.print(f"rendered {count} frames of {width} x {height} at step {run.step:,}, {each * 1e3:.1f} ms per frame")
+    sizes = sizes_of(path.cameras)
+    size = " x ".join(map(str, sizes.pop())) if len(sizes) == 1 else f"{len(sizes)} sizes"
+    console.print(f"rendered {count} frames of {size} at step {run.step:,}, {each * 1e3:.1f} ms per frame")
     for place in (images, video):
         if place is not None:
             console.print(f"  {place}")
@@ -150,12 +151,17 @@ def choose_path(config: RenderConfig, scene: Scene) -> CameraPath:
     """The cameras that were asked for, at the size that was asked for."""
     path = path_cameras(config.path, scene, 120 if config.frames is None else config.frames)
     path = replace(path, cameras=sized(path.cameras, config), fps=config.fps or path.fps)
-    sizes = len(set(zip(path.cameras.width.tolist(), path.cameras.height.tolist(), strict=True)))
+    sizes = len(sizes_of(path.cameras))
     if sizes > 1 and config.video:
         raise UserError(
             f"The cameras of {config.path} have {sizes} sizes", "A video has one", "Pass --resolution, or --no-video"
         )
     return path
+
+
+def sizes_of(cameras: Cameras) -> set[tuple[int, int]]:
+    """(width, height) of all pictures."""
+    return set(zip(cameras.width.tolist(), cameras.height.tolist(), strict=True))
 
 
 def sized(cameras: Cameras, config: RenderConfig) -> Cameras:

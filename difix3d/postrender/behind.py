@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from difix3d.background import behind, recolored, within
@@ -14,6 +14,7 @@ from difix3d.distill.confidence import ConfidenceConfig, compare_with_photos, me
 from difix3d.distill.references import References
 from difix3d.errors import UserError
 from difix3d.geometry.carry import Key, carry, share_seen
+from difix3d.geometry.warp import COVERED
 from difix3d.postrender.pipe import ahead, tolerant
 from difix3d.types import Cameras, Degraded, Fixer, Render, RenderFn, Scene, View
 
@@ -97,7 +98,8 @@ class PostRender:
     ) -> Iterator[Float[Tensor, "H W 3"]]:
         """Fixed frames of single cameras, in their order; the next frames are rendered while one is fixed.
 
-        Cameras may jump, leave the scene, and have different sizes. A frame at which the fixer fails stays as rendered.
+        Cameras may jump, leave the scene, and have different sizes. A frame at which the fixer fails, or in which
+        nothing of the model is seen, stays as rendered.
 
         Args:
             cameras: along a path.
@@ -165,7 +167,7 @@ class PostRender:
         if mix and before is not None:
             carried, seen = carry([before], [1.0], degraded.depth, degraded.camera)
             mixed = degraded.rgb + (1 - mix) * (rgb - degraded.rgb) + mix * carried
-            rgb = torch.where(seen[..., None], mixed.clamp(0, 1), rgb)
+            rgb = torch.where(seen[..., None] & _shows_model(degraded), mixed.clamp(0, 1), rgb)
         return rgb, Key(degraded.camera, degraded.depth, rgb - degraded.rgb)
 
     def _between(
@@ -179,7 +181,7 @@ class PostRender:
             if known:
                 keys, weights = zip(*known, strict=True)
                 change, _ = carry(keys, weights, frame.degraded.depth, frame.degraded.camera)
-                rgb = (rgb + change).clamp(0, 1)
+                rgb = torch.where(_shows_model(frame.degraded), (rgb + change).clamp(0, 1), rgb)
             yield self._shown(frame, rgb)
 
     @torch.no_grad()
@@ -195,8 +197,9 @@ class PostRender:
 
     @torch.no_grad()
     def _trusted(self, degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
-        """As much of a fixed picture as is trusted; nothing of values that are no numbers, as 16 bits may give."""
-        fixed = torch.where(fixed.isfinite(), fixed, degraded.rgb)
+        """As much of a fixed picture as is trusted; nothing of values that are no numbers, as 16 bits may give, nor of
+        a picture that shows nothing of the model."""
+        fixed = torch.where(fixed.isfinite() & _shows_model(degraded), fixed, degraded.rgb)
         if not self.trust:
             return fixed
         evidence = compare_with_photos(degraded, fixed, self.confidence)
@@ -209,3 +212,8 @@ class PostRender:
             return rgb
         alpha = frame.degraded.alpha
         return behind(within(rgb, alpha), alpha, frame.out.background)
+
+
+def _shows_model(degraded: Degraded) -> Bool[Tensor, ""]:
+    """Whether there is a surface in a frame; where there is none, a fixer makes a film of nothing."""
+    return (degraded.alpha > COVERED).any()

@@ -108,7 +108,7 @@ def test_sizes(toy_scene, run, options, size):
     torch.testing.assert_close(cameras.K[:, 0, 0], cameras.K[:, 1, 1])  # pixels stay square
 
 
-def test_a_path_of_several_sizes(run, tmp_path):
+def test_a_path_of_several_sizes(run, tmp_path, capsys):
     scene = load_run(run).scene
     path = path_cameras("interp", scene, 2)
     path = replace(path, cameras=replace(path.cameras, width=torch.tensor([48, 50])))
@@ -117,6 +117,7 @@ def test_a_path_of_several_sizes(run, tmp_path):
         call(run, "--path", tmp_path / "mixed.json")
     call(run, "--path", tmp_path / "mixed.json", "--no-video", "--output", tmp_path / "out")
     assert [read_image(tmp_path / "out" / "frames" / f"0000{i}.png").shape[1] for i in (0, 1)] == [48, 50]
+    assert "rendered 2 frames of 2 sizes" in capsys.readouterr().err
     call(run, "--path", tmp_path / "mixed.json", "--height", 40, "--output", tmp_path / "out")
     assert "mixed.mp4" in files(tmp_path / "out")
 
