@@ -1,6 +1,5 @@
 """The training loop."""
 
-import logging
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -11,13 +10,11 @@ from functools import partial
 import numpy as np
 import torch
 from filelock import FileLock
-from torch import Tensor
 
 from difix3d.background import over
 from difix3d.devices import choose_device
 from difix3d.difix.load import load_fixer
 from difix3d.distill.pseudo import PseudoViews
-from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION, psnrs, seen_pixels
 from difix3d.interrupt import interruptible
 from difix3d.limits import check_limits
@@ -37,9 +34,8 @@ from difix3d.training.model import SplatModel
 from difix3d.training.presets import settle
 from difix3d.training.rounds import Interrupted, Rounds, views_asked_for
 from difix3d.training.run import RunFolder, gaussians_in
+from difix3d.training.saving import Saving
 from difix3d.types import Cameras, Fixer, Gaussians, Scene, View
-
-log = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -98,8 +94,9 @@ class Trainer:
         self._signal: Callable[[], int] = lambda: 0
         self._lock: FileLock | None = None
         self._guard = LossGuard(self.folder.path)
-        self.drawn, self._saved = 0, -1
-        self.first = 0 if loaded is None else self._resume(*loaded)
+        self.saving = Saving(config, self.folder, self.model, self.rounds, self._guard)
+        self.drawn = 0 if loaded is None else self.saving.load(*loaded, rounds=self.fixer is not None)
+        self.first = self.saving.step
 
     @property
     def gaussians(self) -> Gaussians:
@@ -162,10 +159,10 @@ class Trainer:
                 if done != exported:
                     self._save(done, export=True)
                 elif done == self.first > 0:  # its checkpoint does not tell whether the .ply could be written as well
-                    self._export()
+                    self.saving.export()
         except Exception as error:
             if not isinstance(error, BadModel):
-                self._rescue(done)
+                self.saving.rescue(done, self.drawn)
             if not isinstance(error, torch.OutOfMemoryError):
                 raise
             raise out_of_memory(done, len(self.gaussians)) from error
@@ -176,18 +173,6 @@ class Trainer:
         self._signal = lambda: number
         self.emit(Finished(done, time.perf_counter() - start, number > 0, self.plan.measured()))
         return self.model.whole_gaussians()
-
-    def _rescue(self, step: int) -> None:
-        """Saves what an error has left whole, and says where; in no case hides that error."""
-        if step in (self.first, self._saved) or self.ranks.count > 1:  # the others would have to help
-            return
-        try:
-            if not self.model.whole:
-                raise UserError("It came in the middle of a step")
-            self._save(step, export=False, quiet=True)
-            log.warning("step %d: saved before the error; --resume goes on from there (%s)", step, self.folder.path)
-        except Exception as error:
-            log.warning("step %d could not be saved: %s", step, error)
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -285,35 +270,10 @@ class Trainer:
                 result = evaluate(self.folder, self._wanted, row, render, *facts, seen)
                 self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
 
-    def _save(self, step: int, *, export: bool, quiet: bool = False) -> None:
-        """Writes a checkpoint, and a .ply in the user's world for other viewers; listeners are not told if ``quiet``.
-
-        Raises:
-            BadModel: it is not worth it.
-        """
-        self._guard.check(self.gaussians)
-        tensors = self.model.whole_state() | self.rounds.state() | {"drawn": torch.tensor(self.drawn)}
-        path = self.folder.save(step, tensors, keep=self.config.keep_checkpoints) if self.ranks.first else None
-        if export:
-            self._export()
-        self._saved = step
-        if path is not None and not quiet:
+    def _save(self, step: int, *, export: bool) -> None:
+        path = self.saving.save(step, self.drawn, export=export)
+        if path is not None:
             self.emit(Saved(step, path))
-
-    def _export(self) -> None:
-        whole = self.model.whole_gaussians()
-        if self.ranks.first:
-            self.folder.export(whole, compressed=self.config.compressed_ply)
-
-    def _resume(self, step: int, state: dict[str, Tensor]) -> int:
-        """Goes on from a checkpoint; returns its step."""
-        self.folder.check_step(step, self.config.max_steps)
-        self.drawn = int(state.pop("drawn"))
-        rounds = {name: state.pop(name) for name in list(state) if name.startswith(("pseudo.", "rounds."))}
-        if self.fixer is not None:
-            self.rounds.load(rounds)
-        self.model.load_whole_state(state)
-        return step
 
     def emit(self, event: Event) -> None:
         for listener in self.listeners:
