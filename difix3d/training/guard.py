@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from difix3d.errors import UserError
-from difix3d.ranks import Ranks
+from difix3d.ranks import ALONE, Ranks
 from difix3d.training.config import TrainConfig
 from difix3d.types import Gaussians, RenderFn, View
 
@@ -115,10 +115,12 @@ def check_sight(train: np.ndarray, photo: Callable[[int], View], render: RenderF
     )
 
 
-def out_of_memory(step: int, count: int) -> UserError:
-    """What to say where the GPU had no room for a step, a round or an evaluation with so many Gaussians."""
+def out_of_memory(step: int, count: int, ranks: Ranks = ALONE) -> UserError:
+    """What to say where the GPU had no room for a step, a round or an evaluation with so many Gaussians of this
+    process."""
+    less = "add --packed" if ranks.count == 1 else "start more processes"
     return UserError(
         f"The GPU ran out of memory at step {step} with {count:,} Gaussians",
-        cure="Lower --densify.cap-max, --resolution or --batch-size, add --packed, or where it fixed or evaluated, "
+        cure=f"Lower --densify.cap-max, --resolution or --batch-size, {less}, or where it fixed or evaluated, "
         "--fixer mini or --fixer none; then go on with --resume",
     )

@@ -165,7 +165,7 @@ class Trainer:
                 self.saving.rescue(done, self.drawn)
             if not isinstance(error, torch.OutOfMemoryError):
                 raise
-            raise out_of_memory(done, len(self.gaussians)) from error
+            raise out_of_memory(done, len(self.gaussians), self.ranks) from error
         finally:
             photos.close()
             self._release()

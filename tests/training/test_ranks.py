@@ -16,7 +16,7 @@ from difix3d.cli.train import train as run_train
 from difix3d.errors import UserError
 from difix3d.gaussians import from_points, load_checkpoint, newest_checkpoint
 from difix3d.ranks import ALONE, Ranks
-from difix3d.training.guard import check_ranks
+from difix3d.training.guard import check_ranks, out_of_memory
 
 TWO = Ranks(1, 2, 1)
 
@@ -180,6 +180,11 @@ def test_what_several_cannot_do_is_said(config, option):
     check_ranks(replace(config, **changes[option]), ALONE)
     with pytest.raises(UserError, match=f"{option} is for one process"):
         check_ranks(replace(config, **changes[option]), TWO)
+
+
+def test_no_cure_is_what_several_cannot_do():
+    assert "--packed" in str(out_of_memory(3, 100))
+    assert "--packed" not in str(out_of_memory(3, 100, TWO))
 
 
 def test_work_is_shared_out():
