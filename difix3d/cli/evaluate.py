@@ -41,8 +41,8 @@ class EvaluateConfig(MeasuringOptions, RunOptions):
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders of the runs, or a splat file with its --scene. Runs of one scene are averaged variant by variant (seeds),
-    scenes over their means."""
+    """Folders of the runs, or a splat file with its --scene, or the config.yml of a Splatfacto run of nerfstudio. Runs
+    of one scene are averaged variant by variant (seeds), scenes over their means."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
     """Folder for the table of all runs: evaluation.csv, .md and .tex; of a splat file also for all else, in a folder
     called like the file, which is otherwise beside it."""

@@ -51,7 +51,7 @@ class RenderConfig(RunOptions):
 
     run: tyro.conf.Positional[Path]
     """Folder of the run: what training was given as --output-dir, or named at its end. Or a splat file (.ply, .spz,
-    .splat), with its --scene."""
+    .splat), with its --scene, or the config.yml of a Splatfacto run of nerfstudio."""
     path: str = "auto"
     """Where the camera goes: `ellipse` around what the training cameras look at; `spiral` within them, for captures
     from one side; `auto` is the one of these that fits; `interp` goes through the training cameras in the order of the

@@ -12,6 +12,7 @@ from difix3d.cli.options import Address, RunOptions
 from difix3d.console import console
 from difix3d.devices import choose_device
 from difix3d.gaussians import is_splat_file
+from difix3d.gaussians.nerfstudio import is_nerfstudio_run
 from difix3d.training.splatfile import results_folder
 from difix3d.training.variants import choose_fixer
 
@@ -29,7 +30,7 @@ class ViewConfig(RunOptions, Address):
 
     model: tyro.conf.Positional[Path]
     """Folder of the run, or a splat file: .ply (3DGS, or packed by SuperSplat), .splat or .spz. Without its
-    --scene a file has no photos, and so no fixer."""
+    --scene a file has no photos, and so no fixer. Or the config.yml of a Splatfacto run of nerfstudio."""
 
 
 def view(args: Sequence[str] | None = None) -> None:
@@ -46,7 +47,7 @@ def open_viewer(config: ViewConfig) -> Any:
     """Loads what is to be shown, and serves it: a :class:`difix3d.viewer.Viewer`."""
     from difix3d.viewer import Monitor, Viewer, model_of_ply, model_of_run  # refuses the viser beside nerfstudio
 
-    if is_splat_file(config.model) and config.scene is None:
+    if is_splat_file(config.model) and config.scene is None and not is_nerfstudio_run(config.model):
         viewer_model = model_of_ply(config.model, choose_device(config.device))
         return Viewer(viewer_model, host=config.host, port=config.port, origins=config.allow_origin)
     run = config.load(config.model, config.step)

@@ -8,6 +8,7 @@ from pathlib import Path
 from difix3d.errors import UserError
 from difix3d.files import refuse_pointer
 from difix3d.gaussians.compact import GZIP_MAGIC, SPZ_MAGIC, decode_splat, decode_spz
+from difix3d.gaussians.nerfstudio import is_nerfstudio_run, read_nerfstudio
 from difix3d.gaussians.ply import read_ply
 from difix3d.gaussians.sound import sound
 from difix3d.types import Gaussians
@@ -46,11 +47,13 @@ SUFFIXES = (".ply", ".splat", ".spz")
 
 def is_splat_file(path: Path) -> bool:
     """Whether a path is meant as a file with a splat model, or something like it, rather than as a run's folder."""
-    return path.is_file() or (path.suffix.lower() in (*SUFFIXES, *OTHERS) and not path.is_dir())
+    known = path.suffix.lower() in (*SUFFIXES, *OTHERS) or is_nerfstudio_run(path)
+    return path.is_file() or (known and not path.is_dir())
 
 
 def read_splats(path: Path) -> Gaussians:
     """Reads a splat model: a ``.ply`` (plain or packed), ``.splat`` or ``.spz``; what it is, its first bytes say.
+    Or the ``config.yml`` of a run of nerfstudio.
 
     Splats that cannot be drawn are dropped with a word.
 
@@ -60,6 +63,8 @@ def read_splats(path: Path) -> Gaussians:
     if not path.is_file():
         raise UserError(f"There is no file {path}", cure="Pass the point_cloud.ply of a run, or any 3DGS .ply")
     refuse_pointer(path)
+    if is_nerfstudio_run(path):
+        return read_nerfstudio(path)
     suffix = path.suffix.lower()
     with path.open("rb") as file:
         head = file.read(4)

@@ -10,6 +10,7 @@ from difix3d.devices import choose_device
 from difix3d.errors import UserError
 from difix3d.files import read_json
 from difix3d.gaussians import load_checkpoint, load_newest, newest_checkpoint, read_ply, transform
+from difix3d.gaussians.nerfstudio import CONFIG
 from difix3d.render import rasterize
 from difix3d.runfiles import changed
 from difix3d.scene.load import places
@@ -128,7 +129,10 @@ def _config(run: Path, scene: str | None, data_dir: Path | None) -> TrainConfig:
     path = run / "config.yaml"
     if not path.is_file():
         fact = f"There is no run in {run}: " + (f"it has no {path.name}" if run.is_dir() else "no such folder")
-        raise UserError(fact, "A run is the folder that training wrote, like outputs/garden/2025-01-31_120000-123")
+        cure = f"Pass {run / CONFIG}, as it is a run of nerfstudio" if (run / CONFIG).is_file() else ""
+        raise UserError(
+            fact, "A run is the folder that training wrote, like outputs/garden/2025-01-31_120000-123", cure
+        )
     config = merge(TrainConfig(), read_own(run), source=str(path))
     return replace(config, output_dir=run, scene=scene or config.scene, data_dir=data_dir or config.data_dir)
 

@@ -10,6 +10,7 @@ from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION
 from difix3d.files import claim
 from difix3d.gaussians import is_splat_file
+from difix3d.gaussians.nerfstudio import is_nerfstudio_run, read_nerfstudio_run
 from difix3d.scene import Views
 from difix3d.training.configfile import merge, read_yaml
 from difix3d.training.data import check_world, initial_gaussians, near_plane, scene_of
@@ -29,7 +30,7 @@ def load_model(
     """The model of a run's folder, or of a splat file with the scene that it shows.
 
     Args:
-        path: the folder, or the file.
+        path: the folder, or the file; the ``config.yml`` of a run of nerfstudio is one that knows its scene.
         step: of a run's checkpoint; the newest by default.
         scene: of a file: the photos and cameras that it was made from. Of a run: where its scene lies now, if it has
             moved since.
@@ -43,7 +44,7 @@ def load_model(
         return load_run(path, step=step, scene=scene, data_dir=data_dir, device=device)
     if step is not None:
         raise UserError(f"--step is {step}, but {path} is a splat file", "It has no steps", "Leave out --step")
-    if scene is None:
+    if scene is None and not is_nerfstudio_run(path):
         raise UserError(
             f"{path} comes without photos and cameras",
             "A splat file holds none",
@@ -52,22 +53,27 @@ def load_model(
     return load_splat_file(path, scene, data_dir=data_dir, device=device)
 
 
-def load_splat_file(path: Path, scene: str, *, data_dir: Path | None = None, device: str = "auto") -> TrainedRun:
+def load_splat_file(path: Path, scene: str | None, *, data_dir: Path | None = None, device: str = "auto") -> TrainedRun:
     """A splat file as a run before its first step, with the settings that a training on the scene would have.
 
     Args:
         path: the file.
-        scene: as in training.
+        scene: as in training; of a run of nerfstudio, where its data lies now if it has moved.
         data_dir: where downloaded and generated scenes lie.
         device: ``auto``, ``cuda`` or ``cpu``.
 
     Raises:
         UserError: the file or the scene cannot be read, or they are not of one world.
     """
+    theirs = read_nerfstudio_run(path) if is_nerfstudio_run(path) else None
+    scene = str(theirs.capture) if scene is None and theirs else str(scene)
     place, named = choose_device(device), find_config(scene)
     values = read_yaml(named) if named else {}
     config = merge(from_preset(str(values.get("preset", "auto")), device), values, source=str(named))
     config = replace(config, init=replace(config.init, ply=path), scene=scene, max_steps=0, compare=False)
+    if theirs:  # its cameras, whatever else lies in the folder: they tell which world the splats are in
+        cameras = None if theirs.cameras is None else str(Path(scene) / theirs.cameras)
+        config = replace(config, model=cameras, antialiased=theirs.antialiased)
     config = settle(replace(config, data_dir=data_dir or config.data_dir), place)
     loaded = scene_of(config)
     photos, shown_over = Views(loaded, place), COLORS[config.shown_over(loaded)]
