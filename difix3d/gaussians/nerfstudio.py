@@ -1,5 +1,7 @@
 """Splatfacto runs of nerfstudio: their settings read as data, their tensors without unpickling anything else."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -195,9 +197,20 @@ PASSED: list[Any] = [
         "numpy.core.multiarray.scalar",
         "numpy._core.multiarray.scalar",
         "numpy.dtype",
-        "numpy.dtypes.Float64DType",
     )
 ]
+
+
+@contextmanager
+def _only(allowed: list[Any]) -> Iterator[None]:
+    """Within, ``torch.load`` makes just these objects; what others have allowed, under the same names, comes back."""
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        with torch.serialization.safe_globals(allowed):
+            yield
+    finally:
+        torch.serialization.add_safe_globals(others)
 
 
 def _tensors(path: Path, method: str) -> dict[str, Tensor]:
@@ -236,7 +249,7 @@ def _state(path: Path) -> dict[str, Any]:
             size = max((item.file_size for item in archive.infolist() if item.filename.endswith(".pkl")), default=0)
         if size > LARGEST:
             raise ValueError(f"its data.pkl has {size:,} bytes, of {LARGEST:,} at most")
-        with torch.serialization.safe_globals(PASSED):
+        with _only(PASSED):
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["pipeline"]
         return {name.removeprefix("module."): value for name, value in state.items()}
     except Exception as error:  # of a damaged file, torch raises what its unpickler stumbles upon

@@ -61,6 +61,15 @@ def test_a_world_that_nerfstudio_had_turned_is_turned_again(tmp_path, model, to_
     torch.testing.assert_close(read_splats(run).means, torch.stack([x, z, -y], 1), atol=1e-5, rtol=0)
 
 
+def test_what_others_let_torch_unpickle_does_not_matter(run):
+    """The plugin for nerfstudio allows numpy's own classes, under the names that are passed over here."""
+    allowed = [np.dtype, type(np.dtype("float64")), np.float64(0).__reduce__()[0]]
+    with torch.serialization.safe_globals(allowed):
+        assert len(read_splats(run)) == 20
+        assert set(torch.serialization.get_safe_globals()) >= set(allowed)
+    assert not {*allowed} & {*torch.serialization.get_safe_globals()}
+
+
 class Trap:
     def __reduce__(self):
         return print, ("unpickled",)
