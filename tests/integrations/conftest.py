@@ -42,6 +42,7 @@ def config(data, tmp_path):
     model.implementation, model.num_levels, model.max_res, model.log2_hashmap_size = "torch", 4, 64, 12
     model.num_proposal_samples_per_ray, model.num_nerf_samples_per_ray = (16, 8), 8
     model.hidden_dim = model.hidden_dim_color = 16
+    model.average_init_density = 1.0  # opaque from the start: frames that show nothing are not fixed
     model.proposal_net_args_list = [{"hidden_dim": 8, "log2_hashmap_size": 10, "num_levels": 2, "max_res": 32}] * 2
     manager = config.pipeline.datamanager
     manager.train_num_rays_per_batch = manager.eval_num_rays_per_batch = 256
