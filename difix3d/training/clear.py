@@ -3,9 +3,10 @@
 A run draws nothing before its near plane (:func:`difix3d.scene.near_depth`), other viewers do. What they show there is
 fog: Gaussians that are large beside their distance. The linearised projection draws them all over the picture when they
 stand beside a camera (the footprint grows with 1 / depth), however well they look from elsewhere. So no Gaussian near
-the ways between neighbouring cameras may be large: it is split in two, again and again, while others can still make up
-for it, and kept small from then on. What lies right on a way is removed; what is nearer than the near plane fades. And
-some steps have the near plane of other viewers, so that the photos tell what does not belong before it.
+the ways between neighbouring cameras may be large, and none far from them a giant, which is drawn so when it comes to
+lie aside of a viewer: it is split in two, again and again, while others can still make up for it, and kept small from
+then on. What lies right on a way is removed; what is nearer than the near plane fades. And some steps have the near
+plane of other viewers, so that the photos tell what does not belong before it.
 """
 
 from typing import Any
@@ -23,10 +24,11 @@ EVERY, LOOKS = 25, 100
 """Steps between two looks at all Gaussians; in long runs as many as make so many looks a run."""
 POINTS, LONGEST = 8, 4.0
 """Points on a way; its length in near planes, above which none leads from one camera to the other."""
-RATIO, SMALLEST = 0.15, 0.01
-"""Largest standard deviation, as a share of the distance to a viewer; never less than this share of the near plane."""
+RATIO, FAR_RATIO, SMALLEST = 0.15, 0.3, 0.01
+"""Largest standard deviation, as a share of the distance to a viewer, in reach of the ways and beyond; never less than
+this share of the near plane."""
 REACH, CLEAR, ASIDE = 3.0, 0.1, 0.25
-"""In near planes, how far from the ways Gaussians are bounded and how far removed, and how far aside viewers may stand.
+"""In near planes, the reach of the ways, how far from them Gaussians are removed, and how far aside viewers may stand.
 
 Removing more is no way out: training photos need what is there, seen from farther cameras.
 """
@@ -100,6 +102,7 @@ class ClearWay:
                 distance = distance[~lost]
         self._fade(splats, distance, to=FAINT if step - self.every < self.set_back <= step else 1.0)
         bounded = RATIO * (distance - ASIDE * self.near)
+        bounded = torch.where(distance < REACH * self.near, bounded, FAR_RATIO * distance)
         limit = bounded.clamp_min(SMALLEST * self.near)
         scales = splats.params["scales"]
         large: Bool[Tensor, "N"] = scales.amax(1) > limit.log()
@@ -116,11 +119,11 @@ class ClearWay:
         opacities.data[fading] = torch.logit(left, eps=1e-6)
 
     def distance(self, splats: SplatOptimizer) -> Float[Tensor, "N"]:
-        """From each Gaussian to the nearest point on a way; infinite where none is in reach."""
+        """From each Gaussian to the nearest point on a way; infinite for one that is nowhere."""
         means = splats.params["means"]
         far = torch.finfo(means.dtype).max  # the loss tells of a NaN, and on which photo
         places = torch.nan_to_num(means, nan=far).cpu().numpy()
-        distance, _ = self.ways.query(places, distance_upper_bound=REACH * self.near, workers=-1)
+        distance, _ = self.ways.query(places, workers=-1)
         return torch.from_numpy(distance).to(means)
 
 

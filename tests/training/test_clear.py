@@ -53,6 +53,7 @@ def run(clear: ClearWay, model: SplatOptimizer) -> Gaussians:
         (0.0, (0.15, 0.0, 0.005), 0.06),
         (0.0, (0.32, -0.06, 0.005), 0.06),
         (0.04, (0.155, 0.05, 0.005), 0.0059),
+        (0.0, (2.5, 0.0, 0.015), 2.0),
     ],
 )
 def test_fog_of_a_camera_between_the_trained_ones_goes(aside, place, sigma):
