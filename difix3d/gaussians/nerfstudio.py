@@ -90,7 +90,7 @@ def read_nerfstudio_run(path: Path) -> NerfstudioRun:
         manager, model = (settings["pipeline"][part] for part in ("datamanager", "model"))
         parser = manager["dataparser"]
         data = next(filter(None, (settings.get("data"), manager.get("data"), parser.get("data"))))
-        kind, method = str(parser["_target"]).rpartition(".")[2], str(settings["method_name"])
+        kind, method = _text(parser["_target"]).rpartition(".")[2], _text(settings["method_name"])
         data = _path(data)
         capture = data.parent if data.suffix == ".json" else data
         cameras, applied = None, np.eye(4)
@@ -113,8 +113,15 @@ def read_nerfstudio_run(path: Path) -> NerfstudioRun:
         ) from error
 
 
+def _text(value: Any) -> str:
+    """What must be text; a list of lists that aliases make endless would never end as one."""
+    if not isinstance(value, str):
+        raise ValueError(f"a {type(value).__name__} stands for a name")
+    return value
+
+
 def _path(value: Any) -> Path:
-    return Path(*value) if isinstance(value, list) else Path(value)
+    return Path(*map(_text, value if isinstance(value, list) else [value]))
 
 
 def _applied(capture: Path, transforms: Path) -> Float[np.ndarray, "3 4"]:

@@ -132,7 +132,12 @@ def test_a_checkpoint_that_is_cut(run):
         read_splats(run)
 
 
-@pytest.mark.parametrize("text", ["a: [", "- 1", "pipeline: 3", "[" * 5000, "a: &a [*a]", "x" * 2_000_000])
+BOMB = "\n".join(f"k{i}: &k{i} [{','.join([f'*k{i - 1}'] * 9 if i else ['x'] * 9)}]" for i in range(10))
+BOMB += "\ndata: x\npipeline: {datamanager: {dataparser: {_target: *k9}}, model: {}}\nmethod_name: x"
+BOMBS = [BOMB, BOMB.replace("data: x", "data: *k9"), BOMB.replace("name: x", "name: *k9")]
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "pipeline: 3", "[" * 5000, "a: &a [*a]", "x" * 2_000_000, *BOMBS])
 def test_settings_that_are_none(run, text):
     run.write_text(text)
     with pytest.raises(UserError, match="cannot be read as settings of nerfstudio"):
