@@ -73,9 +73,10 @@ def read_best(folder: Path, model: Path | None = None) -> Capture | None:
         return None
     for error in errors:
         log.warning("left out, as there are other cameras: %s", error)
-    ranks = [_rank(capture) for _, capture in captures]
-    best = ranks.index(max(ranks))
+    best = 0
     if len(captures) > 1:
+        ranks = [_rank(capture) for _, capture in captures]
+        best = ranks.index(max(ranks))
         log.warning("%s", _choice(folder, [place for place, _ in captures], ranks, best))
     chosen = captures[best][1]
     if len(chosen.observations):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from difix3d.files import walk
 from difix3d.formats import IMAGES
-from difix3d.scene.names import match, plain, readable
+from difix3d.scene.names import match_in_each, plain, readable
 
 REDUCED = ("images_2", "images_4", "images_8")
 """Copies of the photos at a half, a quarter and an eighth of their size."""
@@ -69,7 +69,7 @@ def find_photos(names: Sequence[str], folders: Sequence[Path]) -> Found:
     present = {folder: images_below(folder) for folder in folders}
     stems = {plain(name)[-1:] for found in present.values() for name in found}
     names = readable(names, lambda tried: sum(plain(name)[-1:] in stems for name in tried))
-    matches = {folder: match(names, found) for folder, found in present.items()}
+    matches = dict(zip(present, match_in_each(names, list(present.values())), strict=True))
     hits = {folder: len(found) - found.count(None) for folder, found in matches.items()}
     folder = max(folders, key=hits.__getitem__)
     if hits[folder] == 0:  # where people look for them

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 from urllib.parse import unquote
 
 SUFFIX = re.compile(r"\.(png|jpe?g|jfif|webp|bmp|tiff?|hei[cf]|hif|avif|gif|tga|exr|dng|nef|cr[23]|arw)$", re.I)
@@ -11,6 +12,12 @@ SUFFIX = re.compile(r"\.(png|jpe?g|jfif|webp|bmp|tiff?|hei[cf]|hif|avif|gif|tga|
 
 CODE_PAGES = ("cp1252", "cp932", "gbk", "cp949", "big5", "cp1251", "cp1250", "cp850", "latin-1")
 """In which programs on Windows write names, the widest spread first; the last one takes any bytes."""
+
+
+NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+UNDECODED = re.compile("[\udc80-\udcff]")
+"""Bytes of a name that are not UTF-8, as Python gives them."""
 
 
 def plain(name: str) -> tuple[str, ...]:
@@ -26,11 +33,19 @@ def match(wanted: Sequence[str], present: Sequence[str]) -> list[int | None]:
     ``0001.jpg`` of ``C:/scans/left/0001.jpg``; else one that differs in letters that are not ASCII, as archives garble
     them. What two wanted names would share, neither gets.
     """
-    exact = {name: i for i, name in enumerate(present)}
-    found = [exact.get(name) for name in wanted]
+    return match_in_each(wanted, [present])[0]
+
+
+def match_in_each(wanted: Sequence[str], folders: Sequence[Sequence[str]]) -> list[list[int | None]]:
+    """:func:`match` with the names present in each folder; the wanted ones, which may be many, are taken apart once."""
+    exact = [{name: i for i, name in enumerate(present)} for present in folders]
+    found = [[indices.get(name) for name in wanted] for indices in exact]
     for form, may_differ in ((str, ""), (unquote, "%"), (_garbled, None)):
-        if present and None in found and any(_has(name, may_differ) for name in (*wanted, *present)):
-            found = _fill(found, list(map(form, wanted)), list(map(form, present)))
+        unsure = [i for i, present in enumerate(folders) if present and None in found[i]]
+        if unsure and any(_has(name, may_differ) for names in (wanted, *folders) for name in names):
+            parsed = [_Name.of(form(name)) for name in wanted]
+            for i in unsure:
+                found[i] = _fill(found[i], parsed, [_Name.of(form(name)) for name in folders[i]])
     return found
 
 
@@ -41,16 +56,28 @@ def _has(name: str, letter: str | None) -> bool:
 
 def _garbled(name: str) -> str:
     """What a name and its garbled form have in common; empty for one of ASCII only, which nothing garbles."""
-    return "" if name.isascii() else re.sub(r"[^\x00-\x7f]+", "?", name)
+    return "" if name.isascii() else NOT_ASCII.sub("?", name)
 
 
-def _fill(found: list[int | None], wanted: list[str], present: list[str]) -> list[int | None]:
+class _Name(NamedTuple):
+    text: str
+    parts: tuple[str, ...]
+
+    @staticmethod
+    def of(text: str) -> "_Name":
+        return _Name(text, plain(text))
+
+
+def _fill(found: list[int | None], wanted: list[_Name], present: list[_Name]) -> list[int | None]:
     """With the likest present name for each that has none yet, if no other name has it."""
-    ends: dict[str, list[tuple[tuple[str, ...], int]]] = {}
+    ends: dict[tuple[str, ...], list[tuple[_Name, int]]] = {}
     for i, name in enumerate(present):
-        if parts := plain(name):
-            ends.setdefault(parts[-1], []).append((parts, i))
-    loose = [_likest(name, ends, present) if hit is None else None for name, hit in zip(wanted, found, strict=True)]
+        ends.setdefault(name.parts[-1:], []).append((name, i))
+    ends.pop((), None)
+    loose = [
+        _likest(name, ends[name.parts[-1:]]) if hit is None and name.parts[-1:] in ends else None
+        for name, hit in zip(wanted, found, strict=True)
+    ]
     taken, times = set(found), Counter(loose)
     return [
         hit if other is None or other in taken or times[other] > 1 else other
@@ -58,13 +85,13 @@ def _fill(found: list[int | None], wanted: list[str], present: list[str]) -> lis
     ]
 
 
-def _likest(name: str, ends: dict[str, list[tuple[tuple[str, ...], int]]], present: Sequence[str]) -> int | None:
-    parts = plain(name)
+def _likest(name: _Name, others: list[tuple[_Name, int]]) -> int | None:
+    """Which of those with the same last part is alone the likest."""
     ranked = sorted(
         (
-            (min(len(parts), len(other)), _suffix(present[i]) == _suffix(name), i)
-            for other, i in (ends.get(parts[-1], []) if parts else [])
-            if parts[-len(other) :] == other[-len(parts) :]
+            (min(len(name.parts), len(other.parts)), _suffix(other.text) == _suffix(name.text), i)
+            for other, i in others
+            if name.parts[-len(other.parts) :] == other.parts[-len(name.parts) :]
         ),
         reverse=True,
     )
@@ -86,7 +113,7 @@ def readable(names: Sequence[str], score: Callable[[list[str]], int]) -> list[st
 
 
 def _undecoded(name: str) -> bool:
-    return any("\udc80" <= letter <= "\udcff" for letter in name)
+    return not name.isascii() and UNDECODED.search(name) is not None
 
 
 def _in_page(names: Sequence[str], page: str) -> list[str] | None:

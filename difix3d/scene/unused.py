@@ -68,8 +68,12 @@ def _without_camera(capture: Capture) -> list[str]:
     kinds = Counter(file.suffix.lower() for folder in folders for file in _files(folder))
     for kind in sorted(NOT_READ & kinds.keys()):
         log.warning("%s: %d %s beside the photos: a kind that is not read", capture.folder, kinds[kind], kind)
-    stems = {file.with_suffix("") for file in used}  # the same photo in another format is no other photo
-    return [file.name for file in present if file.with_suffix("") not in stems]
+    stems = {_stem(file) for file in used} if present else set()  # the same photo in another format is no other photo
+    return [file.name for file in present if _stem(file) not in stems]
+
+
+def _stem(file: Path) -> str:
+    return os.path.splitext(file)[0]
 
 
 def _files(folder: Path) -> list[Path]:

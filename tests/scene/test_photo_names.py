@@ -2,7 +2,7 @@
 
 import pytest
 
-from difix3d.scene.names import match, readable
+from difix3d.scene.names import match, match_in_each, readable
 
 
 @pytest.mark.parametrize(
@@ -33,6 +33,13 @@ from difix3d.scene.names import match, readable
 def test_what_a_name_means(wanted: str, present: list[str], meant: str | None):
     index = match([wanted], present)[0]
     assert (None if index is None else present[index]) == meant
+
+
+def test_names_mean_the_same_in_several_folders_as_in_one():
+    wanted = ["images/my%20photo.jpg", "left/a.jpg", "H\u00f6he.jpg", "b.jpg"]
+    folders = [["my photo.jpg", "a.png", "b.jpg"], [], ["images/my photo.jpg", "images/H\u2524he.jpg"], ["c.jpg"]]
+    assert match_in_each(wanted, folders) == [match(wanted, present) for present in folders]
+    assert match_in_each(wanted, folders)[2] == [0, None, 1, None]
 
 
 def test_no_photo_is_given_to_two_names():
