@@ -23,7 +23,7 @@ UNDECODED = re.compile("[\udc80-\udcff]")
 def plain(name: str) -> tuple[str, ...]:
     """The parts of a path without what programs change: separators, case, composed letters, the picture's suffix."""
     text = SUFFIX.sub("", unicodedata.normalize("NFC", name.replace("\\", "/"))).casefold()
-    return tuple(part for part in text.split("/") if part not in ("", ".", ".."))
+    return tuple([part for part in text.split("/") if part not in ("", ".", "..")])
 
 
 def match(wanted: Sequence[str], present: Sequence[str]) -> list[int | None]:

@@ -152,7 +152,7 @@ def _listed(meta: dict[str, Any], key: str, file: Path) -> list[str]:
     return [str(path) for path in listed]
 
 
-def _find(folder: Path, name: str, has: Callable[[str, str], bool]) -> str:
+def _find(folder: str, name: str, has: Callable[[str, str], bool]) -> str:
     """The photo, with an extension if the file leaves it out; a path that need not exist, if none is found."""
     place, name = os.path.split(os.path.join(folder, name.replace("\\", "/")))
     suffixes = SUFFIXES[:1] if os.path.splitext(name)[1].lower() in IMAGES else SUFFIXES
@@ -162,7 +162,7 @@ def _find(folder: Path, name: str, has: Callable[[str, str], bool]) -> str:
 def _find_all(folder: Path, names: list[str], scene: Path) -> tuple[list[Path], str]:
     """The photos, and what to say if some are not where the file says: it may be of another computer."""
     has, named = look_up(), track(names, len(names), "looking for the photos")
-    paths = [_find(folder, name, has) for name in named]  # text, as there may be a hundred thousand
+    paths = [_find(str(folder), name, has) for name in named]  # text, as there may be a hundred thousand
     missing = [i for i, there in enumerate(are_there(paths)) if not there]
     if not missing:
         return list(map(Path, paths)), ""
