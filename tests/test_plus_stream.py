@@ -1,5 +1,6 @@
 """The "+" along a path: changes carried from key frames, the running mix, and paths and fixers as they come."""
 
+import threading
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -162,6 +163,22 @@ def test_a_fixer_that_always_fails_is_an_error(model, path, count):
     fixer = Brighten(fails=[float(camera.c2w[0, 0, 3]) for camera in path])
     with pytest.raises(RuntimeError, match="out of luck"):
         list(model(fixer).stream(path[:count]))
+
+
+def test_after_an_error_no_thread_renders_on(model, path):
+    """Though the caller still holds the error, and with it all that was under way."""
+    fixer = Brighten(fails=[float(camera.c2w[0, 0, 3]) for camera in path])
+    with pytest.raises(RuntimeError) as _error:
+        list(model(fixer).stream(path))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
+
+
+def test_the_next_frame_is_with_the_fixer_before_the_last_one_is_handed_on(model, path):
+    """So that a GPU has work while its host judges and writes; no more than that one, so that memory is bounded."""
+    fixer = Brighten()
+    stream = model(fixer).stream(path)
+    begun = [len(fixer.given) for _ in stream]
+    assert begun == [*range(2, 15), 14]
 
 
 def test_what_the_model_raises_is_no_failure_of_the_fixer(model, path):

@@ -105,11 +105,16 @@ def _moments(image: Float[Tensor, "h w 3"], valid: Bool[Tensor, "h w"], window: 
     weight = valid.float()
     values = image.permute(2, 0, 1)
     sums = torch.cat([weight[None], values * weight, values.square() * weight])
-    sums = _box(_box(sums, window).mT, window).mT
+    sums = _sums(sums, window)
     share, mean, square = sums.split([1, 3, 3])
     share = share.clamp(min=1e-6)
     mean, square = mean / share, square / share
     return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt()])
+
+
+def _sums(values: Float[Tensor, "C h w"], window: int) -> Float[Tensor, "C h w"]:
+    """Sums over the window around each pixel."""
+    return _box(_box(values, window).mT, window).mT
 
 
 def _box(values: Float[Tensor, "C h w"], window: int) -> Float[Tensor, "C h w"]:
@@ -156,7 +161,8 @@ def share_of_fix(
     """Share, 0..1, of the fixed image in a blend with the render: what was right stays, and what hardly changed.
 
     Pixels that no photo sees take as much of the fix as it agrees with photos elsewhere; one that photos contradict is
-    left out.
+    left out. Shares are means over a window: what a photo sees of hair or of the gaps between petals changes from pixel
+    to pixel, and would leave stipples of the render in the fix.
 
     Args:
         evidence: of this fix.
@@ -166,9 +172,9 @@ def share_of_fix(
     agreement, own = _agreement(evidence, config), _own_agreement(evidence, round_agreement, config)
     if own < config.min_round_agreement:
         return torch.zeros(size, device=agreement.device)
-    return _enlarge(
-        _moved(evidence, config) * torch.where(evidence.visible, _wrong(evidence, config) * agreement, own), size
-    )
+    share = _moved(evidence, config) * torch.where(evidence.visible, _wrong(evidence, config) * agreement, own)
+    sums = _sums(torch.stack([share, torch.ones_like(share)]), config.window)
+    return _enlarge(sums[0] / sums[1], size)
 
 
 def _own_agreement(evidence: Evidence, round_agreement: float, config: ConfidenceConfig) -> Float[Tensor, ""]:

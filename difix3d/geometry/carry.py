@@ -44,7 +44,8 @@ def carry(
 ) -> tuple[Float[Tensor, "H W 3"], Bool[Tensor, "H W"]]:
     """The change of a frame near the key frames, and where a key frame sees the same surface.
 
-    Where none does, the change is that at the pixel's place in them; where the pixel is in none of them, 0.
+    Where none does, the change is that at the pixel's place in them, or at the nearest place at their edge: a margin
+    without any would show as a wedge. What is behind all of them has a change of 0.
 
     Args:
         keys: of any sizes.
@@ -74,12 +75,11 @@ def carry_twin(
         height, width = key.depth.shape
         pixels, z = project(points, key.camera)
         inside = (z > 0) & (pixels >= 0).all(-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
-        pixels = torch.where(inside[..., None], pixels, 0.0)
-        column, row = pixels[..., 0].long(), pixels[..., 1].long()
+        column, row = torch.where(inside[..., None], pixels, 0.0).long().unbind(-1)
         there = key.depth[row, column]
         same = inside & torch.where(depth > 0, (there - z).abs() <= TOLERANCE * z, there == 0)
         change = sample(key.change, pixels, (height, width))
-        share = weight * torch.where(same, 1.0, torch.where(inside, GUESSED, 0.0))[..., None]
+        share = weight * torch.where(same, 1.0, torch.where(z > 0, GUESSED, 0.0))[..., None]
         sums += torch.cat([change * share, share], -1)
     return _mean(sums, sum(weights))
 

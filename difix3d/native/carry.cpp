@@ -23,12 +23,12 @@ extern "C" void difix3d_carry(
             if (!(z > 0)) continue;
             const float u = ((turn[0] * x + turn[1] * y + turn[2]) * d + shift[0]) / z;
             const float v = ((turn[3] * x + turn[4] * y + turn[5]) * d + shift[1]) / z;
-            if (!((u >= 0) & (v >= 0) & (u < key_width) & (v < key_height))) continue;
-            const float there = key_depth[int64_t(v) * key_width + int64_t(u)];
-            const bool same = depth[pixel] > 0 ? std::fabs(there - z) <= tolerance * z : there == 0;
+            const bool inside = (u >= 0) & (v >= 0) & (u < key_width) & (v < key_height);
+            const float there = inside ? key_depth[int64_t(v) * key_width + int64_t(u)] : -1;
+            const bool same = inside & (depth[pixel] > 0 ? std::fabs(there - z) <= tolerance * z : there == 0);
             const float share = same ? weight : weight * guessed;
             // the four pixels around it; beyond the edge the last one goes on
-            const float left = std::min(std::max(u - 0.5f, 0.f), right), top = std::min(std::max(v - 0.5f, 0.f), bottom);
+            const float left = std::min(right, std::max(0.f, u - 0.5f)), top = std::min(bottom, std::max(0.f, v - 0.5f));
             const int64_t x0 = int64_t(left), y0 = int64_t(top);
             const int64_t x1 = std::min(x0 + 1, key_width - 1), y1 = std::min(y0 + 1, key_height - 1);
             const float a = left - x0, b = top - y0;

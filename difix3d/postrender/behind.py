@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,7 +16,7 @@ from difix3d.distill.references import References
 from difix3d.errors import UserError
 from difix3d.geometry.carry import Key, carry, share_seen
 from difix3d.geometry.warp import COVERED
-from difix3d.postrender.pipe import ahead, tolerant
+from difix3d.postrender.pipe import ahead, behind_by_one, tolerant
 from difix3d.types import Cameras, Degraded, Fixer, Render, RenderFn, Scene, View
 
 CALIBRATION = 3
@@ -96,7 +97,10 @@ class PostRender:
     def stream(
         self, cameras: Iterable[Cameras], *, every: int = 1, mix: float = 0.0
     ) -> Iterator[Float[Tensor, "H W 3"]]:
-        """Fixed frames of single cameras, in their order; the next frames are rendered while one is fixed.
+        """Fixed frames of single cameras, in their order.
+
+        A thread renders two frames ahead while one is fixed, and one is with the fixer while the caller uses the last.
+        The fixer runs in the caller's thread, to which recorded CUDA graphs belong.
 
         Cameras may jump, leave the scene, and have different sizes. A frame at which the fixer fails, or in which
         nothing of the model is seen, stays as rendered.
@@ -105,7 +109,7 @@ class PostRender:
             cameras: along a path.
             every: only each ``every``-th frame goes through the fixer, and those of which the one before sees too
                 little; what it changed is carried to the frames between (:mod:`difix3d.geometry.carry`). These come
-                when the next one is fixed: up to ``every`` frames late.
+                when the next one is fixed: up to twice ``every`` frames late.
             mix: share, 0..0.9, of the change of the last fixed frame, carried along, in that of the next one. It takes
                 away the flicker of a fixer that decides anew for each frame.
 
@@ -124,21 +128,22 @@ class PostRender:
         waiting: deque[Frame] = deque()
 
         def keys() -> Iterator[Degraded]:
-            for frame in ahead(self._frames(cameras, every), AHEAD):
+            for frame in frames:
                 waiting.append(frame)
                 if frame.is_key:
                     yield frame.degraded
 
         before: Key | None = None
-        for fixed in tolerant(self.fixer, keys()):
-            between = []
-            while not (frame := waiting.popleft()).is_key:
-                between.append(frame)
-            rgb, after = self._fixed(frame, fixed, before, mix)
-            yield from self._between(between, before, after)
-            yield self._shown(frame, rgb)
-            before = after
-        yield from self._between(waiting, before, None)
+        with closing(ahead(self._frames(cameras, every), AHEAD)) as frames:  # after an error, too, its thread ends
+            for fixed in behind_by_one(tolerant(self.fixer, keys())):
+                between = []
+                while not (frame := waiting.popleft()).is_key:
+                    between.append(frame)
+                rgb, after = self._fixed(frame, fixed, before, mix)
+                yield from self._between(between, before, after)
+                yield self._shown(frame, rgb)
+                before = after
+            yield from self._between(waiting, before, None)
 
     @torch.no_grad()
     def _frames(self, cameras: Iterable[Cameras], every: int) -> Iterator[Frame]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 
 
-def ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
+def ahead(items: Iterator[Item], count: int) -> Generator[Item, None, None]:
     """The items in their order, up to ``count`` of them made in advance by a thread; its errors are raised here."""
     end: Any = object()
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as worker:
@@ -27,6 +27,16 @@ def ahead(items: Iterator[Item], count: int) -> Iterator[Item]:
         while (item := coming.popleft().result()) is not end:
             coming.append(worker.submit(next, items, end))
             yield item
+
+
+def behind_by_one(items: Iterable[Item]) -> Iterator[Item]:
+    """The items in their order, each when the next one is begun: a GPU has that to do while its host uses this one."""
+    waiting: deque[Item] = deque()
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def tolerant(fixer: Fixer, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"] | None]:

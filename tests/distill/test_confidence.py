@@ -125,6 +125,16 @@ def test_a_trusting_blend_keeps_what_was_right_and_takes_what_was_wrong(case):
     assert share_of_fix(unseen, SIZE, 0.5).max() == 0
 
 
+def test_where_photos_see_each_other_pixel_a_blend_has_no_stipples():
+    """Between petals, where depth is of no clear surface, a photo sees a pixel and not the next one."""
+    generator = torch.Generator().manual_seed(0)
+    visible, nothing = torch.rand(40, 60, generator=generator) < 0.5, torch.zeros(40, 60)
+    share = share_of_fix(module.Evidence(visible, nothing, nothing, nothing + 0.2), (40, 60), 1.0)
+    assert share.diff(dim=0).abs().max() < 0.2
+    assert share.diff(dim=1).abs().max() < 0.2
+    assert share.mean() == pytest.approx(0.5, abs=0.05)
+
+
 def test_a_fix_that_hardly_any_photo_sees_has_the_credit_of_its_round(case):
     item = case
     unseen = repainted(compare_with_photos(alone(item), item.rgb), 0.2)

@@ -50,7 +50,14 @@ def test_a_change_stays_on_its_surface(run):
     torch.testing.assert_close(carried[:, :20], change[:, 10:], atol=1e-4, rtol=0)
     assert seen[:, :20].all()
     assert not seen[:, 21:].any()
-    assert (carried[:, 21:] == 0).all()  # in no key frame
+    edge = change[:, -1:].expand(-1, 10, -1)  # in no key frame: what is at the edge of that goes on
+    torch.testing.assert_close(carried[:, 20:], edge, atol=1e-4, rtol=0)
+
+
+def test_what_is_behind_a_key_frame_is_left_alone(run):
+    carried, seen = run([Key(camera(), wall(), noise())], [1.0], wall(), camera(turned=3.1))
+    assert not seen.any()
+    assert (carried == 0).all()
 
 
 def test_two_key_frames_count_by_their_weights(run):
