@@ -26,7 +26,7 @@ if os.environ.get("DIFIX3D_PRETEND_CUDA"):  # tests marked gpu then run without 
     import_module("pretend_cuda").install()
 
 if find_spec("torchvision"):  # nerfstudio brings it; diffusers and transformers import it where it is installed
-    import_module("difix3d.integrations.nerfstudio.operators").define_missing()
+    import_module("difix3d.difix.operators").define_missing()
 
 torch.set_num_threads(1)  # the tests run in parallel processes; more threads each would only fight over the cores
 

@@ -6,11 +6,15 @@ The names below are loaded on first use: diffusers and transformers take seconds
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from difix3d.difix.operators import define_missing
+
 if TYPE_CHECKING:
     from difix3d.difix.fixer import DifixFixer
     from difix3d.difix.pipeline import PROMPT, TIMESTEP, DifixPipeline, load_difix
 
 __all__ = ["PROMPT", "TIMESTEP", "DifixFixer", "DifixPipeline", "load_difix"]
+
+define_missing()
 
 
 def __getattr__(name: str) -> Any:

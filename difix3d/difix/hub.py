@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 from huggingface_hub import ModelCard, snapshot_download, try_to_load_from_cache
-from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.constants import ENDPOINT, HF_HUB_CACHE, HF_HUB_OFFLINE
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from difix3d import files
@@ -25,6 +27,8 @@ PROMPTS = "prompt_embeds.safetensors"
 FILES = ["*/config.json", "*/*_config.json", "*/model.safetensors", "*/diffusion_pytorch_model*.safetensors*"]
 FILES += ["tokenizer/*.json", "tokenizer/*.txt", "README.md", "LICENSE*", PROMPTS]
 CHUNK = 1 << 22
+PATIENCE = 10.0
+"""Seconds, at most, until the hub's first word; its own client would wait for it without an end."""
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,9 @@ def fetch(source: str | Path, **hub: Any) -> Path:
         raise UserError(f"There is no home folder to keep {source} in", "", "Set HOME or HF_HOME to a folder")
     wanted: dict[str, Any] = {"allow_patterns": FILES, "ignore_patterns": ["*.fp16.*"], **hub}
     try:
+        silent = not (HF_HUB_OFFLINE or hub.get("local_files_only") or _answers(hub.get("endpoint") or ENDPOINT))
+        if silent:
+            wanted["local_files_only"] = True
         known = try_to_load_from_cache(str(source), "unet/config.json", **where)
         folder = Path(snapshot_download(str(source), **wanted))
         if damaged := next(_damaged(folder), None):
@@ -52,8 +59,13 @@ def fetch(source: str | Path, **hub: Any) -> Path:
             folder = Path(snapshot_download(str(source), **wanted | {"force_download": True}))
             damaged = next(_damaged(folder), None)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        if silent:
+            reason = f"no answer within {PATIENCE:g} s"
+        elif isinstance(error, RepositoryNotFoundError):
+            reason = "it has no such repository, or not for you"
         raise UserError(
-            f"{source} is no file or folder here, and the hub does not give it ({str(error).splitlines()[0]})",
+            f"{source} is no file or folder here, and the hub does not give it ({reason})",
             "Weights are a folder (scheduler/ text_encoder/ tokenizer/ unet/ vae/), a .pkl checkpoint or a hub id",
             "Check the spelling and the network, name another id, or download it elsewhere and pass the folder",
         ) from error
@@ -69,6 +81,17 @@ def fetch(source: str | Path, **hub: Any) -> Path:
         page = f"https://huggingface.co/{source}"
         logger.warning("%s: weights under their own licence (%s), see %s", source, licence or "not named", page)
     return folder
+
+
+def _answers(url: str) -> bool:
+    """Whether a server says anything, or fails, within reasonable time."""
+    try:
+        urlopen(Request(url, method="HEAD"), timeout=PATIENCE).close()
+    except HTTPError:
+        return True
+    except OSError as error:
+        return not isinstance(getattr(error, "reason", error), TimeoutError)
+    return True
 
 
 def _damaged(folder: Path) -> Iterator[Path]:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
+import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -47,6 +48,12 @@ def server(golden, tmp_path, monkeypatch):
             self.do_GET()
 
         def do_GET(self):
+            if "me/difix" not in self.path:
+                self.send_response(404)
+                self.send_header("X-Error-Code", "RepoNotFound")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             name = self.path.partition(f"/resolve/{commit}/")[2]
             about = tree if "/tree/" in self.path else {"id": "me/difix", "sha": commit, "siblings": names}
             content = files[name] if name else json.dumps(about).encode()
@@ -118,6 +125,7 @@ def hub(monkeypatch, golden, tmp_path):
         return str(folder)
 
     monkeypatch.setattr(hub_module, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(hub_module, "_answers", lambda url: True)
     monkeypatch.setattr(hub_module, "try_to_load_from_cache", lambda repo, *_, **__: "file" if repo in cached else None)
     return calls
 
@@ -160,6 +168,7 @@ def test_a_damaged_copy_of_the_hub_s_is_downloaded_again(hub, golden, tmp_path, 
         return str(folder)
 
     monkeypatch.setattr(hub_module, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(hub_module, "_answers", lambda url: True)
     DifixPipeline.from_pretrained("nvidia/difix_ref")
     assert f"{file} is damaged: nvidia/difix_ref is downloaded again" in caplog.text
 
@@ -179,3 +188,19 @@ def test_offline_or_unknown(hub):
 def test_a_name_that_is_neither_path_nor_id():
     with pytest.raises(UserError, match="no file or folder here"):
         DifixPipeline.from_pretrained("a/b/c d")
+
+
+def test_a_repository_that_the_hub_does_not_have(server):
+    with pytest.raises(UserError, match=r"the hub does not give it \(it has no such repository, or not for you\)"):
+        hub_module.fetch("nobody/nothing", **server.words)
+
+
+def test_a_hub_that_says_nothing(server, monkeypatch):
+    """As behind a firewall that lets packets vanish: what was downloaded is used, for the rest nobody waits long."""
+    monkeypatch.setattr(hub_module, "PATIENCE", 0.2)
+    folder = hub_module.fetch("me/difix", **server.words)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        words = server.words | {"endpoint": f"http://127.0.0.1:{mute.getsockname()[1]}"}
+        assert hub_module.fetch("me/difix", **words) == folder
+        with pytest.raises(UserError, match=r"the hub does not give it \(no answer within 0.2 s\)"):
+            hub_module.fetch("nobody/nothing", **words)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from difix3d.difix.operators import define_missing
 from difix3d.errors import UserError
-from difix3d.integrations.nerfstudio.operators import define_missing
 from difix3d.render import rasterize
 from difix3d.render.strategies import strategy_info
 from difix3d.types import Cameras, Gaussians
