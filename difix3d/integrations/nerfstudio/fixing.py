@@ -1,6 +1,8 @@
 """Fixed frames of a nerfstudio model, as one of its outputs: the "+"."""
 
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -9,8 +11,9 @@ from nerfstudio.cameras.cameras import Cameras as NsCameras
 from nerfstudio.cameras.cameras import CameraType
 from torch import Tensor
 
+from difix3d.errors import UserError
 from difix3d.integrations.nerfstudio.render import Renderer
-from difix3d.integrations.nerfstudio.told import told
+from difix3d.integrations.nerfstudio.told import say, told
 from difix3d.postrender import PostRender
 from difix3d.types import Cameras, Fixer, View
 
@@ -24,6 +27,7 @@ class FrameFixer:
         photo: gives a captured view by its index.
         config: the pipeline's.
         version: a number that changes when the model does.
+        lock: within it, nothing else uses the model.
     """
 
     def __init__(
@@ -33,29 +37,44 @@ class FrameFixer:
         photo: Callable[[int], View],
         config: Any,
         version: Callable[[], int],
+        lock: Callable[[], AbstractContextManager[Any]],
     ):
         self._renderer = renderer
         self._fixer = fixer
         self._photo = photo
         self._config = config
         self._version = version
+        self._lock = lock
         self._made: tuple[int, PostRender] | None = None
+        self._failed = False
 
     @torch.no_grad()
     def __call__(self, camera: NsCameras, outputs: dict[str, Any]) -> Float[Tensor, "H W 3"]:
         """The fixed frame.
 
         The fixer sees the frame of a pinhole camera. Where the camera has a lens, what was changed there is carried
-        into its frame; the rest of the frame keeps the pixels as they were rendered.
+        into its frame; the rest of the frame keeps the pixels as they were rendered. The threads of the viewer live on
+        without a fixer, and show frames as they were rendered; elsewhere its error ends the program.
         """
-        with told():
-            camera = camera.reshape((1,))
-            pinhole = self._renderer.world.to_scene(camera)
-            fixed = self._post_render()(pinhole).rgb[0]
-            if is_pinhole(camera):
-                return fixed.to(outputs["rgb"])
-            change = fixed - self._renderer(pinhole).rgb[0]
-            return (outputs["rgb"] + carried(change, pinhole, camera).to(outputs["rgb"])).clamp(0, 1)
+        if self._failed:
+            return outputs["rgb"]
+        with told(), self._lock():
+            try:
+                return self._fixed(camera.reshape((1,)), outputs["rgb"])
+            except UserError as error:
+                if threading.current_thread() is threading.main_thread():
+                    raise
+                self._failed = True
+                say(f"frames stay as rendered. {error}")
+                return outputs["rgb"]
+
+    def _fixed(self, camera: NsCameras, rgb: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
+        pinhole = self._renderer.world.to_scene(camera)
+        fixed = self._post_render()(pinhole).rgb[0]
+        if is_pinhole(camera):
+            return fixed.to(rgb)
+        change = fixed - self._renderer(pinhole).rgb[0]
+        return (rgb + carried(change, pinhole, camera).to(rgb)).clamp(0, 1)
 
     def _post_render(self) -> PostRender:
         version = self._version()

@@ -16,7 +16,7 @@ from torch import Tensor
 from difix3d.background import over
 from difix3d.difix.load import load_fixer, resolve_fixer
 from difix3d.distill import DistillConfig
-from difix3d.distill.pseudo import PseudoViews
+from difix3d.distill.pseudo import PseudoViews, unpack
 from difix3d.errors import UserError
 from difix3d.evaluate import psnrs
 from difix3d.integrations.nerfstudio.batches import batches_of
@@ -24,6 +24,7 @@ from difix3d.integrations.nerfstudio.fixing import FrameFixer
 from difix3d.integrations.nerfstudio.render import Renderer, background, of_no_photo
 from difix3d.integrations.nerfstudio.told import say, told
 from difix3d.integrations.nerfstudio.trial import iterate, put_back
+from difix3d.integrations.nerfstudio.viewer import NovelCameras
 from difix3d.integrations.nerfstudio.world import read_world
 from difix3d.limits import check_limits
 from difix3d.scene import Views
@@ -76,7 +77,7 @@ class DifixPipeline(VanillaPipeline):
     def __init__(
         self,
         config: DifixPipelineConfig,
-        device: str,
+        device: str | torch.device,
         test_mode: Literal["test", "val", "inference"] = "val",
         world_size: int = 1,
         local_rank: int = 0,
@@ -103,14 +104,19 @@ class DifixPipeline(VanillaPipeline):
             self.photo: Callable[[int], View] = lambda index: over(views[index], color)
             self.renderer = Renderer(self.model, self.world)
             self.fixer: Fixer | None = fixer
-            frames = FrameFixer(self.renderer, self._load_fixer, self.photo, config, lambda: self._trained)
-            self.model.fix = frames
+            self.novel_cameras = NovelCameras(self.world, self._novel_views)
+            self.model.fix = FrameFixer(
+                self.renderer, self._load_fixer, self.photo, config, lambda: self._trained, self.novel_cameras.lock
+            )
 
     def _load_fixer(self) -> Fixer:
         if self.fixer is None:
             self.fixer = load(self.config, self.renderer.model.device)
         assert self.fixer is not None
         return self.fixer
+
+    def _novel_views(self) -> PseudoViews | None:
+        return unpack(self._loaded) if self.rounds is None else self.rounds.pseudo
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -121,6 +127,7 @@ class DifixPipeline(VanillaPipeline):
         if self.config.fixer != "none" and trainer is not None:
             with told():
                 self.rounds = self._rounds(trainer)
+            self.novel_cameras.update()
             callbacks.append(
                 TrainingCallback(
                     where_to_run=[TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
@@ -176,6 +183,7 @@ class DifixPipeline(VanillaPipeline):
 
         with told():
             rounds.run(step, self.renderer, lambda held_out, pseudo: self._trial(trainer, step, held_out, pseudo), emit)
+        self.novel_cameras.update()
         self.train()
 
     def _trial(self, trainer: Any, step: int, held_out: list[int], pseudo: PseudoViews | None) -> list[float]:

@@ -1,6 +1,5 @@
 """What people can put right, said without the traceback that nerfstudio's commands would print."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,14 +15,9 @@ def say(text: str) -> None:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Within, a :class:`UserError` ends the program by one paragraph and the status 2.
-
-    In other threads than the main one (the viewer's) it is raised as it is: to end these would end nothing.
-    """
+    """Within, a :class:`UserError` ends the program by one paragraph and the status 2."""
     try:
         yield
     except UserError as error:
-        if threading.current_thread() is not threading.main_thread():
-            raise
         say(str(error))
         raise SystemExit(2) from None
