@@ -18,6 +18,9 @@ from difix3d.geometry.warp import layer, warp_layer
 from difix3d.limits import Limits
 from difix3d.types import Degraded
 
+NOISE = 1e-3
+"""Distance from photos, 0..1, below which nothing is told apart."""
+
 Map = Float[Tensor, "h w"]
 
 
@@ -44,8 +47,6 @@ class ConfidenceConfig:
     """Share of a picture that photos must see of a fix for its own agreement to count as much as that of its round."""
     min_weight: Annotated[float, Limits(min=0, max=1)] = 0.25
     """Pixels of less weight do not count at all: where only novel views tell what to do, Adam follows the faintest."""
-    render_tolerance: Annotated[float, Limits(above=0)] = 0.04
-    """A render this near to the photos is taken to be right."""
 
     def check(self) -> None:
         """Refuses a window without a middle."""
@@ -158,21 +159,23 @@ def confidence(
 def share_of_fix(
     evidence: Evidence, size: tuple[int, int], round_agreement: float, config: ConfidenceConfig
 ) -> Float[Tensor, "H W"]:
-    """Share, 0..1, of the fixed image in a blend with the render: what was right stays, and what hardly changed.
+    """Share, 0..1, of the fixed image in a blend with the render: each counts by the inverse square of its distance
+    from the photos, as two measurements of one value do by their variances.
 
-    Pixels that no photo sees take as much of the fix as it agrees with photos elsewhere; one that photos contradict is
-    left out. Shares are means over a window: what a photo sees of hair or of the gaps between petals changes from pixel
-    to pixel, and would leave stipples of the render in the fix.
+    Pixels that no photo sees take as much of the fix as it agrees with photos elsewhere; a fix or a fixer that photos
+    contradict on the whole is left out. Shares are means over a window: what a photo sees of hair or of the gaps
+    between petals changes from pixel to pixel, and would leave stipples of the render in the fix.
 
     Args:
         evidence: of this fix.
         size: (height, width) of the result.
         round_agreement: the fixer's :func:`mean_agreement` in other views, which counts where photos hardly see this.
     """
-    agreement, own = _agreement(evidence, config), _own_agreement(evidence, round_agreement, config)
-    if own < config.min_round_agreement:
-        return torch.zeros(size, device=agreement.device)
-    share = _moved(evidence, config) * torch.where(evidence.visible, _wrong(evidence, config) * agreement, own)
+    own = _own_agreement(evidence, round_agreement, config)
+    if own < config.min_round_agreement or round_agreement < config.min_round_agreement:
+        return torch.zeros(size, device=own.device)
+    render, fixed = (error.square() + NOISE**2 for error in (evidence.render_error, evidence.fixed_error))
+    share = torch.where(evidence.visible, render / (render + fixed), own)
     sums = _sums(torch.stack([share, torch.ones_like(share)]), config.window)
     return _enlarge(sums[0] / sums[1], size)
 
@@ -187,11 +190,6 @@ def _own_agreement(evidence: Evidence, round_agreement: float, config: Confidenc
 def _moved(evidence: Evidence, config: ConfidenceConfig) -> Map:
     """0 where the fix has the render's colours, rising to 1."""
     return 1 - torch.exp(-evidence.change / config.min_change)
-
-
-def _wrong(evidence: Evidence, config: ConfidenceConfig) -> Map:
-    """0 where photos agree with the render, rising to 1."""
-    return 1 - torch.exp(-evidence.render_error / config.render_tolerance)
 
 
 def _agreement(evidence: Evidence, config: ConfidenceConfig) -> Map:

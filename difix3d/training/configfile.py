@@ -27,6 +27,9 @@ COMPLETE = "complete"
 BEGIN = f"# written by difix3d; the last line is '{COMPLETE}: true'\n"
 """First line of it, by which a file is known that should have that key."""
 
+GONE = {"distill.confidence.render_tolerance"}
+"""Options of earlier versions, which runs of that time still have in their settings."""
+
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty mapping.
@@ -126,6 +129,8 @@ def merge(config: Config, values: dict[str, Any], *, source: str, prefix: str = 
     changes, now = {}, former_names(type(config))
     for key, value in ((now.get(key, key), value) for key, value in values.items()):
         name = f"{prefix}{key}"
+        if name in GONE:
+            continue
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
             cure = f"Did you mean {prefix}{near[0]}?" if near else f"Known are: {', '.join(sorted(known))}"

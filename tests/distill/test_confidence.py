@@ -114,25 +114,42 @@ def test_where_no_photo_sees_the_fix_loses_weight_with_its_change(case):
 
 def test_a_trusting_blend_keeps_what_was_right_and_takes_what_was_wrong(case):
     item = case
-    right = share_of_fix(repainted(compare_with_photos(item, item.rgb)), SIZE, 1.0)
     broken = replace(item, rgb=item.rgb * 0.2 + 0.4)
     wrong = share_of_fix(compare_with_photos(broken, item.rgb), SIZE, 1.0)
+    spoilt = share_of_fix(compare_with_photos(item, broken.rgb), SIZE, 1.0)
     assert wrong[solid(item)].mean() > 0.7
-    assert right[solid(item)].mean() < 0.6 * wrong[solid(item)].mean()
-    assert share_of_fix(compare_with_photos(item, item.rgb), SIZE, 1.0).max() == 0
-    unseen = repainted(compare_with_photos(alone(item), item.rgb))
+    assert spoilt[solid(item)].mean() < 0.5 * wrong[solid(item)].mean()
+    unseen = compare_with_photos(alone(item), item.rgb)
     assert torch.allclose(share_of_fix(unseen, SIZE, 0.8), torch.full(SIZE, 0.8))
     assert share_of_fix(unseen, SIZE, 0.5).max() == 0
+
+
+def test_a_trusting_blend_takes_detail_that_photos_have_and_leaves_out_noise(case):
+    """Neither changes the mean colours of a window."""
+    item = case
+    blur = torch.nn.functional.avg_pool2d(item.rgb.permute(2, 0, 1)[None], 5, 1, 2)[0].permute(1, 2, 0)
+    noise = 0.1 * torch.randn(*SIZE, 3, generator=torch.Generator().manual_seed(0))
+    detail = share_of_fix(compare_with_photos(replace(item, rgb=blur), item.rgb), SIZE, 1.0)
+    grain = share_of_fix(compare_with_photos(item, item.rgb + noise), SIZE, 1.0)
+    assert detail[solid(item)].mean() > 0.6
+    assert grain[solid(item)].mean() < 0.3
+
+
+def test_a_fixer_that_photos_contradict_elsewhere_is_left_out_here(case):
+    """The agreement of one frame may be chance: black around an object agrees with whatever is dark."""
+    evidence = compare_with_photos(case, case.rgb)
+    assert share_of_fix(evidence, SIZE, 0.59).max() == 0
+    assert share_of_fix(evidence, SIZE, 0.61).max() > 0
 
 
 def test_where_photos_see_each_other_pixel_a_blend_has_no_stipples():
     """Between petals, where depth is of no clear surface, a photo sees a pixel and not the next one."""
     generator = torch.Generator().manual_seed(0)
     visible, nothing = torch.rand(40, 60, generator=generator) < 0.5, torch.zeros(40, 60)
-    share = share_of_fix(module.Evidence(visible, nothing, nothing, nothing + 0.2), (40, 60), 1.0)
+    share = share_of_fix(module.Evidence(visible, nothing, nothing + 0.01, nothing), (40, 60), 1.0)
     assert share.diff(dim=0).abs().max() < 0.2
     assert share.diff(dim=1).abs().max() < 0.2
-    assert share.mean() == pytest.approx(0.5, abs=0.05)
+    assert share.mean() == pytest.approx(0.45, abs=0.05)
 
 
 def test_a_fix_that_hardly_any_photo_sees_has_the_credit_of_its_round(case):

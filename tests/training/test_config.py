@@ -48,6 +48,10 @@ def test_yaml_numbers_that_yaml_reads_as_text_are_numbers():
     assert merge(TrainConfig(), {"optim": {"means": "1e-3"}}, source="x").optim.means == 1e-3
 
 
+def test_options_that_are_gone_do_not_keep_old_runs_from_going_on():
+    assert merge(TrainConfig(), {"distill": {"confidence": {"render_tolerance": 0.04}}}, source="x") == TrainConfig()
+
+
 def test_not_a_mapping_or_not_yaml(tmp_path):
     (tmp_path / "a.yaml").write_text("- 1\n- 2\n")
     with pytest.raises(UserError, match=r"a\.yaml holds a list"):
