@@ -91,23 +91,30 @@ def look_at(position: Float[Tensor, "*#batch 3"], target: Float[Tensor, "*#batch
     return _pose(torch.stack([right, torch.linalg.cross(forward, right), forward], -1), position)
 
 
-def focus_point(c2w: Float[Tensor, "N 4 4"]) -> Float[Tensor, "3"]:
-    """The point nearest to all optical axes, by least squares; ahead of the mean camera if they are parallel, or face
-    one way and part: then the nearest point lies among or behind them."""
+def focus_point(c2w: Float[Tensor, "N 4 4"], depth: float | None = None) -> Float[Tensor, "3"]:
+    """The point nearest to all optical axes, by least squares; ``depth`` ahead of the mean camera if they are parallel,
+    or face one way and part: then the nearest point lies among or behind them.
+
+    Args:
+        depth: how far away the scene is, in world units; by default four times as far as the cameras stand from their
+            middle.
+    """
     position, forward = c2w[:, :3, 3].double(), c2w[:, :3, 2].double()
     across = torch.eye(3).to(forward) - forward[:, :, None] * forward[:, None, :]
     middle, ahead = position.mean(0), torch.nn.functional.normalize(forward.mean(0), dim=0)
     spread = (position - middle).norm(dim=1).mean().clamp(min=1e-6)
-    prior = middle + 4 * spread * ahead  # decides only where the axes do not
-    lhs, rhs = across.mean(0) + 1e-3 * torch.eye(3).to(forward), (across @ position[:, :, None]).mean(0)[:, 0]
-    focus = torch.linalg.solve(lhs, rhs + 1e-3 * prior)
-    is_ahead = (((focus - position) * forward).sum(1) > 0).double().mean() > 0.9
+    prior = middle + (4 * spread if depth is None else depth) * ahead  # decides only where the axes do not
+    lhs, rhs = across.mean(0), (across @ position[:, :, None]).mean(0)[:, 0]
+    alone, focus = (torch.linalg.solve(lhs + w * torch.eye(3).to(lhs), rhs + w * prior) for w in (1e-6, 1e-3))
+    is_ahead = (((alone - position) * forward).sum(1) > 0).double().mean() > 0.9
     return (focus if is_ahead or forward.mean(0).norm() < 0.5 else prior).to(c2w)
 
 
-def ellipse(c2w: Float[Tensor, "N 4 4"], frames: int) -> Float[Tensor, "frames 4 4"]:
+def ellipse(
+    c2w: Float[Tensor, "N 4 4"], frames: int, focus: Float[Tensor, "3"] | None = None
+) -> Float[Tensor, "frames 4 4"]:
     """A closed path around the focus point at the cameras' mean height, as wide as they spread (90 % of them)."""
-    focus, up = focus_point(c2w), c2w.new_tensor(UP)
+    focus, up = focus_point(c2w) if focus is None else focus, c2w.new_tensor(UP)
     offset = c2w[:, :3, 3] - focus
     height = (offset @ up).mean()
     flat = offset - (offset @ up)[:, None] * up
@@ -120,14 +127,17 @@ def ellipse(c2w: Float[Tensor, "N 4 4"], frames: int) -> Float[Tensor, "frames 4
     return look_at(focus + height * up + ring, focus, up)
 
 
-def spiral(c2w: Float[Tensor, "N 4 4"], frames: int) -> Float[Tensor, "frames 4 4"]:
+def spiral(
+    c2w: Float[Tensor, "N 4 4"], frames: int, focus: Float[Tensor, "3"] | None = None
+) -> Float[Tensor, "frames 4 4"]:
     """A closed spiral of two turns within the spread of forward-facing cameras (90 %), looking at their focus point."""
     up, position = c2w.new_tensor(UP), c2w[:, :3, 3]
-    center = look_at(position.mean(0), focus_point(c2w), up)
+    focus = focus_point(c2w) if focus is None else focus
+    center = look_at(position.mean(0), focus, up)
     radii = ((position - center[:3, 3]) @ center[:3, :3]).abs().quantile(0.9, dim=0)
     phase = 2 * math.pi * torch.arange(frames).to(c2w) / frames
     offset = torch.stack([(2 * phase).cos(), -(2 * phase).sin(), -phase.sin()], 1) * radii
-    return look_at(center[:3, 3] + offset @ center[:3, :3].T, focus_point(c2w), up)
+    return look_at(center[:3, 3] + offset @ center[:3, :3].T, focus, up)
 
 
 def interpolate_path(c2w: Float[Tensor, "N 4 4"], frames: int) -> Float[Tensor, "frames 4 4"]:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 
 import torch
 from jaxtyping import Float
@@ -12,15 +13,18 @@ from torch import Tensor
 from difix3d.errors import UserError
 from difix3d.files import is_file
 from difix3d.geometry.poses import ellipse, focus_point, interpolate_path, spiral
+from difix3d.geometry.warp import project
 from difix3d.scene.pathfile import LARGEST, CameraPath, read_path
 from difix3d.types import Cameras, Scene
 
-PATHS: dict[str, Callable[[Float[Tensor, "N 4 4"], int], Float[Tensor, "frames 4 4"]]] = {
+PATHS: dict[str, Callable[[Float[Tensor, "N 4 4"], int, Float[Tensor, "3"]], Float[Tensor, "frames 4 4"]]] = {
     "ellipse": ellipse,
     "spiral": spiral,
-    "interp": interpolate_path,
+    "interp": lambda c2w, frames, _focus: interpolate_path(c2w, frames),
 }
-"""Ready-made paths: functions of the training poses and the number of frames."""
+"""Ready-made paths: functions of the training poses, the number of frames, and the point that cameras look at."""
+CAMERAS, POINTS = 50, 5000
+"""As many of them, at most, say how far away a scene is."""
 
 FPS = 24.0
 """Frames per second of ready-made paths."""
@@ -51,15 +55,33 @@ def path_cameras(name_or_file: str, scene: Scene, frames: int = 120) -> CameraPa
     if frames < 1:
         raise UserError(f"The number of frames is {frames}", "A camera path has at least 1")
     train = _followed(scene)
-    c2w = PATHS[name_or_file](train.c2w, frames)
+    c2w = PATHS[name_or_file](train.c2w, frames, focus_of(scene))
     return CameraPath(replace(train[[0] * frames], c2w=c2w), FPS)
 
 
 def natural_path(scene: Scene) -> str:
     """``ellipse`` where the training cameras stand (nearly) all around what they look at, else ``spiral``."""
     c2w = _followed(scene).c2w
-    sides = torch.nn.functional.normalize((c2w[:, :3, 3] - focus_point(c2w))[:, :2], dim=1)  # seen from above
+    sides = torch.nn.functional.normalize((c2w[:, :3, 3] - focus_of(scene))[:, :2], dim=1)  # seen from above
     return "ellipse" if float(sides.mean(0).norm()) < 0.5 else "spiral"  # an arc of 217 degrees has 0.5
+
+
+def focus_of(scene: Scene) -> Float[Tensor, "3"]:
+    """What the training cameras look at: where their axes meet; if they do not, as far ahead as the sparse points that
+    the cameras see (the median), if there are any."""
+    cameras = _followed(scene)
+    points = torch.from_numpy(scene.points[:: 1 + len(scene.points) // POINTS]).float()
+    depths = [_median_depth(points, cameras[i]) for i in range(0, len(cameras), 1 + len(cameras) // CAMERAS)]
+    known = [depth for depth in depths if depth is not None]
+    return focus_point(cameras.c2w, median(known) if known else None)
+
+
+def _median_depth(points: Float[Tensor, "P 3"], camera: Cameras) -> float | None:
+    """Of the points in a single camera's picture; what hides them is not known."""
+    pixels, z = project(points, camera)
+    width, height = camera.size
+    seen = (z > 0) & (pixels >= 0).all(-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
+    return float(z[seen].median()) if seen.any() else None
 
 
 def _followed(scene: Scene) -> Cameras:

@@ -11,7 +11,7 @@ import viser
 from jaxtyping import Float
 from torch import Tensor
 
-from difix3d.geometry.poses import focus_point
+from difix3d.scene.paths import focus_of
 from difix3d.training import Trainer
 from difix3d.training.events import Event, Finished, Paused, RoundDone, Stepped
 from difix3d.viewer.fixing import FixQueue
@@ -165,7 +165,7 @@ class Viewer:
         if len(scene.train):
             camera = scene.cameras[int(scene.train[0])]
             position, forward = camera.centers[0], camera.c2w[0, :3, 2]
-            distance = float((focus_point(scene.cameras.c2w[scene.train]) - position) @ forward)
+            distance = float((focus_of(scene) - position) @ forward)
             first.position, first.look_at = _numpy(position), _numpy(position + max(distance, 0.1) * forward)
             first.fov = fov_of(camera)
             return

@@ -12,8 +12,9 @@ from scipy.spatial.transform import Rotation
 from difix3d.errors import UserError
 from difix3d.geometry.normalize import transform_poses
 from difix3d.geometry.poses import look_at
+from difix3d.geometry.warp import project
 from difix3d.scene.pathfile import CameraPath, read_path, write_path
-from difix3d.scene.paths import FPS, PATHS, fit, natural_path, path_cameras
+from difix3d.scene.paths import FPS, PATHS, fit, focus_of, natural_path, path_cameras
 from difix3d.types import Cameras
 
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -74,6 +75,40 @@ def test_ready_made_paths_have_the_first_training_cameras_lens(scene, name, fram
     assert torch.equal(path.cameras.K, first.K.expand(frames, 3, 3))
     identity = path.cameras.c2w[:, :3, :3] @ path.cameras.c2w[:, :3, :3].mT
     torch.testing.assert_close(identity, torch.eye(3).expand(frames, 3, 3), atol=1e-5, rtol=0)
+
+
+def facing(scene, outward, points):
+    """The scene as seven cameras see it that face one way, from z = 0, and as much outward; with these points."""
+    x = torch.linspace(-1, 1, 7)
+    centers = torch.stack([x, torch.zeros(7), 0.3 * x.square()], 1)
+    ahead = torch.stack([outward * x, torch.zeros(7), torch.ones(7)], 1)
+    c2w = look_at(centers, centers + ahead, torch.tensor([0.0, -1.0, 0.0]))
+    K, size = torch.tensor([[40.0, 0, 24], [0, 40, 20], [0, 0, 1]]).expand(7, 3, 3), torch.tensor([48] * 7)
+    cameras = Cameras(c2w, K.clone(), size, size - 8)
+    colors = np.zeros(points.shape, np.uint8)
+    return replace(scene, cameras=cameras, train=np.arange(7), photos=scene.photos[:7], points=points, colors=colors)
+
+
+@pytest.mark.parametrize("outward", [0.0, 0.02, 0.2])
+def test_cameras_that_face_one_way_look_at_what_they_see(scene, outward):
+    """Their axes do not say how far away that is; the points do, but for those that no camera sees."""
+    rng = np.random.default_rng(0)
+    wall = np.column_stack([rng.uniform(-9, 9, (500, 2)), rng.normal(12, 0.1, 500)]).astype(np.float32)
+    behind = np.column_stack([rng.uniform(-1, 1, (900, 2)), rng.uniform(-3, -1, 900)]).astype(np.float32)
+    seen = facing(scene, outward, np.concatenate([behind, wall]))
+    assert float(focus_of(seen)[2]) == pytest.approx(12, abs=0.5)
+    spiral = path_cameras("spiral", seen, 8).cameras
+    pixels, _ = project(torch.tensor([0.0, 0.0, 12.0]), spiral[0])
+    assert (pixels - torch.tensor([24.0, 20.0])).abs().max() < 3
+    alone = focus_of(facing(scene, outward, wall[:0]))
+    assert 1 < float(alone[2]) < 4  # without any: some spreads of the cameras
+
+
+def test_cameras_whose_axes_meet_look_there_whatever_is_behind(scene):
+    far = np.random.default_rng(0).normal(0, 1, (500, 3))
+    far = (10 * far / np.linalg.norm(far, axis=1, keepdims=True)).astype(np.float32)
+    backdrop = replace(scene, points=far, colors=np.zeros(far.shape, np.uint8))
+    torch.testing.assert_close(focus_of(backdrop), focus_of(scene), atol=0.1, rtol=0)
 
 
 def test_interp_goes_through_the_training_cameras_in_the_order_of_the_photos(scene):
