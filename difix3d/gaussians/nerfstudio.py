@@ -20,6 +20,7 @@ from difix3d.gaussians.transform import transform
 from difix3d.types import Gaussians
 
 CONFIG, TRANSFORMS = "config.yml", "dataparser_transforms.json"
+CHECKPOINTS, SUFFIX = "nerfstudio_models", ".ckpt"
 LARGEST = 1_000_000
 """Bytes, at most, of the settings, and of what says which tensors a checkpoint holds."""
 PREFIX = "_model.gauss_params."
@@ -54,8 +55,44 @@ class NerfstudioRun:
 
 
 def is_nerfstudio_run(path: Path) -> bool:
-    """Whether a path is meant as the settings of a run of nerfstudio."""
-    return path.name == CONFIG
+    """Whether a path is meant as the settings of a run of nerfstudio, or as one of its checkpoints."""
+    return path.name == CONFIG or path.suffix == SUFFIX
+
+
+def settings_of(path: Path) -> Path:
+    """The settings of a run, by these or a checkpoint."""
+    return path if path.name == CONFIG else path.parent.parent / CONFIG
+
+
+def checkpoint_of(path: Path, step: int | None = None) -> Path:
+    """The checkpoint of a run after a step, by the number in its name; the newest by default.
+
+    Args:
+        path: the run's settings; a checkpoint is itself.
+
+    Raises:
+        UserError: there is none.
+    """
+    folder = settings_of(path).parent / CHECKPOINTS
+    if path.suffix == SUFFIX and step is None:
+        return path
+    found = sorted(folder.glob(f"step-*{SUFFIX}"))
+    if not found:
+        raise UserError(
+            f"There is no step-*{SUFFIX} in {folder}",
+            "nerfstudio saves it after --steps-per-save, or at the end",
+            "Train on, or export the run by ns-export gaussian-splat",
+        )
+    chosen = found[-1] if step is None else folder / f"step-{step:09d}{SUFFIX}"
+    if chosen not in found:
+        names = ", ".join(file.stem.removeprefix("step-").lstrip("0") or "0" for file in found)
+        raise UserError(
+            f"There is no {chosen}",
+            f"The run has checkpoints of these steps: {names}. nerfstudio keeps the newest only, unless it is told "
+            "--save-only-latest-checkpoint False",
+            "Choose one of these, or leave out --step for the newest",
+        )
+    return chosen
 
 
 class _Data(yaml.SafeLoader):
@@ -77,11 +114,12 @@ def read_nerfstudio_run(path: Path) -> NerfstudioRun:
     """The settings of a run.
 
     Args:
-        path: its ``config.yml``.
+        path: its ``config.yml``, or a checkpoint.
 
     Raises:
         UserError: there is none, or it is not what nerfstudio writes.
     """
+    path = settings_of(path)
     check_file(path)
     try:
         if path.stat().st_size > LARGEST:
@@ -137,7 +175,7 @@ def read_nerfstudio(path: Path) -> Gaussians:
     """The model of a run of Splatfacto, or of a method that is built on it.
 
     Args:
-        path: its ``config.yml``; the newest ``nerfstudio_models/step-*.ckpt`` beside it is taken.
+        path: its ``config.yml``, for the newest ``nerfstudio_models/step-*.ckpt`` beside it; or one of these.
 
     Returns:
         The model in the world of the cameras that nerfstudio read.
@@ -146,14 +184,8 @@ def read_nerfstudio(path: Path) -> Gaussians:
         UserError: the run is damaged, or of another method.
     """
     run = read_nerfstudio_run(path)
-    checkpoints = sorted((path.parent / "nerfstudio_models").glob("step-*.ckpt"))
-    if not checkpoints:
-        raise UserError(
-            f"There is no step-*.ckpt in {path.parent / 'nerfstudio_models'}",
-            "nerfstudio saves it after --steps-per-save, or at the end",
-            "Train on, or export the run by ns-export gaussian-splat",
-        )
-    splats = _tensors(checkpoints[-1], run.method)
+    checkpoint = checkpoint_of(path)
+    splats = _tensors(checkpoint, run.method)
     count = len(splats["means"])
     model = Gaussians(
         means=splats["means"],
@@ -163,8 +195,8 @@ def read_nerfstudio(path: Path) -> Gaussians:
         sh0=splats["features_dc"][:, None],
         shN=up_to_degree_3(splats["features_rest"].reshape(count, -1, 3)),
     )
-    to_cameras = run.applied @ np.linalg.inv(_from_data(path.parent / TRANSFORMS))
-    return transform(sound(model, checkpoints[-1]), to_cameras)
+    to_cameras = run.applied @ np.linalg.inv(_from_data(run.config.parent / TRANSFORMS))
+    return transform(sound(model, checkpoint), to_cameras)
 
 
 def _from_data(path: Path) -> Float[np.ndarray, "4 4"]:

@@ -10,7 +10,7 @@ from difix3d.errors import UserError
 from difix3d.evaluate import ABLATION
 from difix3d.files import claim
 from difix3d.gaussians import is_splat_file
-from difix3d.gaussians.nerfstudio import is_nerfstudio_run, read_nerfstudio_run
+from difix3d.gaussians.nerfstudio import checkpoint_of, is_nerfstudio_run, read_nerfstudio_run, settings_of
 from difix3d.scene import Views
 from difix3d.training.configfile import merge, read_yaml
 from difix3d.training.data import check_world, initial_gaussians, near_plane, scene_of
@@ -30,7 +30,7 @@ def load_model(
     """The model of a run's folder, or of a splat file with the scene that it shows.
 
     Args:
-        path: the folder, or the file; the ``config.yml`` of a run of nerfstudio is one that knows its scene.
+        path: the folder, or the file; the ``config.yml`` or a checkpoint of a run of nerfstudio knows its scene.
         step: of a run's checkpoint; the newest by default.
         scene: of a file: the photos and cameras that it was made from. Of a run: where its scene lies now, if it has
             moved since.
@@ -42,7 +42,9 @@ def load_model(
     """
     if not is_splat_file(path):
         return load_run(path, step=step, scene=scene, data_dir=data_dir, device=device)
-    if step is not None:
+    if step is not None and is_nerfstudio_run(path):
+        path = checkpoint_of(path, step)
+    elif step is not None:
         raise UserError(f"--step is {step}, but {path} is a splat file", "It has no steps", "Leave out --step")
     if scene is None and not is_nerfstudio_run(path):
         raise UserError(
@@ -108,6 +110,8 @@ def results_folder(path: Path, output: Path | None = None) -> Path:
     """
     if not is_splat_file(path):
         return path
+    if is_nerfstudio_run(path):
+        path = settings_of(path)
     folder = (output or path.parent) / path.stem
     claim(folder)
     return folder

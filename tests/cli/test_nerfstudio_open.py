@@ -14,7 +14,7 @@ from difix3d.errors import UserError
 from difix3d.evaluate import psnrs
 from difix3d.gaussians import from_points
 from difix3d.scene import Views
-from difix3d.training.splatfile import load_model
+from difix3d.training.splatfile import load_model, results_folder
 
 
 @pytest.fixture
@@ -52,6 +52,15 @@ def test_data_that_has_moved(run, capture, tmp_path):
     with pytest.raises(UserError, match="capture"):
         load_model(run, device="cpu")
     assert min(scores(load_model(run, scene=str(tmp_path / "elsewhere"), device="cpu"))) > 30
+
+
+def test_a_step(run):
+    assert len(load_model(run, step=300, device="cpu").gaussians) == len(load_model(run, device="cpu").gaussians)
+    with pytest.raises(UserError, match="these steps: 300"):
+        load_model(run, step=7, device="cpu")
+    checkpoint = run.parent / "nerfstudio_models" / "step-000000300.ckpt"
+    assert min(scores(load_model(checkpoint, device="cpu"))) > 30
+    assert results_folder(checkpoint) == run.parent / "config"
 
 
 def test_a_folder_is_told_what_to_pass(run):

@@ -9,7 +9,7 @@ from nerfstudio_run import save, write_run
 
 from difix3d.errors import UserError
 from difix3d.gaussians import from_points, is_splat_file, read_splats
-from difix3d.gaussians.nerfstudio import read_nerfstudio_run
+from difix3d.gaussians.nerfstudio import checkpoint_of, read_nerfstudio_run
 
 
 @pytest.fixture
@@ -41,6 +41,22 @@ def test_splats_come_into_the_world_of_the_cameras(run, model):
         if name == "quats":  # of any length
             value, expected = (torch.nn.functional.normalize(x) for x in (value, expected))
         torch.testing.assert_close(value, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_each_checkpoint_of_a_run(run):
+    """nerfstudio keeps all with --save-only-latest-checkpoint False; the newest is read, or the one that is named."""
+    newest = run.parent / "nerfstudio_models" / "step-000000300.ckpt"
+    content = torch.load(newest, weights_only=False)
+    means = content["pipeline"]["_model.gauss_params.means"]
+    older = newest.with_name("step-000000200.ckpt")
+    torch.save(content | {"pipeline": damaged(content["pipeline"], "means", means - 1)}, older)
+    assert checkpoint_of(run) == newest
+    assert checkpoint_of(run, 200) == older
+    torch.testing.assert_close(read_splats(newest).means, read_splats(run).means)
+    assert not torch.allclose(read_splats(older).means, read_splats(run).means)
+    assert read_nerfstudio_run(older).config == run
+    with pytest.raises(UserError, match=r"no .*step-000000250\.ckpt.*these steps: 200, 300.*Choose one of these"):
+        checkpoint_of(run, 250)
 
 
 def test_settings_are_data(run, tmp_path):
