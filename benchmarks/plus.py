@@ -1,12 +1,12 @@
-"""Times the "+" along a path of a trained run, part by part and end to end, and says how steady it is.
+"""Times the "+" along a path of trained runs, part by part and end to end, and says how steady it is.
 
-    python benchmarks/plus.py outputs/demo/first              # difix-mini on a CPU
-    python benchmarks/plus.py outputs/demo/first --full       # the architecture of the published size, random weights
+    python benchmarks/plus.py outputs/fox outputs/castle       # difix-mini on a CPU
+    python benchmarks/plus.py outputs/fox --full --size 1024 576 --frames 0    # the published size, random weights
 
 On CUDA seconds are those of the wall, with an empty queue before and after; on a CPU those of the process, so that a
 busy machine does not count (with several threads they are the sum of all). Random weights change neither time nor
 FLOPs; their steadiness means nothing and is left out, and they are timed as published as well (fp32). Writes
-benchmarks/results/plus_MODEL_DEVICE.json and prints a table.
+benchmarks/results/plus_MODEL_DEVICE.json and prints tables.
 """
 
 import json
@@ -25,7 +25,7 @@ from machine import device_name
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from difix3d.difix import DifixFixer, DifixPipeline, load_difix
 from difix3d.difix.architecture import random_difix
@@ -35,8 +35,8 @@ from difix3d.geometry.carry import Key, carry
 from difix3d.postrender import PostRender
 from difix3d.scene import Views
 from difix3d.scene.paths import fit, natural_path, path_cameras
-from difix3d.training.load import load_run
-from difix3d.types import Cameras, Degraded
+from difix3d.training.load import TrainedRun, load_run
+from difix3d.types import Cameras, Degraded, Fixer
 
 WAYS: dict[str, dict[str, Any]] = {"fixed": {}, "every 4": {"every": 4}, "mix 0.5": {"mix": 0.5}}
 WAYS["every 4, mix 0.5"] = WAYS["every 4"] | WAYS["mix 0.5"]
@@ -46,57 +46,77 @@ WAYS["every 4, mix 0.5"] = WAYS["every 4"] | WAYS["mix 0.5"]
 class Options:
     """What to measure."""
 
-    run: tyro.conf.Positional[Path]
-    """Folder of a trained run."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of trained runs."""
     full: bool = torch.cuda.is_available()
     """Weights of the published size, random, in place of difix-mini."""
     size: tuple[int, int] | None = (1024, 576) if torch.cuda.is_available() else None
     """Width and height; default on a CPU is that of the photos."""
     frames: int = 24
-    """Of the path, which has the density of 120 for the whole."""
+    """Of the path, which has the density of 120 for the whole. 0 leaves out what is measured end to end."""
     repeats: int = 5
     """Of each part, to take the median of."""
     threads: int = 1
     """Of the CPU."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    output: Path = Path("benchmarks/results")
+    json: Path | None = None
+    """Another file for the results."""
 
 
 def main(options: Options) -> None:
     torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    run = load_run(options.run, device=device.type)
-    cameras = path_cameras(natural_path(run.scene), run.scene, 120).cameras[list(range(options.frames))]
+    device, model = torch.device(options.device), "full" if options.full else "mini"
+    result: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "device": device_name(device),
+        "threads": options.threads,
+        "model": model,
+        "runs": [],
+    }
+    file = options.json or Path(f"benchmarks/results/plus_{model}_{device.type}.json")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for place in options.runs:
+        result["runs"].append(measure(load_run(place, device=device.type), options, device))
+        file.write_text(json.dumps(result, indent=1) + "\n")
+    for row in result["runs"]:
+        show(row, f"{model} Difix, {row['scene']}, {result['device']}")
+
+
+def measure(run: TrainedRun, options: Options, device: torch.device) -> dict[str, Any]:
+    """What is said of one run."""
+    count = max(options.frames, options.repeats + 1)
+    cameras = path_cameras(natural_path(run.scene), run.scene, 120).cameras[list(range(count))]
     cameras = (cameras if options.size is None else fit(cameras, *options.size)).to(device)
-    path = [cameras[i] for i in range(len(cameras))]
+    path = [cameras[i] for i in range(count)]
     pipe = random_difix(False, device) if options.full else load_difix("mini", device)
-    as_published = published(pipe, path[0].size, device, options.repeats) if options.full else {}
-    fixer = DifixFixer(pipe.optimize(), device, offload=False)
+    fixer = DifixFixer(pipe, device, offload=False)
     photo = Views(run.scene, device).__getitem__
     posts = {
         trust: PostRender(run.render, fixer, run.scene, photo, trust=trust, device=device) for trust in (True, False)
     }
-    parts = time_parts(posts[True], path, options.repeats) | as_published
-    rows = [
-        {"trust": trust, "way": way} | end_to_end(post, path, how)
-        for trust, post in posts.items()
-        for way, how in WAYS.items()
-    ]
-    result = {
-        "date": date.today().isoformat(),
-        "device": device_name(device),
-        "threads": options.threads,
-        "model": "full" if options.full else "mini",
-        "size": path[0].size,
-        "frames": len(path),
-        "milliseconds": parts,
-        "fix": work_of_a_fix(posts[True], path[0]),
-        "end_to_end": rows,
-        "steadiness": [] if options.full else steady(posts, path),
+    before = {"fix, plain": time_of_a_fix(posts[True], path[0], options.repeats)}
+    if options.full:
+        before["fix, as published"] = published(pipe, path[0].size, device, options.repeats)
+    plain = flops_of_a_fix(posts[True], path[0])
+    pipe.optimize()
+    parts = time_parts(posts[True], path, options.repeats)
+    flops = {"fix, plain": plain, "fix": flops_of_a_fix(posts[True], path[options.repeats])}
+    path = path[: options.frames]
+    return {
+        "scene": run.scene.name,
+        "size": cameras.size,
+        "frames": options.frames,
+        "milliseconds": parts | before,
+        "flops": flops,
+        "weight_bytes": float(sum(w.nbytes for part in (pipe.vae, pipe.unet) for w in part.parameters())),
+        "end_to_end": [
+            {"trust": trust, "way": way} | end_to_end(post, path, how)
+            for trust, post in posts.items()
+            for way, how in WAYS.items()
+            if path
+        ],
+        "steadiness": [] if options.full or not path else steady(posts, path),
     }
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / f"plus_{result['model']}_{device.type}.json").write_text(json.dumps(result, indent=1) + "\n")
-    show(result)
 
 
 def time_parts(post: PostRender, path: list[Cameras], repeats: int) -> dict[str, float]:
@@ -109,9 +129,6 @@ def time_parts(post: PostRender, path: list[Cameras], repeats: int) -> dict[str,
         seconds.setdefault(name, []).append(taken)
         return value
 
-    def fix(degraded: Degraded) -> Tensor:
-        return next(iter(post.fixer([degraded])))
-
     def trusted(degraded: Degraded, fixed: Tensor) -> Tensor:
         height, width = fixed.shape[:2]
         return share_of_fix(compare_with_photos(degraded, fixed, settings), (height, width), agreed, settings)
@@ -120,7 +137,7 @@ def time_parts(post: PostRender, path: list[Cameras], repeats: int) -> dict[str,
     for camera in path[: repeats + 1]:
         out = part("render", post.render, camera)
         degraded = part("references", post._nearest.degraded, camera, out, post.photo)
-        fixed = part("fix", fix, degraded)
+        fixed = part("fix", once, post.fixer, degraded)
         part("trust", trusted, degraded, fixed)
         key = Key(camera, degraded.depth, fixed - degraded.rgb)
         part("carry", carry, [last or key, key], [1.0, 1.0], degraded.depth, camera)
@@ -128,12 +145,34 @@ def time_parts(post: PostRender, path: list[Cameras], repeats: int) -> dict[str,
     return {name: 1e3 * median(values[1:]) for name, values in seconds.items()}
 
 
-def published(pipe: DifixPipeline, size: tuple[int, int], device: torch.device, repeats: int) -> dict[str, float]:
+def once(fixer: Fixer, degraded: Degraded) -> Tensor:
+    return next(iter(fixer([degraded])))
+
+
+def time_of_a_fix(post: PostRender, camera: Cameras, repeats: int) -> float:
+    """Milliseconds of a fix; the first does not count."""
+    frame = post._prepare(camera).degraded
+    return 1e3 * median([timed(post.device, once, post.fixer, frame)[0] for _ in range(repeats + 1)][1:])
+
+
+def flops_of_a_fix(post: PostRender, camera: Cameras) -> float:
+    """Of a camera that was fixed last: a multiply-add is 2, and what is kept of references is not computed again."""
+    frame = post._prepare(camera).degraded
+
+    def attention(query: Any, key: Any, value: Any, *_arguments: Any, **_options: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    on_cpu: Any = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}  # torch knows CUDA's alone
+    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+        once(post.fixer, frame)
+    return float(counter.get_total_flops())
+
+
+def published(pipe: DifixPipeline, size: tuple[int, int], device: torch.device, repeats: int) -> float:
     """Milliseconds of a fix as published: text encoder and reference in each call, both views decoded, before
     ``optimize()``. Small weights, which take a guide, have no such way."""
     images, call = torch.rand(1, 3, *reversed(size), device=device), Published(pipe, tiny=False)
-    seconds = [timed(device, call, images, images[:, None])[0] for _ in range(repeats + 1)]
-    return {"fix as published": 1e3 * median(seconds[1:])}
+    return 1e3 * median([timed(device, call, images, images[:, None])[0] for _ in range(repeats + 1)][1:])
 
 
 def end_to_end(post: PostRender, path: list[Cameras], how: dict[str, Any]) -> dict[str, float]:
@@ -152,16 +191,6 @@ def end_to_end(post: PostRender, path: list[Cameras], how: dict[str, Any]) -> di
     post.fixer = fixer
     each = taken / len(path)
     return {"milliseconds": 1e3 * each, "frames_per_second": 1 / each, "fixed": count}
-
-
-def work_of_a_fix(post: PostRender, camera: Cameras) -> dict[str, float]:
-    """FLOPs of a fix (a multiply-add is 2), and bytes of the weights that it reads."""
-    frame = post._prepare(camera).degraded
-    with FlopCounterMode(display=False) as counter:
-        next(iter(post.fixer([frame])))
-    pipe: Any = post.fixer.pipe  # type: ignore[attr-defined]
-    weights = [weight for model in (pipe.vae, pipe.unet) for weight in model.parameters()]
-    return {"flops": float(counter.get_total_flops()), "weight_bytes": float(sum(w.nbytes for w in weights))}
 
 
 def steady(posts: dict[bool, PostRender], path: list[Cameras]) -> list[dict[str, Any]]:
@@ -191,24 +220,22 @@ def timed(device: torch.device, function: Callable[..., Any], *arguments: Any) -
     return clock() - start, value
 
 
-def show(result: dict[str, Any]) -> None:
+def show(row: dict[str, Any], title: str) -> None:
     console = Console()
-    width, height = result["size"]
-    console.print(", ".join(f"{name} {value:.1f} ms" for name, value in result["milliseconds"].items()))
-    console.print(
-        f"a fix: {result['fix']['flops'] / 1e12:.3g} TFLOP, {result['fix']['weight_bytes'] / 1e6:.0f} MB of weights"
-    )
-    table = Table(title=f"{result['model']} Difix, {width} x {height}, {result['device']}, {result['frames']} frames")
+    console.print(", ".join(f"{name} {value:.1f} ms" for name, value in row["milliseconds"].items()))
+    work = ", ".join(f"{name} {value / 1e12:.3g} TFLOP" for name, value in row["flops"].items())
+    console.print(f"{work}; {row['weight_bytes'] / 1e6:.0f} MB of weights")
+    table = Table(title=f"{title}, {' x '.join(map(str, row['size']))}, {row['frames']} frames")
     for column in ("", "ms a frame", "frames/s", "fixed", "warp error x 1000, 1 apart", "4 apart"):
         table.add_column(column, justify="right")
-    errors = {(item["trust"], item["way"]): item for item in result["steadiness"]}
-    rows = [{"trust": trust, "way": "render"} for trust in (True,) if errors] + result["end_to_end"]
-    for row in rows:
-        name = row["way"] + ("" if row["way"] == "render" else ", trust" if row["trust"] else ", all")
-        speed = [f"{row[key]:.1f}" if key in row else "" for key in ("milliseconds", "frames_per_second")]
-        error = errors.get((row["trust"], row["way"]))
+    errors = {(item["trust"], item["way"]): item for item in row["steadiness"]}
+    rows = [{"trust": trust, "way": "render"} for trust in (True,) if errors] + row["end_to_end"]
+    for line in rows:
+        name = line["way"] + ("" if line["way"] == "render" else ", trust" if line["trust"] else ", all")
+        speed = [f"{line[key]:.1f}" if key in line else "" for key in ("milliseconds", "frames_per_second")]
+        error = errors.get((line["trust"], line["way"]))
         warp = [f"{1e3 * error[key]:.2f}" if error else "" for key in ("short", "long")]
-        table.add_row(name, *speed, str(row.get("fixed", "")), *warp)
+        table.add_row(name, *speed, str(line.get("fixed", "")), *warp)
     console.print(table)
 
 
