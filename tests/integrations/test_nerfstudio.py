@@ -212,6 +212,18 @@ def test_a_data_folder_that_is_not_there(config, tmp_path, capsys):
     assert f"There is no data in {tmp_path / 'nowhere'}" in capsys.readouterr().out.replace("\n", "")
 
 
+def test_a_folder_without_what_the_parser_reads(config, tmp_path, capsys):
+    """Photos alone, or beside a COLMAP model: we would read them, the default parser of nerfstudio does not."""
+    from nerfstudio.data.dataparsers.colmap_dataparser import ColmapDataParserConfig
+
+    config.pipeline.datamanager.data = tmp_path
+    for parser, lost in ((None, "transforms.json"), (ColmapDataParserConfig(), "colmap/sparse/0")):
+        config.pipeline.datamanager.dataparser = parser or config.pipeline.datamanager.dataparser
+        with pytest.raises(SystemExit):
+            config.pipeline.setup(device="cpu", test_mode="val")
+        assert f"There is no {lost} in {tmp_path}" in capsys.readouterr().out.replace("\n", "")
+
+
 def test_cameras_that_we_do_not_render_are_named(config, oracle, data, tmp_path, capsys):
     content = json.loads((data / "transforms.json").read_text())
     content["camera_model"] = "EQUIRECTANGULAR"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from nerfstudio.data.dataparsers.nerfstudio_dataparser import NerfstudioDataParserConfig
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from torch import Tensor
@@ -269,11 +270,23 @@ def check_data(config: DifixPipelineConfig) -> None:
     """Looks for the data before nerfstudio does, which would end in a traceback.
 
     Raises:
-        UserError: it is not there.
+        UserError: it is not there, or not what the data parser reads.
     """
     manager = config.datamanager
-    place = getattr(manager, "data", None) or getattr(getattr(manager, "dataparser", None), "data", None)
-    if place is not None and not Path(place).exists():
+    parser = getattr(manager, "dataparser", None)
+    place = getattr(manager, "data", None) or getattr(parser, "data", None)
+    if place is None:
+        return
+    if not Path(place).exists():
         raise UserError(
             f"There is no data in {place}", "It is a folder, or a file that the data parser reads", "Check --data"
+        )
+    is_default = isinstance(parser, NerfstudioDataParserConfig)
+    needed = "transforms.json" if is_default else getattr(parser, "colmap_path", None)
+    if needed is not None and Path(place).is_dir() and not (Path(place) / needed).exists():
+        raise UserError(
+            f"There is no {needed} in {place}",
+            "The data parser nerfstudio-data reads a transforms.json, colmap what --colmap-path names",
+            "End the command with another parser (colmap --data ... --colmap-path sparse/0), make the file by "
+            "ns-process-data, or train by difix3d train, which finds cameras by itself",
         )
