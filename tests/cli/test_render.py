@@ -11,10 +11,11 @@ import torch
 from small_run import write_run
 
 from difix3d.cli.render import RenderConfig, render, sized, write
+from difix3d.difix import DifixFixer
 from difix3d.errors import UserError
 from difix3d.files import OWN
 from difix3d.images import read_image, to_uint8
-from difix3d.scene.pathfile import write_path
+from difix3d.scene.pathfile import CameraPath, write_path
 from difix3d.scene.paths import path_cameras
 from difix3d.training.load import load_run
 
@@ -225,6 +226,27 @@ def test_plus_with_frozen_references(run, shared):
     assert 0 < np.abs(usual.astype(int) - frozen).mean() < 10
     with pytest.raises(UserError, match="Nothing of those can be frozen"):
         call(run, *options, "--fixer", "mini", "--frozen")
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_plus_of_a_path_with_cuts_outside_views_and_sizes_by_a_fixer_that_fails(run, monkeypatch, caplog, every):
+    """Each frame comes, in its size; one that failed, or shows nothing, as rendered. The failure is said once."""
+    scene = load_run(run).scene
+    cameras = path_cameras("interp", scene, 60).cameras[[0, 1, 2, 40, 41, 41, 5, 6, 7]]
+    c2w, width = cameras.c2w.clone(), cameras.width.clone()
+    c2w[5, :3, 3] += 1000
+    width[6:] += 8
+    write_path(CameraPath(replace(cameras, c2w=c2w, width=width), 24.0), run / "rough.json", scene)
+    fix, calls = DifixFixer._fix, count()
+    monkeypatch.setattr(DifixFixer, "_fix", lambda self, group: fix(self, group) if next(calls) != 1 else 1 / 0)
+    options = ["--path", run / "rough.json", "--no-video"]
+    call(run, *options, "-o", run / "plain")
+    call(run, *options, "--plus", "--no-trust", "--fixer", "mini", "--every", every, "--mix", 0.5, "-o", run / "plus")
+    plain, plus = ([read_image(run / n / "frames" / f"0000{i}.png") for i in range(9)] for n in ("plain", "plus"))
+    assert [picture.shape[1] for picture in plus] == [48] * 6 + [56] * 3
+    changed = [i for i in range(9) if np.abs(plus[i].astype(int) - plain[i]).max() > 0]
+    assert changed == ([0, 2, 3, 4, 6, 7, 8] if every == 1 else [0, 1, 2, 4, 6, 7, 8])
+    assert caplog.text.count("failed at a frame (ZeroDivisionError") == 1
 
 
 def test_plus_needs_a_fixer(tmp_path, toy_scene):
