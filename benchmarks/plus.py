@@ -38,7 +38,11 @@ from difix3d.scene.paths import fit, natural_path, path_cameras
 from difix3d.training.load import TrainedRun, load_run
 from difix3d.types import Cameras, Degraded, Fixer
 
-WAYS: dict[str, dict[str, Any]] = {"fixed": {}, "every 4": {"every": 4}, "mix 0.5": {"mix": 0.5}}
+WAYS: dict[str, dict[str, Any]] = {
+    "fixed": {"mix": 0.0},
+    "every 4": {"every": 4, "mix": 0.0},
+    "mix 0.5": {"mix": 0.5},
+}
 WAYS["every 4, mix 0.5"] = WAYS["every 4"] | WAYS["mix 0.5"]
 
 

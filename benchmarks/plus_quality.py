@@ -41,7 +41,11 @@ from difix3d.training.load import TrainedRun, load_run
 from difix3d.types import Cameras, Degraded, Fixer
 
 EVERY, BEFORE = 4, 4
-WAYS: dict[str, dict[str, Any]] = {"fixed": {}, "every 4": {"every": EVERY}, "mix 0.5": {"mix": 0.5}}
+WAYS: dict[str, dict[str, Any]] = {
+    "fixed": {"mix": 0.0},
+    "every 4": {"every": EVERY, "mix": 0.0},
+    "mix 0.5": {"mix": 0.5},
+}
 WAYS["every 4, mix 0.5"] = WAYS["every 4"] | WAYS["mix 0.5"]
 FRAMES = 24
 NOISE, CELL = 0.03, 4
@@ -142,7 +146,7 @@ def measure(run: TrainedRun, fixer: Fixer, trust: bool, lpips: LPIPS, photos: in
 
         score("render", run.render(run.scene.cameras[index]).rgb[0])
         for way, how in WAYS.items():
-            before = BEFORE if "mix" in how else 0
+            before = BEFORE if how["mix"] else 0
             behind = phase % EVERY if "every" in how else 0
             frames = post.stream(way_there[BEFORE + EVERY - before - behind :], **how)
             score(way, next(frame for place, frame in enumerate(frames) if place == before + behind))

@@ -75,9 +75,9 @@ class RenderConfig(RunOptions):
     every: Annotated[int, Limits(min=1, max=100)] = 1
     """With --plus: fix only each so many-th frame, and those at cuts, and carry what changed there to the frames
     between by the model's depth: about as many times quicker, and steadier, at a part of the gain in sharpness."""
-    mix: Annotated[float, Limits(min=0, max=MOST_MIXED)] = 0.0
+    mix: Annotated[float | None, Limits(min=0, max=MOST_MIXED)] = None
     """With --plus: share of the change of the last fixed frame, carried along, in that of the next one. 0.5 takes away
-    most of the flicker that fixing adds."""
+    most of the flicker that fixing adds, and is the default with --no-trust; else it is 0."""
     frozen: bool = False
     """With --plus: references do not look at the frames, so that their part is computed once: half of the UNet's work.
     Not the same frames; `difix3d fix --check-frozen` says how much weights lose by it."""

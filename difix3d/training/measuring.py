@@ -41,7 +41,11 @@ from difix3d.types import Cameras, RenderFn, View
 Single = Literal["psnr", "ssim", "lpips-vgg", "lpips-alex"]
 Corrected = Literal["cc-psnr", "cc-ssim", "cc-lpips-vgg", "cc-lpips-alex"]
 Metrics = Single | Corrected | Literal["fid", "kid", "tsed", "warp"]
-WAYS: dict[str, dict[str, Any]] = {"fixed": {}, "carried": {"every": 4}, "mixed": {"mix": 0.5}}
+WAYS: dict[str, dict[str, Any]] = {
+    "fixed": {"mix": 0.0},
+    "carried": {"every": 4, "mix": 0.0},
+    "mixed": {"mix": 0.5},
+}
 """Ways to fix the frames of a path: options of :meth:`difix3d.postrender.PostRender.stream`."""
 PHOTOS = 8
 """Photos, at most, that the fixer is given to see whether it leaves them alone."""
