@@ -19,6 +19,8 @@ FAR = 1e6
 GUESSED = 1e-4
 """Weight of what lies at the pixel's place in a key frame that sees another surface there. It counts where no key frame
 sees the surface itself: in fog, whose depth is of no surface, and beside edges."""
+MARGIN = 0.1
+"""Share of a key frame's width or height beyond its edge within which the change there fades to 0."""
 COARSE = 80
 """Long side, in pixels, of the grid on which it is counted how much of a frame a key frame sees."""
 
@@ -44,8 +46,8 @@ def carry(
 ) -> tuple[Float[Tensor, "H W 3"], Bool[Tensor, "H W"]]:
     """The change of a frame near the key frames, and where a key frame sees the same surface.
 
-    Where none does, the change is that at the pixel's place in them, or at the nearest place at their edge: a margin
-    without any would show as a wedge. What is behind all of them has a change of 0.
+    Where none does, the change is that at the pixel's place in them. Where the pixel is in none of them, it is that at
+    the nearest place at their edge, and fades: a margin without any would show as a wedge.
 
     Args:
         keys: of any sizes.
@@ -60,7 +62,7 @@ def carry(
         turn, shift = _into(key.camera, camera)
         native.call(
             library.difix3d_carry, depth, *depth.shape, turn, shift, key.depth.contiguous(), key.change.contiguous(),
-            *key.depth.shape, float(weight), GUESSED, TOLERANCE, FAR, torch.get_num_threads(), sums,
+            *key.depth.shape, float(weight), GUESSED, MARGIN, TOLERANCE, FAR, torch.get_num_threads(), sums,
         )  # fmt: skip
     return _mean(sums, sum(weights))
 
@@ -78,8 +80,11 @@ def carry_twin(
         column, row = torch.where(inside[..., None], pixels, 0.0).long().unbind(-1)
         there = key.depth[row, column]
         same = inside & torch.where(depth > 0, (there - z).abs() <= TOLERANCE * z, there == 0)
-        change = sample(key.change, pixels, (height, width))
-        share = weight * torch.where(same, 1.0, torch.where(z > 0, GUESSED, 0.0))[..., None]
+        size = pixels.new_tensor([width, height])
+        beyond = ((pixels - torch.minimum(pixels.clamp(min=0), size)).abs() / size).amax(-1)
+        change = sample(key.change, pixels, (height, width)) * (1 - beyond / MARGIN).clamp(min=0)[..., None]
+        guessed = torch.where(inside, GUESSED, torch.where(z > 0, GUESSED**2, 0.0))
+        share = weight * torch.where(same, 1.0, guessed)[..., None]
         sums += torch.cat([change * share, share], -1)
     return _mean(sums, sum(weights))
 

@@ -50,8 +50,16 @@ def test_a_change_stays_on_its_surface(run):
     torch.testing.assert_close(carried[:, :20], change[:, 10:], atol=1e-4, rtol=0)
     assert seen[:, :20].all()
     assert not seen[:, 21:].any()
-    edge = change[:, -1:].expand(-1, 10, -1)  # in no key frame: what is at the edge of that goes on
-    torch.testing.assert_close(carried[:, 20:], edge, atol=1e-4, rtol=0)
+    for beyond, column in enumerate(range(20, 30)):  # in no key frame: what is at the edge of that goes on, and fades
+        fading = max(0.0, 1 - (beyond + 0.5) / 3)
+        torch.testing.assert_close(carried[:, column], change[:, -1] * fading, atol=1e-4, rtol=0)
+
+
+def test_what_a_key_frame_has_at_a_place_counts_more_than_the_edge_of_another(run):
+    far = Key(camera(-2.0), wall(), noise())  # its edge lies at the frame's tenth pixel
+    here = Key(camera(), wall(9.0), torch.ones(*SIZE, 3))  # sees another surface
+    carried, _ = run([far, here], [1.0, 1.0], wall(), camera())
+    torch.testing.assert_close(carried[:, 11:], torch.ones(20, 19, 3), atol=1e-3, rtol=0)
 
 
 def test_what_is_behind_a_key_frame_is_left_alone(run):
