@@ -38,8 +38,6 @@ class ConfidenceConfig:
     """The same for a change of the image where no photo can judge."""
     min_change: Annotated[float, Limits(above=0)] = 0.03
     """A fix that changes less than this is not worth learning: it is mostly blur, which would add up round by round."""
-    min_gain: Annotated[float, Limits(above=0)] = 0.01
-    """Unless it is nearer to the photos than the render was by about this: then it is detail that they have."""
     min_round_agreement: Annotated[float, Limits(min=0, max=1)] = 0.6
     """A round whose fixes keep less than this of their weight, on average over what photos see of them, does not
     count; nor does a single frame of "+"."""
@@ -140,10 +138,10 @@ def confidence(
 ) -> Float[Tensor, "H W"]:
     """Weight, 0..1, of each fixed pixel in training.
 
-    A fix that neither changes the colours nor comes nearer to the photos has nothing to teach but its blur. Where
-    photos see the pixel, the weight falls as the fix moves away from them; elsewhere the fix has its mean agreement
-    where they do, and less the more it changed. A fix that photos contradict on the whole does not count at all; one
-    that they hardly see is taken for as good as the others of its round.
+    A fix that hardly changes the colours has nothing to teach but its blur. Where photos see the pixel, the weight
+    falls as the fix moves away from them; elsewhere the fix has its mean agreement where they do, and less
+    the more it changed. A fix that photos contradict on the whole does not count at all; one that they hardly
+    see is taken for as good as the others of its round.
 
     Args:
         evidence: of this fix.
@@ -154,7 +152,7 @@ def confidence(
     if round_agreement < config.min_round_agreement or own < config.min_view_agreement:
         return torch.zeros(size, device=agreement.device)
     unseen = own * torch.exp(-evidence.change / config.change_tolerance)
-    weights = _enlarge(_lesson(evidence, config) * torch.where(evidence.visible, agreement, unseen), size)
+    weights = _enlarge(_moved(evidence, config) * torch.where(evidence.visible, agreement, unseen), size)
     return torch.where(weights < config.min_weight, 0.0, weights)
 
 
@@ -189,10 +187,9 @@ def _own_agreement(evidence: Evidence, round_agreement: float, config: Confidenc
     return (agreement[evidence.visible].sum() + prior * round_agreement) / (evidence.visible.sum() + prior)
 
 
-def _lesson(evidence: Evidence, config: ConfidenceConfig) -> Map:
-    """0 where the fix has the render's colours and is no nearer to the photos, rising to 1."""
-    gain = (evidence.render_error - evidence.fixed_error).clamp(min=0)
-    return 1 - torch.exp(-torch.maximum(evidence.change / config.min_change, gain / config.min_gain))
+def _moved(evidence: Evidence, config: ConfidenceConfig) -> Map:
+    """0 where the fix has the render's colours, rising to 1."""
+    return 1 - torch.exp(-evidence.change / config.min_change)
 
 
 def _agreement(evidence: Evidence, config: ConfidenceConfig) -> Map:

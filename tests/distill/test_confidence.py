@@ -103,17 +103,6 @@ def test_a_repair_of_a_broken_render_is_believed(case):
     assert (weights[solid(item)] > 0.6).all()
 
 
-def test_detail_that_photos_have_is_taught_and_blur_is_not(case):
-    """Neither changes the colours."""
-    item = case
-    blurred = torch.nn.functional.avg_pool2d(item.rgb.permute(2, 0, 1)[None], 5, 1, 2)[0].permute(1, 2, 0)
-    sharper = compare_with_photos(replace(item, rgb=blurred), item.rgb)
-    gained = sharper.visible & solid(item) & (sharper.render_error > 0.03)
-    assert gained.any()
-    assert confidence(sharper, SIZE)[gained].mean() > 0.6
-    assert confidence(compare_with_photos(item, blurred), SIZE)[gained].mean() < 0.3
-
-
 def test_where_no_photo_sees_the_fix_loses_weight_with_its_change(case):
     item = case
     unseen = compare_with_photos(alone(item), item.rgb.flip(-1))
