@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import tyro
 from machine import device_name
+from plus import WAYS
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -40,13 +41,7 @@ from difix3d.scene.paths import natural_path, path_cameras
 from difix3d.training.load import TrainedRun, load_run
 from difix3d.types import Cameras, Degraded, Fixer
 
-EVERY, BEFORE = 4, 4
-WAYS: dict[str, dict[str, Any]] = {
-    "fixed": {"mix": 0.0},
-    "every 4": {"every": EVERY, "mix": 0.0},
-    "mix 0.5": {"mix": 0.5},
-}
-WAYS["every 4, mix 0.5"] = WAYS["every 4"] | WAYS["mix 0.5"]
+EVERY, BEFORE = WAYS["every 4"]["every"], 4
 FRAMES = 24
 NOISE, CELL = 0.03, 4
 
