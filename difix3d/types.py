@@ -236,6 +236,12 @@ class Gaussians:
     def device(self) -> torch.device:
         return self.means.device
 
+    @staticmethod
+    def cat(parts: "Iterable[Gaussians]") -> "Gaussians":
+        """All Gaussians of the parts, of which there is at least one, in order; of one degree."""
+        fields = zip(*(part.as_dict().values() for part in parts), strict=True)
+        return Gaussians(*(torch.cat(field) for field in fields))
+
     def as_dict(self) -> dict[str, Tensor]:
         return {name: getattr(self, name) for name in ("means", "quats", "scales", "opacities", "sh0", "shN")}
 

@@ -27,6 +27,11 @@ class InitConfig:
     """Initial opacity."""
     scale: Annotated[float, Limits(above=0, max=1000)] = 1.0
     """Initial size, as a multiple of the distance to the nearest three points."""
+    backdrop: Annotated[int | None, Limits(min=0, max=1_000_000)] = None
+    """Gaussians on an opaque shell far around the scene: behind the model stands what photos show in that direction,
+    blurred, instead of black, which takes away fog as well. By default 2,000 if the views asked for are twice as far
+    from the photos as these are from each other, by angle; else 0: none. It is in the .ply as well, where who looks
+    from far outside sees the shell."""
     seen_by: Annotated[int, Limits(min=0)] = 2
     """Use only sparse points that at least this many training photos see, so that held-out photos do not leak in."""
 

@@ -1,11 +1,13 @@
 """Rasterisers: Gaussians and cameras in, images out. One function, which chooses by the device of the Gaussians."""
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.geometry.warp import COVERED
 from difix3d.ranks import ALONE, Ranks
 from difix3d.types import Cameras, Gaussians, Render
 
@@ -24,6 +26,7 @@ def rasterize(
     packed: bool = False,
     near: float = 0.01,
     far: float = 1e10,
+    surfaces: float | None = None,
     ranks: Ranks = ALONE,
 ) -> Render:
     """Renders the Gaussians from each camera; differentiable in their fields, in ``cameras.c2w`` and the background.
@@ -42,6 +45,8 @@ def rasterize(
         absgrad: also sum absolute gradients of the projected means, into ``info["means2d"].absgrad`` (AbsGS).
         packed: on CUDA keep only visible Gaussians between the passes (less memory); on a CPU nothing changes.
         near, far: depths, in world units, outside of which Gaussians are not drawn.
+        surfaces: depth beyond which there is only a backdrop. Where at least half of a pixel is covered by what is
+            nearer, the depth is of that alone: the little that shines through of something far off would move it.
         ranks: where several processes have a part of the Gaussians each, all of them call this with as many cameras of
             one size. Each gets the images of its own cameras from all Gaussians; ``info`` is of its own Gaussians and
             the cameras of all. Not with ``packed`` or ``absgrad``.
@@ -61,17 +66,22 @@ def rasterize(
     else:
         from difix3d.render.cpu import rasterize as run
     background = None if background is None else background.to(gaussians.device)
-    render = run(
+    cameras = cameras.to(gaussians.device)
+    behind = torch.zeros(3, device=gaussians.device) if background is None else background
+    draw = partial(
+        run,
         gaussians,
-        cameras.to(gaussians.device),
-        sh_degree=degree,
-        background=torch.zeros(3, device=gaussians.device) if background is None else background,
+        cameras,
+        background=behind,
         antialiased=antialiased,
         depth=depth,
-        absgrad=absgrad,
         packed=packed,
         near=near,
-        far=far,
         ranks=ranks,
     )
+    render = draw(sh_degree=degree, absgrad=absgrad, far=far)
+    if render.depth is not None and surfaces is not None and surfaces < far:
+        nearer = draw(sh_degree=0, far=surfaces)
+        assert nearer.depth is not None
+        render = replace(render, depth=torch.where(nearer.alpha > COVERED, nearer.depth, render.depth))
     return replace(render, background=background)

@@ -12,6 +12,7 @@ from difix3d.distill import DistillConfig
 from difix3d.gaussians.init import InitConfig
 from difix3d.limits import SEEDS, Limits
 from difix3d.losses import LossConfig
+from difix3d.training.backdrop import backdrop_of
 from difix3d.training.densify import DensifyConfig
 from difix3d.training.optim import OptimConfig
 from difix3d.training.refine import RefineConfig
@@ -116,7 +117,14 @@ class TrainConfig:
         """How a trained model is rendered, for :func:`difix3d.render.rasterize`."""
         color = COLORS[self.shown_over(scene)]
         background = None if color is None else color.to(device)
-        return {"near": near, "antialiased": self.antialiased, "packed": self.packed, "background": background}
+        backdrop = backdrop_of(scene, self.init)
+        return {
+            "near": near,
+            "surfaces": None if backdrop is None else backdrop.surfaces,
+            "antialiased": self.antialiased,
+            "packed": self.packed,
+            "background": background,
+        }
 
     def shown_over(self, scene: Scene) -> Literal["black", "white"]:
         """What is behind photos with alpha and behind renders, wherever they are looked at or measured."""

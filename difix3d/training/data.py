@@ -15,6 +15,7 @@ from difix3d.images import to_uint8
 from difix3d.metrics import psnr
 from difix3d.scene import dropped_points, load_scene, near_depth, visible_points
 from difix3d.scene.hull import hull_points
+from difix3d.training.backdrop import backdrop_of
 from difix3d.training.config import TrainConfig
 from difix3d.types import Gaussians, RenderFn, Scene, View
 
@@ -43,7 +44,7 @@ def scene_of(config: TrainConfig) -> Scene:
 def initial_gaussians(scene: Scene, config: TrainConfig) -> Gaussians:
     """The first Gaussians of a training, in the scene's world: those of ``config.init.ply``; without it they lie on the
     sparse points that training photos see, or on random points where there are none: of the visual hull,
-    if photos have alpha.
+    if photos have alpha. Behind them is the backdrop, if there is one.
 
     Raises:
         UserError: the file cannot be read.
@@ -57,13 +58,17 @@ def initial_gaussians(scene: Scene, config: TrainConfig) -> Gaussians:
         hull = hull_points(scene, len(points), 3 * scene.extent, config.seed) if scene.alpha else points[:0]
         if len(hull):  # a cube around the cameras would hold hardly a point of the object, and much to be taken away
             points, colors = hull, colors[: len(hull)]
-    return from_points(
+    first = from_points(
         points.astype(np.float32),
         colors,
         sh_degree=config.sh_degree,
         opacity=config.init.opacity,
         scale=config.init.scale,
     )
+    backdrop = backdrop_of(scene, config.init)
+    if backdrop is None:
+        return first
+    return Gaussians.cat([first, backdrop.gaussians(scene, config.sh_degree)])
 
 
 def remark(scene: Scene, config: TrainConfig, count: int, chosen: str) -> str:

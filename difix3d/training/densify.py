@@ -1,6 +1,7 @@
 """Where Gaussians are added and removed: gsplat's strategies, on any device."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -51,9 +52,23 @@ RESET_EVERY = 3000
 
 
 class Densifier:
-    """Applies the configured strategy around the backward pass; its running statistics are in ``state``."""
+    """Applies the configured strategy around the backward pass; its running statistics are in ``state``.
 
-    def __init__(self, config: DensifyConfig, *, max_steps: int, extent: float):
+    Args:
+        config: what to do.
+        max_steps: of the run.
+        extent: of the scene.
+        spared: which of the means belong to Gaussians that are never too large; ``None`` for none.
+    """
+
+    def __init__(
+        self,
+        config: DensifyConfig,
+        *,
+        max_steps: int,
+        extent: float,
+        spared: Callable[[Tensor], Tensor] | None = None,
+    ):
         from gsplat.strategy import DefaultStrategy  # pure Python: nothing of CUDA is touched
 
         from difix3d.training.mcmc import ScheduledMCMC
@@ -62,6 +77,7 @@ class Densifier:
         self.reset_every = RESET_EVERY if config.reset_every is None else config.reset_every
         self.stop = 0 if config.kind == "none" else round(config.stop * max_steps)
         self.last_reset = self.stop - self.reset_every
+        self.spared = spared
         schedule = {
             "refine_start_iter": min(config.start, max_steps // 10),
             "refine_stop_iter": self.stop,
@@ -81,6 +97,8 @@ class Densifier:
                 **schedule,
             )
             self.state = self.strategy.initialize_state(scene_scale=extent)
+            if spared is not None:  # what is too large is removed here
+                self.too_large, self.strategy.prune_scale3d = self.strategy.prune_scale3d * extent, math.inf
         elif config.kind == "mcmc":
             self.strategy = ScheduledMCMC(
                 cap_max=config.cap_max, noise_lr=config.noise_lr, min_opacity=config.prune_opacity, **schedule
@@ -129,6 +147,8 @@ class Densifier:
                 full = len(splats.params["means"]) >= self.config.cap_max
                 self.strategy.grow_grad2d = math.inf if full else self.config.grow_grad2d
                 self._apply(splats, render, step, packed=render.info["gaussian_ids"] is not None)
+                if self.spared is not None:
+                    self._remove_large(splats, step, self.spared(splats.params["means"]))
             self._reset_opacities(splats, step)
 
     def _apply(self, splats: SplatOptimizer, render: Render, step: int, **options: Any) -> None:
@@ -145,6 +165,16 @@ class Densifier:
             return
         with strategies_on(render.rgb.device):
             self.strategy.step_post_backward(params, splats.optimizers, self.state, step, info, **options)
+
+    def _remove_large(self, splats: SplatOptimizer, step: int, spared: Tensor) -> None:
+        """What gsplat's strategy removes from the first reset on, but for what is spared."""
+        from gsplat.strategy.ops import remove
+
+        schedule = self.strategy
+        if step > max(schedule.refine_start_iter, schedule.reset_every) and step % schedule.refine_every == 0:
+            large = (splats.params["scales"].amax(1) > math.log(self.too_large)) & ~spared
+            if large.any():
+                remove(splats.params, splats.optimizers, self.state, large)
 
     def _reset_opacities(self, splats: SplatOptimizer, step: int) -> None:
         # done here, as gsplat 1.5's own never fires (`step % n == 0 & step > 0` compares with `0 & step`)

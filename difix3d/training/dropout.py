@@ -11,45 +11,16 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from difix3d.scene import times_apart
-from difix3d.training.config import TrainConfig
-from difix3d.types import Cameras, Gaussians, Scene
+from difix3d.types import Gaussians
 
 RATE = 0.2
 """What is left out where views are far off the photos."""
-FAR = 3.0
-"""How far off they have to be (:func:`difix3d.scene.times_apart`). Held-out views between the photos have 0.6 to 1.2,
-those off them 2.5 to 6.0; below 3 of these gain nothing that is sure (docs/method.md)."""
 FADE = 0.15
 """The last share of a run, in which the rate falls to 0: the whole model is trained as it is shown."""
 MAX_OPACITY = 0.999
 """The most that a rasteriser lets a Gaussian cover."""
 GONE = -30.0
 """Logit of an opacity that no rasteriser draws."""
-
-
-def settle_dropout(config: TrainConfig, scene: Scene, targets: Cameras | None) -> tuple[TrainConfig, str]:
-    """The same configuration with the rate decided where it was left open, and a line that says so if there is dropout
-    now (else empty).
-
-    Views between the photos lose by dropout, which also blurs; those far off gain. Where it was not measured there is
-    none: without targets, for what a splat file gave, and beside MCMC's own noise.
-
-    Args:
-        targets: where novel cameras go, or held-out ones stand; ``None`` if that is not known.
-    """
-    if config.dropout is not None:
-        return config, ""
-    if targets is None or config.init.ply is not None or config.densify.kind != "default":
-        return replace(config, dropout=0.0), ""
-    times = times_apart(scene, targets)
-    if not times >= FAR:  # nor where nobody can tell
-        return replace(config, dropout=0.0), ""
-    line = (
-        f"the views asked for are {times:.1f} times as far from the photos as these are from each other: "
-        f"trained with --dropout {RATE:g} (0 turns it off)"
-    )
-    return replace(config, dropout=RATE), line
 
 
 def rate_at(rate: float, step: int, max_steps: int) -> float:

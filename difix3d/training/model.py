@@ -13,6 +13,7 @@ from difix3d.gaussians.checkpoint import flatten, nested
 from difix3d.losses import photometric, regularize, squared_error
 from difix3d.ranks import ALONE, Ranks
 from difix3d.render import rasterize
+from difix3d.training.backdrop import backdrop_of
 from difix3d.training.clear import ClearWay
 from difix3d.training.config import TrainConfig
 from difix3d.training.data import others_near
@@ -63,7 +64,9 @@ class SplatModel:
             max_steps=config.max_steps,
         )
         densify = replace(config.densify, cap_max=-(-config.densify.cap_max // ranks.count))
-        self.densifier = Densifier(densify, max_steps=config.max_steps, extent=scene.extent)
+        self.backdrop = backdrop_of(scene, config.init)
+        spared = None if self.backdrop is None else self.backdrop.beyond
+        self.densifier = Densifier(densify, max_steps=config.max_steps, extent=scene.extent, spared=spared)
         trained = scene.cameras[scene.train].to(device)
         self.clear = ClearWay(
             trained,
@@ -90,6 +93,11 @@ class SplatModel:
     def shown(self, **options: Any) -> Callable[..., Render]:
         """Renders the Gaussians of all processes, as they are now, without the help of the others."""
         return partial(self.render, gaussians=self.whole_gaussians(), **options)
+
+    def shown_surfaces(self) -> Callable[..., Render]:
+        """The same without the backdrop."""
+        surfaces = self.settings["surfaces"]
+        return self.shown() if surfaces is None else self.shown(far=surfaces)
 
     def step(self, views: list[View], step: int, *, densify: bool = True) -> tuple[dict[str, Tensor], Tensor]:
         """One step on a batch of views of one size: render, compare, move, densify.
@@ -138,6 +146,8 @@ class SplatModel:
         if densify:
             self.densifier.after_backward(self.splats, out, step, weight=views[0].weight)
             self.clear(self.splats, self.densifier.by_gaussian, step)
+        if self.backdrop is not None:
+            self.backdrop.hold(self.splats, step)
         self.whole = True
         return {name: value.detach() for name, value in losses.items()}, squared_error(rgb, views)
 

@@ -59,11 +59,15 @@ class RunFolder:
         return run
 
     def as_begun(self, config: TrainConfig) -> TrainConfig:
-        """The configuration of a run to resume, with the dropout that it began with where that is left open: none in
-        runs of versions that did not choose it."""
-        if config.dropout is not None:
-            return config
-        return replace(config, dropout=float(read_own(self.path).get("dropout") or 0))
+        """The configuration of a run to resume, with the dropout and the backdrop that it began with where they are
+        left open: none in runs of versions that did not choose them."""
+        begun = read_own(self.path)
+        if config.dropout is None:
+            config = replace(config, dropout=float(begun.get("dropout") or 0))
+        if config.init.backdrop is None:
+            backdrop = int(begun.get("init", {}).get("backdrop") or 0)
+            config = replace(config, init=replace(config.init, backdrop=backdrop))
+        return config
 
     def begin(self, config: TrainConfig, **facts: Any) -> None:
         """Writes ``config.yaml`` and ``scene.json``, from which a run is resumed and loaded; ``facts`` go into the

@@ -25,9 +25,9 @@ from difix3d.scene.batches import batches
 from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control
 from difix3d.training.data import check_world, initial_gaussians, near_plane, remark, scene_of
-from difix3d.training.dropout import settle_dropout
 from difix3d.training.evaluation import as_row, evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
+from difix3d.training.far_views import settle_far_views
 from difix3d.training.guard import SIGHT_STEPS, BadModel, LossGuard, check_ranks, check_sight, out_of_memory
 from difix3d.training.memory import settle_memory
 from difix3d.training.model import SplatModel
@@ -79,7 +79,7 @@ class Trainer:
         self.folder = RunFolder(ranks.of_first(lambda: RunFolder.find(config, self.scene).path), self.scene)
         config = self.folder.as_begun(config) if config.resume else config
         asked = views_asked_for(config, self.scene, targets, self.fixer)
-        config, self._chosen = settle_dropout(config, self.scene, asked)
+        config, self._chosen = settle_far_views(config, self.scene, asked)
         loaded = self.folder.load() if config.resume else None
         first = initial_gaussians(self.scene, config) if loaded is None else gaussians_in(loaded[1])
         config, plan = settle_memory(config, self.scene, self.fixer, len(first), self.device, ranks)
@@ -139,7 +139,7 @@ class Trainer:
                 while done < config.max_steps and not self._to_stop():
                     self._handle_requests(done)
                     if done in SIGHT_STEPS:
-                        check_sight(self.scene.train, self.views.__getitem__, self.model.shown(), done)
+                        check_sight(self.scene.train, self.views.__getitem__, self.model.shown_surfaces(), done)
                     if self.rounds.due(done) and not self._round(done):
                         break
                     novel = self.rounds.pick(done)

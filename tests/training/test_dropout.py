@@ -1,23 +1,17 @@
 """Gaussians that a step on photos leaves out, and when they are."""
 
-import math
-from contextlib import ExitStack
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from difix3d.cli.train import make_plain
 from difix3d.gaussians import from_points
-from difix3d.gaussians.init import InitConfig
 from difix3d.render import rasterize, torch_twin
-from difix3d.scene import Views, far, times_apart
-from difix3d.training import TrainConfig, Trainer, model
-from difix3d.training.densify import DensifyConfig
-from difix3d.training.dropout import drop, rate_at, settle_dropout, without
-from difix3d.training.events import Started, Stepped
-from difix3d.training.rounds import views_asked_for
+from difix3d.scene import Views
+from difix3d.training import Trainer, model
+from difix3d.training.dropout import drop, rate_at, without
+from difix3d.training.events import Stepped
 
 
 @pytest.fixture
@@ -114,86 +108,6 @@ def test_without_a_rate_nothing_is_drawn(toy_scene, config, monkeypatch):
     monkeypatch.setattr(model, "drop", None)
     trainer = Trainer(replace(config, dropout=0.0), toy_scene)
     trainer.model.step([Views(toy_scene)[0]], 0)
-
-
-def test_distance_is_measured_by_that_of_the_photos(toy_scene):
-    """Between photos of an arc about half of it; the scale of the world does not matter; no photo of them is needed."""
-    between = times_apart(toy_scene, toy_scene.cameras[toy_scene.test])
-    assert 0.3 < between < 1.2
-    end = replace(toy_scene, train=np.array([0, 1, 2, 3]), test=np.array([9, 10, 11]))
-    off = times_apart(end, end.cameras[end.test])
-    assert 5 < off < 12  # six to eight spacings away from the last photo
-    factor = 7.0
-    c2w = toy_scene.cameras.c2w.clone()
-    c2w[:, :3, 3] *= factor
-    larger = replace(end, cameras=replace(toy_scene.cameras, c2w=c2w), points=toy_scene.points * factor)
-    assert times_apart(larger, larger.cameras[end.test]) == pytest.approx(off, rel=1e-4)
-    assert times_apart(end, end.cameras[end.train]) == pytest.approx(0, abs=1e-3)
-
-
-def test_many_points_and_cameras_are_sampled(toy_scene, monkeypatch):
-    whole = times_apart(toy_scene, toy_scene.cameras[toy_scene.test])
-    monkeypatch.setattr(far, "POINTS", 60)
-    monkeypatch.setattr(far, "CAMERAS", 4)
-    assert times_apart(toy_scene, toy_scene.cameras[toy_scene.test]) == pytest.approx(whole, rel=0.4)
-
-
-def test_where_nothing_can_be_said_it_is_nan(toy_scene):
-    targets = toy_scene.cameras[toy_scene.test]
-    empty = replace(
-        toy_scene, points=toy_scene.points[:0], colors=toy_scene.colors[:0], observations=np.zeros((0, 2), int)
-    )
-    one = replace(toy_scene, train=np.array([0]))
-    for scene, cameras in ((empty, targets), (one, targets), (toy_scene, targets[:0])):
-        assert math.isnan(times_apart(scene, cameras))
-        assert settle_dropout(TrainConfig(), scene, cameras)[0].dropout == 0
-
-
-def test_far_views_turn_dropout_on_and_a_line_says_so(toy_scene, config):
-    """Near ones, splat files and MCMC do not; what was said stays; the run's settings keep it."""
-    end = replace(toy_scene, train=np.array([0, 1, 2, 3]), test=np.array([9, 10, 11]))
-    started = []
-    trainer = Trainer(config, end, [started.append])
-    assert trainer.config.dropout == 0.2
-    trainer.train()
-    (begun,) = (event for event in started if isinstance(event, Started))
-    assert "times as far from the photos" in begun.note
-    assert "--dropout 0.2" in begun.note
-    assert "dropout: 0.2" in (config.output_dir / "config.yaml").read_text()
-
-    def settled(scene=end, targets=None, **changes):
-        asked = views_asked_for(TrainConfig(), scene, targets, None)
-        return settle_dropout(replace(TrainConfig(), **changes), scene, asked)
-
-    assert settled(toy_scene) == (replace(TrainConfig(), dropout=0.0), "")
-    assert settled(toy_scene, targets=toy_scene.cameras[:1])[0].dropout == 0
-    assert settled(replace(toy_scene, test=np.array([], int))) == (replace(TrainConfig(), dropout=0.0), "")
-    assert settled(dropout=0.0)[0].dropout == 0
-    assert settled(toy_scene, dropout=0.1)[0].dropout == 0.1
-    assert settled(densify=DensifyConfig(kind="mcmc"))[0].dropout == 0
-    assert settled(init=InitConfig(ply=config.output_dir / "point_cloud.ply"))[0].dropout == 0
-    without_held_out = replace(end, test=np.array([], int))
-    assert settled(without_held_out, targets=toy_scene.cameras[10:])[0].dropout == 0.2
-
-
-def test_what_was_chosen_is_kept_by_a_resume(toy_scene, config):
-    """Whatever the rule would say now, and 0 in a run of a version that did not choose."""
-    end = replace(toy_scene, train=np.array([0, 1, 2, 3]), test=np.array([9, 10, 11]))
-    Trainer(replace(config, max_steps=3), end).train()
-    longer = replace(config, max_steps=5, resume=True)
-    assert Trainer(longer, end, targets=end.cameras[end.train]).config.dropout == 0.2
-    own = config.output_dir / "config.yaml"
-    own.write_text(own.read_text().replace("dropout: 0.2\n", ""))
-    assert Trainer(longer, end).config.dropout == 0
-    assert Trainer(replace(longer, dropout=0.1), end).config.dropout == 0.1
-
-
-def test_the_plain_run_beside_it_has_the_same(toy_scene, config):
-    """Though it has no novel cameras of its own, whose targets would tell."""
-    end = replace(toy_scene, train=np.array([0, 1, 2, 3]), test=np.array([], int))
-    with ExitStack() as stack:
-        trainer = Trainer(config, end, targets=toy_scene.cameras[9:])
-        assert make_plain(trainer, stack).config.dropout == trainer.config.dropout == 0.2
 
 
 def test_a_rate_that_was_chosen_resumes_to_the_bit(toy_scene, config):

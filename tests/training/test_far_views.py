@@ -1,0 +1,126 @@
+"""How far off the photos views are, and what a training does where they are far."""
+
+import math
+from contextlib import ExitStack
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from difix3d.cli.train import make_plain
+from difix3d.gaussians.init import InitConfig
+from difix3d.scene import far, times_apart
+from difix3d.training import TrainConfig, Trainer, far_views
+from difix3d.training.densify import DensifyConfig
+from difix3d.training.events import Started
+from difix3d.training.far_views import settle_far_views
+from difix3d.training.rounds import views_asked_for
+
+NEITHER = replace(TrainConfig(), dropout=0.0, init=InitConfig(backdrop=0))
+
+
+@pytest.fixture
+def end(toy_scene):
+    """Photos at one end of the arc only; views at the other are asked for."""
+    return replace(toy_scene, train=np.array([0, 1, 2, 3]), test=np.array([9, 10, 11]))
+
+
+def settled(scene, targets=None, **changes):
+    asked = views_asked_for(TrainConfig(), scene, targets, None)
+    return settle_far_views(replace(TrainConfig(), **changes), scene, asked)
+
+
+def chosen(config):
+    return config.init.backdrop, config.dropout
+
+
+def test_distance_is_measured_by_that_of_the_photos(toy_scene, end):
+    """Between photos of an arc about half of it; the scale of the world does not matter; no photo of them is needed."""
+    between = times_apart(toy_scene, toy_scene.cameras[toy_scene.test])
+    assert 0.3 < between < 1.2
+    off = times_apart(end, end.cameras[end.test])
+    assert 5 < off < 12  # six to eight spacings away from the last photo
+    factor = 7.0
+    c2w = toy_scene.cameras.c2w.clone()
+    c2w[:, :3, 3] *= factor
+    larger = replace(end, cameras=replace(toy_scene.cameras, c2w=c2w), points=toy_scene.points * factor)
+    assert times_apart(larger, larger.cameras[end.test]) == pytest.approx(off, rel=1e-4)
+    assert times_apart(end, end.cameras[end.train]) == pytest.approx(0, abs=1e-3)
+
+
+def test_many_points_and_cameras_are_sampled(toy_scene, monkeypatch):
+    whole = times_apart(toy_scene, toy_scene.cameras[toy_scene.test])
+    monkeypatch.setattr(far, "POINTS", 60)
+    monkeypatch.setattr(far, "CAMERAS", 4)
+    assert times_apart(toy_scene, toy_scene.cameras[toy_scene.test]) == pytest.approx(whole, rel=0.4)
+
+
+def test_where_nothing_can_be_said_it_is_nan(toy_scene):
+    targets = toy_scene.cameras[toy_scene.test]
+    empty = replace(
+        toy_scene, points=toy_scene.points[:0], colors=toy_scene.colors[:0], observations=np.zeros((0, 2), int)
+    )
+    one = replace(toy_scene, train=np.array([0]))
+    for scene, cameras in ((empty, targets), (one, targets), (toy_scene, targets[:0])):
+        assert math.isnan(times_apart(scene, cameras))
+        assert settle_far_views(TrainConfig(), scene, cameras) == (NEITHER, "")
+
+
+def test_far_views_turn_both_on_and_a_line_says_so(end, config):
+    """The run's settings keep it."""
+    started = []
+    trainer = Trainer(config, end, [started.append])
+    assert chosen(trainer.config) == (2000, 0.2)
+    trainer.train()
+    (begun,) = (event for event in started if isinstance(event, Started))
+    assert "times as far from the photos" in begun.note
+    assert "--init.backdrop 2000 and --dropout 0.2 (0 turns it off)" in begun.note
+    written = (config.output_dir / "config.yaml").read_text()
+    assert "dropout: 0.2" in written
+    assert "backdrop: 2000" in written
+
+
+def test_where_it_was_not_measured_there_is_neither(toy_scene, end, cutout, tmp_path):
+    assert settled(toy_scene) == (NEITHER, "")
+    assert settled(replace(toy_scene, test=np.array([], int))) == (NEITHER, "")
+    assert chosen(settled(toy_scene, targets=toy_scene.cameras[:1])[0]) == (0, 0)
+    assert chosen(settled(end, densify=DensifyConfig(kind="mcmc"))[0]) == (0, 0)
+    assert chosen(settled(end, init=InitConfig(ply=tmp_path / "any.ply"))[0]) == (0, 0)
+    assert chosen(settled(replace(cutout, train=end.train, test=end.test))[0]) == (0, 0.2)  # whose alpha says enough
+    assert chosen(settled(replace(end, test=np.array([], int)), targets=end.cameras[10:])[0]) == (2000, 0.2)
+
+
+def test_what_was_said_stays(toy_scene, end):
+    config, line = settled(end, dropout=0.0)
+    assert chosen(config) == (2000, 0)
+    assert "with --init.backdrop 2000 (0" in line
+    config, line = settled(end, init=InitConfig(backdrop=0))
+    assert chosen(config) == (0, 0.2)
+    assert "with --dropout 0.2 (0" in line
+    assert chosen(settled(toy_scene, dropout=0.1, init=InitConfig(backdrop=50))[0]) == (50, 0.1)
+    assert settled(end, dropout=0.0, init=InitConfig(backdrop=0)) == (NEITHER, "")
+
+
+@pytest.mark.parametrize(("times", "expected"), [(1.9, (0, 0)), (2.0, (2000, 0)), (2.9, (2000, 0)), (3.0, (2000, 0.2))])
+def test_less_far_views_need_a_backdrop_only(end, monkeypatch, times, expected):
+    monkeypatch.setattr(far_views, "times_apart", lambda *_: times)
+    assert chosen(settled(end)[0]) == expected
+
+
+def test_what_was_chosen_is_kept_by_a_resume(end, config):
+    """Whatever the rule would say now, and nothing in a run of a version that did not choose."""
+    Trainer(replace(config, max_steps=3), end).train()
+    longer = replace(config, max_steps=5, resume=True)
+    assert chosen(Trainer(longer, end, targets=end.cameras[end.train]).config) == (2000, 0.2)
+    own = config.output_dir / "config.yaml"
+    own.write_text(own.read_text().replace("dropout: 0.2\n", "").replace("  backdrop: 2000\n", ""))
+    assert chosen(Trainer(longer, end).config) == (0, 0)
+    assert chosen(Trainer(replace(longer, dropout=0.1), end).config) == (0, 0.1)
+
+
+def test_the_plain_run_beside_it_has_the_same(toy_scene, config):
+    """Though it has no novel cameras of its own, whose targets would tell."""
+    end = replace(toy_scene, train=np.array([0, 1, 2, 3]), test=np.array([], int))
+    with ExitStack() as stack:
+        trainer = Trainer(config, end, targets=toy_scene.cameras[9:])
+        assert chosen(make_plain(trainer, stack).config) == chosen(trainer.config) == (2000, 0.2)
