@@ -19,7 +19,7 @@ from difix3d.gaussians.init import InitConfig
 from difix3d.images import to_uint8
 from difix3d.scene import Views, visible_points
 from difix3d.training.optim import SplatOptimizer
-from difix3d.types import Gaussians, Scene
+from difix3d.types import Gaussians, Scene, View
 
 RADIUS, MARGIN, FARTHEST = 10.0, 1.5, 99
 """Of the shell: so many scene extents, and at least so many times this percentile of the sparse points' distances."""
@@ -32,6 +32,8 @@ EVERY = 10
 """Steps after which that is seen to; resets of all opacities take place at such."""
 PHOTOS, SIDE = 24, 32
 """Training photos, at most, that give its first colours, and their long side in pixels."""
+BLOCK = 250
+"""Of its Gaussians are given colours at a time."""
 SHARPNESS = 8.0
 """Of its first colours: pixels count by exp(8 cos(angle)), which fades to a half over 24 degrees."""
 
@@ -98,23 +100,41 @@ def spread(count: int) -> Float[np.ndarray, "N 3"]:
 
 
 def colors_around(scene: Scene, directions: Float[np.ndarray, "N 3"]) -> UInt8[np.ndarray, "N 3"]:
-    """The colours that the training photos have in some directions, blurred; where none looks, those it looks next to.
+    """The colours that the training photos have in some directions, each the median of all pixels, which count less
+    the more they look aside: of an object on black, black.
 
     It is as if all stood in one place and showed what is infinitely far: the sky up there, the ground down here.
     """
     views = Views(scene)
-    wanted = torch.from_numpy(directions).float()
-    total = torch.zeros(len(wanted), 4)
-    for index in scene.train[:: -(-len(scene.train) // PHOTOS)].tolist():
-        view = views[index]
-        small = view.camera.limited(SIDE)
-        width, height = small.size
-        counts = torch.ones_like(view.image[..., :1]) if view.mask is None else view.mask[..., None].float()
-        pixels = torch.cat([view.image * counts, counts], 2).permute(2, 0, 1)
-        pixels = torch.nn.functional.adaptive_avg_pool2d(pixels, (height, width)).flatten(1).T
-        row, column = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-        rays = torch.stack([column, row, torch.ones_like(row)], -1).reshape(-1, 3) @ torch.linalg.inv(small.K[0]).T
-        rays = torch.nn.functional.normalize(rays @ small.c2w[0, :3, :3].T, dim=1)
-        total += torch.exp(SHARPNESS * (wanted @ rays.T - 1)) @ pixels
-    colors, weights = total[:, :3], total[:, 3:]
-    return to_uint8(torch.where(weights > 0, colors / weights, 0.5))
+    some = scene.train[:: -(-len(scene.train) // PHOTOS)].tolist()
+    rays, colors = zip(*(_pixels(views[index]) for index in some), strict=True)
+    seen, pixels = torch.cat(rays), torch.cat(colors)
+    if len(seen) == 0:
+        return np.full((len(directions), 3), 128, np.uint8)
+    found = []
+    for wanted in torch.from_numpy(directions).float().split(BLOCK):
+        weights = torch.exp(SHARPNESS * (wanted @ seen.T - 1))
+        found.append(torch.stack([_median(weights, channel) for channel in pixels.T], 1))
+    return to_uint8(torch.cat(found))
+
+
+def _pixels(view: View) -> tuple[Float[Tensor, "P 3"], Float[Tensor, "P 3"]]:
+    """Where the pixels of a photo, made small, look, in the world, and their colours."""
+    small = view.camera.limited(SIDE)
+    width, height = small.size
+    row, column = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    rays = torch.stack([column, row, torch.ones_like(row)], -1).reshape(-1, 3) @ torch.linalg.inv(small.K[0]).T
+    rays = torch.nn.functional.normalize(rays @ small.c2w[0, :3, :3].T, dim=1)
+    counts = torch.ones_like(view.image[..., 0]) if view.mask is None else view.mask.float()
+    stack = torch.cat([view.image.permute(2, 0, 1), counts[None]])
+    stack = torch.nn.functional.adaptive_avg_pool2d(stack, (height, width)).flatten(1).T
+    whole = stack[:, 3] > 0.99
+    return rays[whole], stack[whole, :3]
+
+
+def _median(weights: Float[Tensor, "N P"], values: Float[Tensor, "P"]) -> Float[Tensor, "N"]:
+    """The value that half of the weight lies below, for each row of weights."""
+    order = values.argsort()
+    below = weights[:, order].cumsum(1)
+    index = torch.searchsorted(below, below[:, -1:] / 2)[:, 0].clamp_max(len(values) - 1)
+    return values[order][index]
