@@ -86,7 +86,7 @@ class TrainConfig:
     dropout: Annotated[float | None, Limits(min=0, below=1)] = None
     """Share of the Gaussians that each step on photos leaves out, against fog from few photos; it falls to 0 in the
     last 15 % of the run. By default 0.2 if the views asked for (held-out ones, or the targets of novel cameras) are far
-    off the photos: 3 times as far as these from each other, by angle. Else 0, which leaves out none."""
+    off the photos: twice as far as these from each other, by angle. Else 0, which leaves out none."""
     antialiased: bool = False
     """Mip-Splatting's opacity compensation, for renders at other scales than the photos'."""
     near: Annotated[float | None, Limits(above=0)] = None

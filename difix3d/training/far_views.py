@@ -8,9 +8,9 @@ from difix3d.training.config import TrainConfig
 from difix3d.training.dropout import RATE
 from difix3d.types import Cameras, Scene
 
-FAR_FOR_BACKDROP, FAR_FOR_DROPOUT = 2.0, 3.0
+FAR = 2.0
 """How far off they have to be (:func:`difix3d.scene.times_apart`). Held-out views between the photos have 0.6 to 1.2,
-those off them 2.5 to 6.0; all of these gain by a backdrop, and those from 3 on by dropout (docs/method.md)."""
+those off them 2.5 to 6.0 (docs/method.md)."""
 BACKDROP = 2000
 """Gaussians that a backdrop begins with."""
 
@@ -19,9 +19,9 @@ def settle_far_views(config: TrainConfig, scene: Scene, targets: Cameras | None)
     """The same configuration with backdrop and dropout decided where they were left open, and a line that says so if
     there is one now (else empty).
 
-    Views between the photos lose by dropout, which blurs, and have no use for a backdrop; those far off gain. Where it
-    was not measured there is neither: without targets, for what a splat file gave, and beside MCMC's own noise. Photos
-    with alpha say themselves what is behind them.
+    Views between the photos lose by dropout, which blurs, and have no use for a backdrop; those far off gain by both.
+    Where it was not measured there is neither: without targets, for what a splat file gave, and beside MCMC's own
+    noise. Photos with alpha say themselves what is behind them.
 
     Args:
         targets: where novel cameras go, or held-out ones stand; ``None`` if that is not known.
@@ -31,11 +31,11 @@ def settle_far_views(config: TrainConfig, scene: Scene, targets: Cameras | None)
     left_open = init.backdrop is None or dropout is None
     times = times_apart(scene, targets) if left_open and measured and targets is not None else math.nan
     if init.backdrop is None:
-        backdrop = BACKDROP if times >= FAR_FOR_BACKDROP and not scene.alpha else 0
+        backdrop = BACKDROP if times >= FAR and not scene.alpha else 0
         init = replace(init, backdrop=backdrop)
         chosen += [f"--init.backdrop {backdrop}"] * (backdrop > 0)
     if dropout is None:
-        dropout = RATE if times >= FAR_FOR_DROPOUT else 0.0
+        dropout = RATE if times >= FAR else 0.0
         chosen += [f"--dropout {dropout:g}"] * (dropout > 0)
     line = (
         f"the views asked for are {times:.1f} times as far from the photos as these are from each other: "

@@ -101,8 +101,8 @@ def test_what_was_said_stays(toy_scene, end):
     assert settled(end, dropout=0.0, init=InitConfig(backdrop=0)) == (NEITHER, "")
 
 
-@pytest.mark.parametrize(("times", "expected"), [(1.9, (0, 0)), (2.0, (2000, 0)), (2.9, (2000, 0)), (3.0, (2000, 0.2))])
-def test_less_far_views_need_a_backdrop_only(end, monkeypatch, times, expected):
+@pytest.mark.parametrize(("times", "expected"), [(math.nan, (0, 0)), (1.9, (0, 0)), (2.0, (2000, 0.2))])
+def test_twice_as_far_is_far(end, monkeypatch, times, expected):
     monkeypatch.setattr(far_views, "times_apart", lambda *_: times)
     assert chosen(settled(end)[0]) == expected
 
