@@ -79,8 +79,12 @@ class Crop:
             self._client.send_file_download(path.name, path.read_bytes())
 
     def _body(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+        """A box around the model without its outliers and its backdrop."""
         means = self._model.snapshot.gaussians.means.detach().cpu()
         means = means[means.isfinite().all(1)][:: max(1, len(means) // 100_000)]
+        surfaces = self._model.settings.get("surfaces")
+        if surfaces is not None and len(means):
+            means = means[(means - means.median(0).values).norm(dim=1) < surfaces]
         if len(means) == 0:
             return (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)
         low, high = means.quantile(BODY, 0).tolist(), means.quantile(1 - BODY, 0).tolist()

@@ -14,7 +14,10 @@ from fake_browser import last, until
 from difix3d.cli.view import ViewConfig, open_viewer
 from difix3d.errors import UserError
 from difix3d.gaussians import read_ply, write_ply
-from difix3d.viewer import Viewer, model_of_ply
+from difix3d.gaussians.init import InitConfig
+from difix3d.training import TrainConfig
+from difix3d.training.data import initial_gaussians
+from difix3d.viewer import Viewer, ViewerModel, model_of_ply
 
 
 def test_a_client_gets_the_exact_picture(serve, join, pictures):
@@ -46,6 +49,15 @@ def test_layers_and_crop_change_the_picture(serve, join, pictures):
     browser.set(session.crop.on, True)
     until(lambda: " 300 " not in session.view.status.content.replace("\n", " "))
     assert 50 < int(session.view.status.content.split("\n\n")[1].split()[0]) < 250
+
+
+def test_the_first_box_leaves_the_backdrop_out(serve, join, toy_scene, tmp_path):
+    config = TrainConfig(init=InitConfig(backdrop=500))
+    model, settings = initial_gaussians(toy_scene, config), config.render_settings(toy_scene, 0.01, torch.device("cpu"))
+    _browser, session = join(serve(ViewerModel(model, toy_scene, tmp_path, settings, step=0)))
+    low, high = session.crop.low.value, session.crop.high.value
+    assert -1 < min(low) < -0.8
+    assert 0.8 < max(high) < 1
 
 
 def test_in_motion_pictures_are_smaller_and_at_rest_they_are_whole(serve, join, pictures):
