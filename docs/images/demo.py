@@ -1,6 +1,7 @@
 """Makes ``demo.png`` of the README from a run of ``difix3d train --scene demo``, and prints its figures.
 
-python docs/images/demo.py outputs/demo/RUN --data-dir data
+python scripts/train.py --scene demo --fixer none --no-compare --init.backdrop 0 --output-dir outputs/demo/usual
+python docs/images/demo.py outputs/demo/RUN outputs/demo/usual --data-dir data
 """
 
 import tempfile
@@ -21,23 +22,26 @@ SHOWN = {"interpolation": ("between the cameras", 2), "extrapolation": ("far off
 WIDTH, GAP, TITLE = 320, 4, 26
 
 
-def main(run: tyro.conf.Positional[Path], data_dir: Path = Path("data")) -> None:
+def main(run: tyro.conf.Positional[Path], usual: tyro.conf.Positional[Path], data_dir: Path = Path("data")) -> None:
     """Writes the picture beside this file.
 
     Args:
         run: folder of the training, with plain 3DGS beside it (``--compare``).
+        usual: that of a plain training without a backdrop.
         data_dir: where the embedded scene was written.
     """
-    before, after = load_run(run / "plain", data_dir=data_dir), load_run(run, data_dir=data_dir)
+    bare, before, after = (load_run(path, data_dir=data_dir) for path in (usual, run / "plain", run))
     fixer, why = choose_fixer(None, after)
-    renders, _ = choose_rows({"3dgs": before, "difix3d": after}, fixer, ("3dgs", "difix3d", "difix3d+"), why)
-    rows = []
+    rows, _ = choose_rows({"3dgs": before, "difix3d": after}, fixer, ("3dgs", "difix3d+"), why)
+    renders = {"3DGS, black behind": bare.render} | {
+        f"{ABLATION[key].title}, backdrop": render for key, render in rows.items()
+    }
+    strips = []
     for split, (where, number) in SHOWN.items():
         scene = load_scene("demo", data_dir=data_dir, split=split)
         views = [Views(scene)[int(i)] for i in scene.test]
         names, shown = [f"{where}: photo"], [to_uint8(views[number].image)]
-        for key, render in renders.items():
-            title = ABLATION[key].title
+        for title, render in renders.items():
             with tempfile.TemporaryDirectory() as folder:
                 pictures = Pictures(title, Path(folder), "")
                 draw(render, views, pictures)
@@ -45,9 +49,9 @@ def main(run: tyro.conf.Positional[Path], data_dir: Path = Path("data")) -> None
                 shown.append(read_image(pictures.path(views[number])))
             print(f"{split}, {title}: {result.mean('psnr'):.2f} dB, SSIM {result.mean('ssim'):.3f}, {len(views)} views")
             one = result.values("psnr")[views[number].name]
-            names.append(f"{title}: here {one:.1f} dB, all {len(views)} views {result.mean('psnr'):.1f}")
-        rows += [titles(names), beside(shown)]
-    Image.fromarray(np.concatenate(rows)).save(Path(__file__).with_suffix(".png"), optimize=True)
+            names.append(f"{title}: {one:.1f} dB ({len(views)} views: {result.mean('psnr'):.1f})")
+        strips += [titles(names), beside(shown)]
+    Image.fromarray(np.concatenate(strips)).save(Path(__file__).with_suffix(".png"), optimize=True)
 
 
 def beside(pictures: list[np.ndarray]) -> np.ndarray:
