@@ -16,6 +16,7 @@ from torch import Tensor
 
 from difix3d.gaussians import from_points
 from difix3d.gaussians.init import InitConfig
+from difix3d.geometry.warp import unproject
 from difix3d.images import to_uint8
 from difix3d.scene import Views, visible_points
 from difix3d.training.optim import SplatOptimizer
@@ -59,7 +60,7 @@ class Backdrop:
 
     def beyond(self, means: Float[Tensor, "N 3"]) -> Bool[Tensor, "N"]:
         """Which Gaussians belong to it."""
-        return (means - self.center.to(means)).square().sum(1) > (BEYOND * self.radius) ** 2
+        return (means - self.center).square().sum(1) > (BEYOND * self.radius) ** 2
 
     @torch.no_grad()
     def hold(self, splats: SplatOptimizer, step: int) -> None:
@@ -73,22 +74,22 @@ class Backdrop:
         """Its first Gaussians, evenly spread, as opaque as it stays, in the photos' colours."""
         directions = spread(self.count)
         return from_points(
-            (self.center.numpy() + self.radius * directions).astype(np.float32),
+            (self.center.cpu().numpy() + self.radius * directions).astype(np.float32),
             colors_around(scene, directions),
             sh_degree=sh_degree,
             opacity=OPACITY,
         )
 
 
-def backdrop_of(scene: Scene, config: InitConfig) -> Backdrop | None:
-    """Where a run's backdrop is, if it has one; it follows from the scene."""
+def backdrop_of(scene: Scene, config: InitConfig, device: torch.device | str = "cpu") -> Backdrop | None:
+    """Where a run's backdrop is, if it has one; it follows from the scene. ``device``: of the model."""
     if not config.backdrop:
         return None
     center = scene.cameras.centers[scene.train].mean(0).float().cpu()
     points = scene.points[visible_points(scene, at_least=config.seen_by)]
     distances = np.linalg.norm(points - center.numpy(), axis=1)
     farthest = float(np.percentile(distances, FARTHEST)) if len(points) else 0.0
-    return Backdrop(center, max(RADIUS * scene.extent, MARGIN * farthest), config.backdrop)
+    return Backdrop(center.to(device), max(RADIUS * scene.extent, MARGIN * farthest), config.backdrop)
 
 
 def spread(count: int) -> Float[np.ndarray, "N 3"]:
@@ -122,14 +123,12 @@ def _pixels(view: View) -> tuple[Float[Tensor, "P 3"], Float[Tensor, "P 3"]]:
     """Where the pixels of a photo, made small, look, in the world, and their colours."""
     small = view.camera.limited(SIDE)
     width, height = small.size
-    row, column = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
-    rays = torch.stack([column, row, torch.ones_like(row)], -1).reshape(-1, 3) @ torch.linalg.inv(small.K[0]).T
-    rays = torch.nn.functional.normalize(rays @ small.c2w[0, :3, :3].T, dim=1)
+    rays = unproject(torch.ones(height, width), small).flatten(0, 1) - small.centers
     counts = torch.ones_like(view.image[..., 0]) if view.mask is None else view.mask.float()
     stack = torch.cat([view.image.permute(2, 0, 1), counts[None]])
     stack = torch.nn.functional.adaptive_avg_pool2d(stack, (height, width)).flatten(1).T
     whole = stack[:, 3] > 0.99
-    return rays[whole], stack[whole, :3]
+    return torch.nn.functional.normalize(rays[whole], dim=1), stack[whole, :3]
 
 
 def _median(weights: Float[Tensor, "N P"], values: Float[Tensor, "P"]) -> Float[Tensor, "N"]:

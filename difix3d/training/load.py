@@ -1,6 +1,7 @@
 """A trained run, to be looked at: from its folder to a model and the scene it shows."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,17 @@ class TrainedRun:
     step: int
     near: float
 
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """How it is rendered, for :func:`difix3d.render.rasterize`."""
+        return self.config.render_settings(self.scene, self.near, self.gaussians.device)
+
     def render(self, cameras: Cameras, **options: Any) -> Render:
         """Renders cameras of one size as the run is configured, differentiable in the cameras.
 
         ``options`` go to :func:`difix3d.render.rasterize`.
         """
-        device = self.gaussians.device
-        settings = self.config.render_settings(self.scene, self.near, device)
-        return rasterize(self.gaussians, cameras.to(device), **settings | options)
+        return rasterize(self.gaussians, cameras.to(self.gaussians.device), **self.settings | options)
 
 
 def load_run(

@@ -64,7 +64,7 @@ class SplatModel:
             max_steps=config.max_steps,
         )
         densify = replace(config.densify, cap_max=-(-config.densify.cap_max // ranks.count))
-        self.backdrop = backdrop_of(scene, config.init)
+        self.backdrop = backdrop_of(scene, config.init, device)
         spared = None if self.backdrop is None else self.backdrop.beyond
         self.densifier = Densifier(densify, max_steps=config.max_steps, extent=scene.extent, spared=spared)
         trained = scene.cameras[scene.train].to(device)

@@ -65,7 +65,7 @@ class RunFolder:
         if config.dropout is None:
             config = replace(config, dropout=float(begun.get("dropout") or 0))
         if config.init.backdrop is None:
-            backdrop = int(begun.get("init", {}).get("backdrop") or 0)
+            backdrop = int((begun.get("init") or {}).get("backdrop") or 0)
             config = replace(config, init=replace(config.init, backdrop=backdrop))
         return config
 

@@ -115,10 +115,9 @@ class ViewerModel:
 
 def model_of_run(run: TrainedRun, folder: Path, fixer: Fixer | None, why_no_fixer: str) -> ViewerModel:
     """A finished run, or one that was interrupted."""
-    settings = run.config.render_settings(run.scene, run.near, run.gaussians.device)
     options: dict[str, Any] = {"step": run.step, "fixer": fixer, "why_no_fixer": why_no_fixer}
     options["confidence"] = run.config.distill.confidence
-    return ViewerModel(run.gaussians, run.scene, folder, settings, **options)
+    return ViewerModel(run.gaussians, run.scene, folder, run.settings, **options)
 
 
 def model_of_ply(path: Path, device: torch.device) -> ViewerModel:

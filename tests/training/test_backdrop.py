@@ -95,7 +95,7 @@ def test_it_has_the_colors_of_the_photos_that_look_there(toy_scene, tmp_path):
 
 def test_depth_is_that_of_what_stands_before_it(toy_scene, shell):
     """A little of the shell that shines through would move it."""
-    model = initial_gaussians(toy_scene, TrainConfig(init=replace(SHELL, opacity=0.9)))
+    model = initial_gaussians(toy_scene, TrainConfig(init=replace(SHELL, opacity=0.9, scale=0.5)))
     body = model.map(lambda x: x[:300])
     camera = toy_scene.cameras[0]
     alone, mixed = rasterize(body, camera), rasterize(model, camera)
@@ -104,6 +104,7 @@ def test_depth_is_that_of_what_stands_before_it(toy_scene, shell):
     assert covered.float().mean() > 0.1
     torch.testing.assert_close(clean.depth[covered], alone.depth[covered])
     assert (mixed.depth - alone.depth)[covered & (alone.alpha < 0.95)].mean() > 0.5
+    assert (~covered).float().mean() > 0.02
     torch.testing.assert_close(clean.depth[~covered], mixed.depth[~covered])
     for name in ("rgb", "alpha"):
         assert torch.equal(getattr(clean, name), getattr(mixed, name))
