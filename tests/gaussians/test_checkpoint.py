@@ -28,6 +28,13 @@ def test_round_trip(tmp_path):
     assert torch.equal(nested(tensors)["gaussians"]["means"], STATE["gaussians"]["means"])
 
 
+def test_tensors_in_the_same_memory(tmp_path):
+    whole = torch.arange(6.0)
+    tensors = {"a": whole, "b": whole, "part": whole[2:4], "turned": whole.reshape(2, 3).T, "empty": whole[:0]}
+    _, loaded, _ = load_checkpoint(save_checkpoint(tmp_path, 1, tensors, {}, keep=0))
+    assert all(torch.equal(loaded[name], value) for name, value in tensors.items())
+
+
 def test_only_the_newest_are_kept(tmp_path):
     for step in (100, 20, 3000):
         save_checkpoint(tmp_path, step, flatten(STATE), {}, keep=2)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from difix3d.gaussians import load_checkpoint
+from difix3d.gaussians import load_checkpoint, load_newest
 from difix3d.training import Trainer
 from difix3d.training.events import Finished, Paused, Resumed, RoundDone, Saved, Stepped
 
@@ -123,6 +123,24 @@ def test_what_was_asked_for_is_kept_by_a_resume(toy_scene, config, keep):
     assert [(event.step, event.number, event.total) for event in rest.of(RoundDone)] == rounds[1:]
     assert len(rounds) > 1
     assert same(resumed, expected)
+
+
+def test_novel_views_at_targets_that_were_set_are_saved(toy_scene, config):
+    """Views and targets are the same cameras then, in the same memory."""
+
+    def ask(control):
+        control.set_targets(toy_scene.cameras[[2, 6]])
+        control.request_round()
+
+    def brighten(degraded):
+        for item in degraded:
+            yield (item.rgb + 0.2).clamp(0, 1)
+
+    config = replace(config, max_steps=6, distill=replace(config.distill, mode="once", gate="off"))
+    train(config, toy_scene, Asking(after_3=ask), fixer=brighten)
+    _, (_, tensors, _) = load_newest(config.output_dir / "checkpoints")
+    assert torch.equal(tensors["pseudo.c2w"], tensors["rounds.targets.c2w"])
+    assert torch.equal(tensors["pseudo.K"], toy_scene.cameras[[2, 6]].K)
 
 
 def test_painting_while_paused_and_without_a_fixer(toy_scene, config, keep):
