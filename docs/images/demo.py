@@ -1,7 +1,8 @@
-"""Makes ``demo.png`` of the README from a run of ``difix3d train --scene demo``, and prints its figures.
+"""Makes ``demo.png`` of the README from two runs of ``difix3d train --scene demo``, and prints its figures.
 
-python scripts/train.py --scene demo --fixer none --no-compare --init.backdrop 0 --output-dir outputs/demo/usual
-python docs/images/demo.py outputs/demo/RUN outputs/demo/usual --data-dir data
+python scripts/train.py --scene demo --output-dir outputs/demo/black
+python scripts/train.py --scene demo --init.backdrop 2000 --output-dir outputs/demo/backdrop
+python docs/images/demo.py outputs/demo/black outputs/demo/backdrop --data-dir data
 """
 
 import tempfile
@@ -22,20 +23,20 @@ SHOWN = {"interpolation": ("between the cameras", 2), "extrapolation": ("far off
 WIDTH, GAP, TITLE = 320, 4, 26
 
 
-def main(run: tyro.conf.Positional[Path], usual: tyro.conf.Positional[Path], data_dir: Path = Path("data")) -> None:
+def main(run: tyro.conf.Positional[Path], backdrop: tyro.conf.Positional[Path], data_dir: Path = Path("data")) -> None:
     """Writes the picture beside this file.
 
     Args:
         run: folder of the training, with plain 3DGS beside it (``--compare``).
-        usual: that of a plain training without a backdrop.
+        backdrop: that of one with a backdrop.
         data_dir: where the embedded scene was written.
     """
-    bare, before, after = (load_run(path, data_dir=data_dir) for path in (usual, run / "plain", run))
+    before, after, behind = (load_run(path, data_dir=data_dir) for path in (run / "plain", run, backdrop))
     fixer, why = choose_fixer(None, after)
     rows, _ = choose_rows({"3dgs": before, "difix3d": after}, fixer, ("3dgs", "difix3d+"), why)
-    renders = {"3DGS, black behind": bare.render} | {
-        f"{ABLATION[key].title}, backdrop": render for key, render in rows.items()
-    }
+    renders = {ABLATION[key].title: render for key, render in rows.items()}
+    rows, _ = choose_rows({"difix3d": behind}, fixer, ("difix3d+",), why)
+    renders["Difix3D+, backdrop"] = rows["difix3d+"]
     strips = []
     for split, (where, number) in SHOWN.items():
         scene = load_scene("demo", data_dir=data_dir, split=split)
