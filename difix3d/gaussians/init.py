@@ -27,7 +27,7 @@ class InitConfig:
     """Initial opacity."""
     scale: Annotated[float, Limits(above=0, max=1000)] = 1.0
     """Initial size, as a multiple of the distance to the nearest three points."""
-    backdrop: Annotated[int | None, Limits(min=0, max=1_000_000)] = None
+    backdrop: Annotated[int | None, Limits(min=0, max=20_000)] = None
     """Gaussians on an opaque shell far around the scene: behind the model stands what photos show in that direction,
     blurred, instead of black, which takes away fog as well. By default 2,000 if the views asked for are twice as far
     from the photos as these are from each other, by angle; else 0: none. It is in the .ply as well, where who looks
