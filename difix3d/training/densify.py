@@ -148,7 +148,7 @@ class Densifier:
                 self.strategy.grow_grad2d = math.inf if full else self.config.grow_grad2d
                 self._apply(splats, render, step, packed=render.info["gaussian_ids"] is not None)
                 if self.spared is not None:
-                    self._remove_large(splats, step, self.spared(splats.params["means"]))
+                    self._remove_large(splats, step, self.spared)
             self._reset_opacities(splats, step)
 
     def _apply(self, splats: SplatOptimizer, render: Render, step: int, **options: Any) -> None:
@@ -166,13 +166,13 @@ class Densifier:
         with strategies_on(render.rgb.device):
             self.strategy.step_post_backward(params, splats.optimizers, self.state, step, info, **options)
 
-    def _remove_large(self, splats: SplatOptimizer, step: int, spared: Tensor) -> None:
+    def _remove_large(self, splats: SplatOptimizer, step: int, spared: Callable[[Tensor], Tensor]) -> None:
         """What gsplat's strategy removes from the first reset on, but for what is spared."""
         from gsplat.strategy.ops import remove
 
         schedule = self.strategy
         if step > max(schedule.refine_start_iter, schedule.reset_every) and step % schedule.refine_every == 0:
-            large = (splats.params["scales"].amax(1) > math.log(self.too_large)) & ~spared
+            large = (splats.params["scales"].amax(1) > math.log(self.too_large)) & ~spared(splats.params["means"])
             if large.any():
                 remove(splats.params, splats.optimizers, self.state, large)
 

@@ -27,9 +27,9 @@ def settle_far_views(config: TrainConfig, scene: Scene, targets: Cameras | None)
         targets: where novel cameras go, or held-out ones stand; ``None`` if that is not known.
     """
     init, dropout, chosen = config.init, config.dropout, []
-    measured = targets is not None and init.ply is None and config.densify.kind == "default"
+    measured = init.ply is None and config.densify.kind == "default"
     left_open = init.backdrop is None or dropout is None
-    times = times_apart(scene, targets) if left_open and measured and targets is not None else math.nan
+    times = math.nan if targets is None or not (measured and left_open) else times_apart(scene, targets)
     if init.backdrop is None:
         backdrop = BACKDROP if times >= FAR and not scene.alpha else 0
         init = replace(init, backdrop=backdrop)
