@@ -14,7 +14,7 @@ FLOORS = [
     {"geometry", "images", "background", "download", "features", "ssim", "video"},
     {"synthetic", "sfm", "gaussians", "render", "difix", "losses", "metrics"},
     {"scene", "distill"},
-    {"postrender", "evaluate"},
+    {"postrender", "evaluate", "stereo"},
     {"training"},
     {"curation", "difix_training"},
     {"viewer", "logs", "benchmark", "report", "integrations"},

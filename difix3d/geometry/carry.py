@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from difix3d import native
-from difix3d.geometry.warp import TOLERANCE, project, sample, seen_by, surface, unproject
+from difix3d.geometry.warp import TOLERANCE, into, project, sample, seen_by, surface, unproject
 from difix3d.types import Cameras, Degraded
 
 FAR = 1e6
@@ -59,7 +59,7 @@ def carry(
         return carry_twin(keys, weights, depth, camera)
     sums, depth = torch.zeros(*depth.shape, 4), depth.contiguous()
     for key, weight in zip(keys, weights, strict=True):
-        turn, shift = _into(key.camera, camera)
+        turn, shift = into(key.camera, camera)
         native.call(
             library.difix3d_carry, depth, *depth.shape, turn, shift, key.depth.contiguous(), key.change.contiguous(),
             *key.depth.shape, float(weight), GUESSED, MARGIN, TOLERANCE, FAR, torch.get_num_threads(), sums,
@@ -103,12 +103,3 @@ def _mean(sums: Float[Tensor, "H W 4"], weights: float) -> tuple[Float[Tensor, "
     """Weighted means, 0 without any weight; and where there is more weight than that of guesses."""
     total = sums[..., 3:]
     return torch.where(total > 0, sums[..., :3] / total.clamp(min=1e-12), 0.0), total[..., 0] > 2 * GUESSED * weights
-
-
-def _into(key: Cameras, camera: Cameras) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
-    """From a pixel (x, y, 1) of a camera times its depth to the key frame's pixel times its depth: ``A p + b``."""
-    K, c2w = (value[0].double() for value in (camera.K, camera.c2w))
-    key_K, key_c2w = (value[0].double() for value in (key.K, key.c2w))
-    into = key_K @ key_c2w[:3, :3].T
-    turn = into @ c2w[:3, :3] @ torch.linalg.inv(K)
-    return turn.float().contiguous(), (into @ (c2w[:3, 3] - key_c2w[:3, 3])).float().contiguous()

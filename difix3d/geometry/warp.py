@@ -39,6 +39,16 @@ def project(
     return (local @ K.T)[..., :2] / depth.clamp(min=1e-9)[..., None], depth
 
 
+def into(other: Cameras, camera: Cameras) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
+    """From a pixel ``p = (x, y, 1)`` of a camera times its depth to another camera's pixel times its depth there:
+    ``A p + b``; both on the host."""
+    K, c2w = (value[0].double().cpu() for value in (camera.K, camera.c2w))
+    other_K, other_c2w = (value[0].double().cpu() for value in (other.K, other.c2w))
+    turn = other_K @ other_c2w[:3, :3].T
+    shift = turn @ (c2w[:3, 3] - other_c2w[:3, 3])
+    return (turn @ c2w[:3, :3] @ torch.linalg.inv(K)).float().contiguous(), shift.float().contiguous()
+
+
 def seen_by(
     points: Float[Tensor, "H W 3"], camera: Cameras, depth: Float[Tensor, "h w"], tolerance: float = TOLERANCE
 ) -> tuple[Bool[Tensor, "H W"], Float[Tensor, "H W 2"]]:

@@ -15,6 +15,7 @@ from difix3d.images import to_uint8
 from difix3d.metrics import psnr
 from difix3d.scene import dropped_points, load_scene, near_depth, visible_points
 from difix3d.scene.hull import hull_points
+from difix3d.stereo import dense_points
 from difix3d.training.backdrop import backdrop_of
 from difix3d.training.config import TrainConfig
 from difix3d.types import Gaussians, RenderFn, Scene, View
@@ -41,10 +42,14 @@ def scene_of(config: TrainConfig) -> Scene:
     )
 
 
-def initial_gaussians(scene: Scene, config: TrainConfig) -> Gaussians:
+def initial_gaussians(scene: Scene, config: TrainConfig, device: torch.device | str = "cpu") -> Gaussians:
     """The first Gaussians of a training, in the scene's world: those of ``config.init.ply``; without it they lie on the
-    sparse points that training photos see, or on random points where there are none: of the visual hull,
-    if photos have alpha. Behind them is the backdrop, if there is one.
+    sparse points that training photos see and on dense ones between them, or on random points where there are none:
+    of the visual hull, if photos have alpha. Behind them is the backdrop, if there is one.
+
+    Args:
+        scene, config: of the training.
+        device: where photos are compared.
 
     Raises:
         UserError: the file cannot be read.
@@ -58,6 +63,9 @@ def initial_gaussians(scene: Scene, config: TrainConfig) -> Gaussians:
         hull = hull_points(scene, len(points), 3 * scene.extent, config.seed) if scene.alpha else points[:0]
         if len(hull):  # a cube around the cameras would hold hardly a point of the object, and much to be taken away
             points, colors = hull, colors[: len(hull)]
+    elif config.init.dense:
+        found = dense_points(scene, config.init.dense, config.seed, torch.device(device))
+        points, colors = (np.concatenate(both) for both in zip((points, colors), found, strict=True))
     first = from_points(
         points.astype(np.float32),
         colors,

@@ -81,7 +81,8 @@ class Trainer:
         asked = views_asked_for(config, self.scene, targets, self.fixer)
         config, self._chosen = settle_far_views(config, self.scene, asked)
         loaded = self.folder.load() if config.resume else None
-        first = initial_gaussians(self.scene, config) if loaded is None else gaussians_in(loaded[1])
+        begin = partial(initial_gaussians, self.scene, config, self.device)
+        first = ranks.of_first(begin) if loaded is None else gaussians_in(loaded[1])
         config, plan = settle_memory(config, self.scene, self.fixer, len(first), self.device, ranks)
         self.config, self.plan = config, plan
         self.views = Views(self.scene, self.device, plan.photo_limit(config), plan.photos_on)
