@@ -155,4 +155,5 @@ def config(tmp_path):
     base = TrainConfig(
         fixer="none", output_dir=tmp_path / "run", max_steps=30, eval_steps=(), save_steps=(), device="cpu"
     )
-    return replace(base, densify=replace(base.densify, start=2, every=5, reset_every=7))
+    init, densify = replace(base.init, dense=0), replace(base.densify, start=2, every=5, reset_every=7)
+    return replace(base, init=init, densify=densify)

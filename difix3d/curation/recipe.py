@@ -66,7 +66,7 @@ class Recipe:
             config,
             fixer="none",
             dropout=0.0,
-            init=replace(config.init, backdrop=0),
+            init=replace(config.init, backdrop=0, dense=0),
             max_steps=self.max_steps or config.max_steps,
             resolution=self.resolution or config.resolution,
             seed=self.seed,

@@ -27,8 +27,9 @@ class InitConfig:
     """Initial opacity."""
     scale: Annotated[float, Limits(above=0, max=1000)] = 1.0
     """Initial size, as a multiple of the distance to the nearest three points."""
-    dense: Annotated[int | None, Limits(min=0, max=10_000_000)] = None
-    """Points that are found by comparing the training photos pixel by pixel (plane sweep), beside the sparse ones."""
+    dense: Annotated[int, Limits(min=0, max=10_000_000)] = 40_000
+    """Points that comparing the training photos finds between the sparse ones (plane-sweep stereo), where these are
+    fewer than that: thin things and even surfaces have Gaussians from the start. 0: none."""
     backdrop: Annotated[int | None, Limits(min=0, max=20_000)] = None
     """Gaussians on an opaque shell far around the scene: behind the model stands what photos show in that direction,
     blurred, instead of black, which takes away fog as well. By default 2,000 if the views asked for are twice as far

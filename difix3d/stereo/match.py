@@ -46,17 +46,17 @@ def match_twin(view: View, other: View, inverse_depths: Float[Tensor, "D"]) -> F
     image, theirs = view.image - MIDDLE, other.image - MIDDLE
     means, variances = moments(image)
     turn, shift = (value.to(image.device) for value in into(other.camera, view.camera))
-    height, width = image.shape[:2]
+    (height, width), theirs_size = image.shape[:2], (theirs.shape[0], theirs.shape[1])
     row, column = torch.meshgrid(*(torch.arange(n, device=image.device) + 0.5 for n in (height, width)), indexing="ij")
     there = torch.stack([column, row, torch.ones_like(row)], -1) @ turn.T
     scores = []
     for inverse in inverse_depths:
         at = there + shift * inverse
         pixels = at[..., :2] / torch.where(at[..., 2:] > 0, at[..., 2:], 1.0)
-        size = pixels.new_tensor([theirs.shape[1], theirs.shape[0]])
+        size = pixels.new_tensor(theirs_size[::-1])
         ahead = at[..., 2] > 0
         inside = ahead & (pixels >= 0).all(-1) & (pixels < size).all(-1)
-        warped = sample(theirs, torch.where(ahead[..., None], pixels, 0.0), theirs.shape[:2])
+        warped = sample(theirs, torch.where(ahead[..., None], pixels, 0.0), theirs_size)
         their_means, their_variances = moments(warped)
         covariances = _means((warped * image).sum(-1, keepdim=True))[..., 0] - (means * their_means).sum(-1)
         found = covariances / ((variances + NOISE) * (their_variances + NOISE)).sqrt()

@@ -1,7 +1,7 @@
 """Which photos are compared with which, and how far away what they show may be: by the sparse points they see."""
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from scipy.sparse import csr_array
 
 from difix3d.scene import visible_points

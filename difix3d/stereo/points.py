@@ -1,11 +1,11 @@
 """Dense points: the depth maps of the training photos, where several photos agree."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from difix3d.console import track
@@ -24,6 +24,21 @@ PIXELS, TOLERANCE = 1.5, 0.02
 """Two photos agree on a depth up to so many pixels, and up to this share of it."""
 
 
+@dataclass(frozen=True)
+class DepthMap:
+    """What comparing a view with others found out.
+
+    Attributes:
+        view: whose pixels.
+        depth: along its optical axis in world units.
+        score: how well they match there, -1..1.
+    """
+
+    view: View
+    depth: Float[Tensor, "H W"]
+    score: Float[Tensor, "H W"]
+
+
 def dense_points(
     scene: Scene, count: int, seed: int, device: torch.device
 ) -> tuple[Float[np.ndarray, "P 3"], UInt8[np.ndarray, "P 3"]]:
@@ -40,47 +55,46 @@ def dense_points(
     """
     sightings = Sightings(scene)
     partners = {photo: found for photo in scene.train.tolist() if (found := sightings.partners(photo))}
-    small = Cameras.cat(camera.limited(SIDE) for camera in scene.cameras)
+    small = Cameras.cat(scene.cameras[index].limited(SIDE) for index in range(len(scene.cameras)))
     views = Views(replace(scene, cameras=small), device)
-    depths, scores = {}, {}
-    for photo in track(partners, len(partners), "comparing photos"):
-        others = [views[other] for other in partners[photo]]
-        depths[photo], scores[photo] = sweep(views[photo], others, *sightings.depths(photo))
-    points, colors = [torch.empty(0, 3)], [torch.empty(0, 3)]
-    for photo in partners:
-        others = [other for other in partners[photo] if other in depths]
-        known = [torch.where(scores[other] > HINT, depths[other], 0.0) for other in others]
+    maps: dict[int, DepthMap] = {}
+    for photo, others in track(partners.items(), len(partners), "comparing photos"):
         view = views[photo]
-        good = (agreeing(view, depths[photo], [views[other] for other in others], known) > 0) & (scores[photo] > SCORE)
-        for counts in (view.mask, None if view.alpha is None else view.alpha > 0.5):
-            good = good if counts is None else good & counts
-        points.append(unproject(depths[photo], view.camera)[good].cpu())
-        colors.append(view.image[good].cpu())
+        maps[photo] = DepthMap(view, *sweep(view, [views[other] for other in others], *sightings.depths(photo)))
+    points, colors = [torch.empty(0, 3)], [torch.empty(0, 3)]
+    for photo, others in partners.items():
+        here = maps[photo]
+        good = usable(here, [maps[other] for other in others if other in maps])
+        points.append(unproject(here.depth, here.view.camera)[good].cpu())
+        colors.append(here.view.image[good].cpu())
     every = torch.cat(points)
     drawn = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))[:count]
     return every[drawn].numpy(), to_uint8(torch.cat(colors)[drawn])
 
 
-@torch.no_grad()
-def agreeing(
-    view: View, depth: Float[Tensor, "H W"], others: Sequence[View], depths: Sequence[Float[Tensor, "_ _"]]
-) -> Int[Tensor, "H W"]:
-    """How many other views say the same of a pixel's depth: what they have where it is seen there lies as far away, and
-    is seen at the pixel from here.
+def usable(here: DepthMap, others: Sequence[DepthMap]) -> Bool[Tensor, "H W"]:
+    """Which pixels match well, have the depth that another photo finds as well, and are neither masked nor empty."""
+    good = (here.score > SCORE) & (agreeing(here, others) > 0)
+    mask, alpha = here.view.mask, here.view.alpha
+    good = good if mask is None else good & mask
+    return good if alpha is None else good & (alpha > 0.5)
 
-    Args:
-        view, depth: whose pixels are looked at.
-        others, depths: what it is compared with; depths are 0 where nothing is known.
-    """
-    height, width = depth.shape
-    row, column = torch.meshgrid(*(torch.arange(n, device=depth.device) + 0.5 for n in (height, width)), indexing="ij")
-    here, points = torch.stack([column, row], -1), unproject(depth, view.camera)
-    count = torch.zeros_like(depth, dtype=torch.int32)
-    for other, theirs in zip(others, depths, strict=True):
-        at, z = project(points, other.camera)
-        inside = (z > 0) & (at >= 0).all(-1) & (at < at.new_tensor([theirs.shape[1], theirs.shape[0]])).all(-1)
+
+@torch.no_grad()
+def agreeing(here: DepthMap, others: Sequence[DepthMap]) -> Int[Tensor, "H W"]:
+    """How many other photos say the same of a pixel's depth: what they have where it is seen there lies as far away,
+    and is seen at the pixel from here."""
+    height, width = here.depth.shape
+    row, column = torch.meshgrid(
+        *(torch.arange(n, device=here.depth.device) + 0.5 for n in (height, width)), indexing="ij"
+    )
+    pixel, points = torch.stack([column, row], -1), unproject(here.depth, here.view.camera)
+    count = torch.zeros_like(here.depth, dtype=torch.int32)
+    for other in others:
+        at, z = project(points, other.view.camera)
+        inside = (z > 0) & (at >= 0).all(-1) & (at < at.new_tensor(other.depth.shape[::-1])).all(-1)
         x, y = torch.where(inside[..., None], at, 0.0).long().unbind(-1)
-        back, _ = project(unproject(theirs, other.camera)[y, x], view.camera)
-        same = (theirs[y, x] - z).abs() <= TOLERANCE * z
-        count += inside & same & ((back - here).norm(dim=-1) <= PIXELS)
+        back, _ = project(unproject(other.depth, other.view.camera)[y, x], here.view.camera)
+        same = (other.score[y, x] > HINT) & ((other.depth[y, x] - z).abs() <= TOLERANCE * z)
+        count += inside & same & ((back - pixel).norm(dim=-1) <= PIXELS)
     return count

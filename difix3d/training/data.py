@@ -63,7 +63,7 @@ def initial_gaussians(scene: Scene, config: TrainConfig, device: torch.device | 
         hull = hull_points(scene, len(points), 3 * scene.extent, config.seed) if scene.alpha else points[:0]
         if len(hull):  # a cube around the cameras would hold hardly a point of the object, and much to be taken away
             points, colors = hull, colors[: len(hull)]
-    elif config.init.dense:
+    elif len(points) < config.init.dense:
         found = dense_points(scene, config.init.dense, config.seed, torch.device(device))
         points, colors = (np.concatenate(both) for both in zip((points, colors), found, strict=True))
     first = from_points(
@@ -83,7 +83,10 @@ def remark(scene: Scene, config: TrainConfig, count: int, chosen: str) -> str:
     """What to tell people about a training that begins with ``count`` Gaussians: what was ``chosen`` for it, points
     that are left out, or a file so large that nothing can be added to it. A line for each; may be empty."""
     if config.init.ply is None:
-        about = dropped_points(scene, config.init.seen_by)
+        sparse = int(visible_points(scene, at_least=config.init.seen_by).sum())
+        dense = count - sparse - (config.init.backdrop or 0) if 0 < sparse < config.init.dense else 0
+        found = f"{dense:,} dense points were found by comparing the photos (--init.dense 0 goes without)"
+        about = "\n".join(filter(None, (dropped_points(scene, config.init.seen_by), found if dense else "")))
     elif config.densify.kind == "none" or config.max_steps == 0 or count < config.densify.cap_max:
         about = ""
     else:

@@ -59,15 +59,14 @@ class RunFolder:
         return run
 
     def as_begun(self, config: TrainConfig) -> TrainConfig:
-        """The configuration of a run to resume, with the dropout, dense points and backdrop that it began with where
-        they are left open: none in runs of versions that did not choose them."""
+        """The configuration of a run to resume, with the dropout and the backdrop that it began with where they are
+        left open: none in runs of versions that did not choose them."""
         begun = read_own(self.path)
         if config.dropout is None:
             config = replace(config, dropout=float(begun.get("dropout") or 0))
-        init = begun.get("init") or {}
-        for name in ("dense", "backdrop"):
-            if getattr(config.init, name) is None:
-                config = replace(config, init=replace(config.init, **{name: int(init.get(name) or 0)}))
+        if config.init.backdrop is None:
+            backdrop = int((begun.get("init") or {}).get("backdrop") or 0)
+            config = replace(config, init=replace(config.init, backdrop=backdrop))
         return config
 
     def begin(self, config: TrainConfig, **facts: Any) -> None:

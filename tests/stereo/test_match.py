@@ -67,3 +67,12 @@ def test_brightness_and_contrast_do_not_matter_and_what_is_even_tells_nothing():
     torch.testing.assert_close(darker, scores, atol=0.03, rtol=0)
     flat = match(replace(view, image=torch.full_like(view.image, 0.3)), other, depth)
     assert flat[flat > -1].abs().max() < 1e-3
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_is_the_same():
+    torch.manual_seed(0)
+    view, other = (View(at, torch.rand(36, 48, 3), "any") for at in (camera(), camera(0.3, turn=0.1)))
+    depths = torch.linspace(1.0, 0.1, 5)
+    there = match(view.to("cuda"), other.to("cuda"), depths.cuda())
+    torch.testing.assert_close(there.cpu(), match_twin(view, other, depths), atol=1e-3, rtol=0)

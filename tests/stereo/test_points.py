@@ -37,7 +37,7 @@ def in_pixels(scene, index, places):
 
 
 def test_points_lie_on_the_surfaces(capture, found):
-    """Of those in a photo nearly all that are not hidden have the depth there; few float in front."""
+    """Of those in a photo nearly all that are not hidden have the depth there; few float well in front."""
     places, _ = found
     assert len(places) == 5000
     index = int(capture.train[2])
@@ -50,7 +50,7 @@ def test_points_lie_on_the_surfaces(capture, found):
     there = depth[inside] / surface[row, column]
     assert inside.float().mean() > 0.5
     assert ((there - 1).abs() < 0.05).float().mean() > 0.6
-    assert (there < 0.9).float().mean() < 0.1
+    assert (there < 0.9).float().mean() < 0.2
 
 
 def as_drawn(scene, index):

@@ -16,7 +16,7 @@ from difix3d.training.data import initial_gaussians
 from difix3d.training.events import Stepped
 from difix3d.types import Cameras, Photo
 
-SHELL = InitConfig(backdrop=2000)
+SHELL = InitConfig(dense=0, backdrop=2000)
 
 
 @pytest.fixture

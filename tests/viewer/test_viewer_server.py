@@ -52,7 +52,7 @@ def test_layers_and_crop_change_the_picture(serve, join, pictures):
 
 
 def test_the_first_box_leaves_the_backdrop_out(serve, join, toy_scene, tmp_path):
-    config = TrainConfig(init=InitConfig(backdrop=500))
+    config = TrainConfig(init=InitConfig(dense=0, backdrop=500))
     model, settings = initial_gaussians(toy_scene, config), config.render_settings(toy_scene, 0.01, torch.device("cpu"))
     _browser, session = join(serve(ViewerModel(model, toy_scene, tmp_path, settings, step=0)))
     low, high = session.crop.low.value, session.crop.high.value
