@@ -121,12 +121,13 @@ def report(trainer: Trainer, plain: Trainer | None, progress: ProgressLog) -> No
 
 
 def make_plain(trainer: Trainer, stack: ExitStack) -> Trainer:
-    """Plain 3DGS for ``--compare``: the same scene, seed and steps, in the run's folder ``plain``."""
+    """Plain 3DGS for ``--compare``: the same scene, seed, first Gaussians and steps, in the run's folder ``plain``."""
     folder = RunFolder(trainer.folder.path / "plain", trainer.scene)
     resume = trainer.config.resume and folder.begun
     config = replace(trainer.config, fixer="none", compare=False, output_dir=folder.path, resume=resume)
     progress = stack.enter_context(closing(ProgressLog(whole=trainer.folder.path)))
-    return Trainer(config, trainer.scene, listeners(progress, trainer.ranks), ranks=trainer.ranks)
+    first = None if trainer.first else trainer.model.whole_gaussians()
+    return Trainer(config, trainer.scene, listeners(progress, trainer.ranks), ranks=trainer.ranks, first=first)
 
 
 def listeners(progress: ProgressLog, ranks: Ranks) -> list[Listener]:

@@ -48,6 +48,7 @@ class Trainer:
         fixer: cleans the renders of novel cameras; by default what ``config.fixer`` names.
         targets: where novel cameras go, in the scene's world; by default what ``config.distill.targets`` says.
         ranks: the processes that train it together; the first of them evaluates and writes.
+        first: the Gaussians to begin with, if they are there already; else ``config.init`` says.
 
     Attributes:
         control: takes requests from other threads: pause, stop, save, a round; of one process only.
@@ -64,6 +65,7 @@ class Trainer:
         fixer: Fixer | None = None,
         targets: Cameras | None = None,
         ranks: Ranks = ALONE,
+        first: Gaussians | None = None,
     ):
         check_limits(config)
         check_ranks(config, ranks)
@@ -81,8 +83,10 @@ class Trainer:
         asked = views_asked_for(config, self.scene, targets, self.fixer)
         config, self._chosen = settle_far_views(config, self.scene, asked)
         loaded = self.folder.load() if config.resume else None
-        begin = partial(initial_gaussians, self.scene, config, self.device)
-        first = ranks.of_first(begin) if loaded is None else gaussians_in(loaded[1])
+        if loaded is not None:
+            first = gaussians_in(loaded[1])
+        elif first is None:
+            first = ranks.of_first(partial(initial_gaussians, self.scene, config, self.device))
         config, plan = settle_memory(config, self.scene, self.fixer, len(first), self.device, ranks)
         self.config, self.plan = config, plan
         self.views = Views(self.scene, self.device, plan.photo_limit(config), plan.photos_on)

@@ -6,8 +6,10 @@ import torch
 from difix3d.gaussians.init import InitConfig
 from difix3d.geometry.warp import project
 from difix3d.scene import Views
+from difix3d.training import Trainer
 from difix3d.training.config import TrainConfig
 from difix3d.training.data import initial_gaussians
+from difix3d.training.events import Started
 
 
 def test_points_that_only_held_out_photos_see_are_not_begun_with(toy_scene):
@@ -45,3 +47,28 @@ def test_without_points_an_object_begins_where_its_photos_leave_it(cutout):
         shown = (pixels >= 0).all(1) & (column < 48) & (row < 40)
         assert (views[index].alpha[row[shown], column[shown]] > 0).all()
     assert len(initial_gaussians(replace(scene, alpha=False), config).means) == 3000
+
+
+def begun_with(scene, dense):
+    return len(initial_gaussians(scene, TrainConfig(init=InitConfig(dense=dense))))
+
+
+def test_dense_points_come_to_few_sparse_ones(toy_scene):
+    """As many as asked for, if the photos give them; none where there are as many sparse ones."""
+    sparse = len(toy_scene.points)
+    assert begun_with(toy_scene, 0) == sparse
+    assert begun_with(toy_scene, sparse) == sparse
+    assert begun_with(toy_scene, sparse + 1) == 2 * sparse + 1
+    assert sparse + 1000 < begun_with(toy_scene, InitConfig().dense) < InitConfig().dense
+
+
+def test_a_line_says_how_many_dense_points_there_are(toy_scene, config):
+    config = replace(config, init=replace(config.init, dense=500, backdrop=100), max_steps=1)
+    notes = []
+    for init in (config.init, replace(config.init, dense=0)):
+        started = []
+        folder = config.output_dir.with_name(str(init.dense))
+        Trainer(replace(config, init=init, output_dir=folder), toy_scene, [started.append]).train()
+        notes += [event.note for event in started if isinstance(event, Started)]
+    assert "500 dense points were found by comparing the photos (--init.dense 0 goes without)" in notes[0]
+    assert "dense" not in notes[1]

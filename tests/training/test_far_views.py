@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from difix3d.cli.train import make_plain
 from difix3d.gaussians.init import InitConfig
@@ -118,9 +119,13 @@ def test_what_was_chosen_is_kept_by_a_resume(end, config):
     assert chosen(Trainer(replace(longer, dropout=0.1), end).config) == (0, 0.1)
 
 
-def test_the_plain_run_beside_it_has_the_same(toy_scene, config):
-    """Though it has no novel cameras of its own, whose targets would tell."""
+def test_the_plain_run_beside_it_has_the_same(toy_scene, config, monkeypatch):
+    """Though it has no novel cameras of its own, whose targets would tell. Its first Gaussians are not made again."""
     end = replace(toy_scene, train=np.array([0, 1, 2, 3]), test=np.array([], int))
     with ExitStack() as stack:
         trainer = Trainer(config, end, targets=toy_scene.cameras[9:])
-        assert chosen(make_plain(trainer, stack).config) == chosen(trainer.config) == (2000, 0.2)
+        monkeypatch.delattr("difix3d.training.trainer.initial_gaussians")
+        plain = make_plain(trainer, stack)
+        assert chosen(plain.config) == chosen(trainer.config) == (2000, 0.2)
+        torch.testing.assert_close(plain.gaussians.means, trainer.gaussians.means, atol=0, rtol=0)
+        assert plain.gaussians.means.data_ptr() != trainer.gaussians.means.data_ptr()
