@@ -114,6 +114,13 @@ def strangers(viewer, number):
 KINDS = (raw, frames, messages, leaving, strangers)
 
 
+def come(viewer, clients):
+    """So many hostile clients, of all kinds in turn, who may be shown the door."""
+    for number in range(clients):
+        with suppress(websockets.ConnectionClosed, OSError):
+            KINDS[number % len(KINDS)](viewer, number // len(KINDS))
+
+
 def held():
     """What a program may have too many of: threads (but for viser's pool, which has 32 at most), and open files."""
     files = Path("/proc/self/fd")
@@ -127,13 +134,10 @@ def test_hostile_clients_change_nothing(serve, join, capfd, caplog, clients):
         kept._next = 0.0
     viewer = serve()
     stays, session = join(viewer)
-    for kind in KINDS:
-        kind(viewer, 0)
+    come(viewer, len(KINDS))
     until(lambda: len(viewer.sessions) == 1)
     before = held()
-    for number in range(clients):
-        with suppress(websockets.ConnectionClosed, OSError):  # it may be shown the door
-            KINDS[number % len(KINDS)](viewer, number // len(KINDS))
+    come(viewer, clients)
     until(lambda: list(viewer.sessions.values()) == [session])
     until(lambda: all(now <= then + 2 for now, then in zip(held(), before, strict=True)))
     seen = stays.received
