@@ -27,7 +27,7 @@ def dropped_points(scene: Scene, at_least: int) -> str:
     seen = visible_points(scene, at_least)
     if seen.all():
         return ""
-    why = f"seen by fewer than {at_least} training photos" + ("" if seen.any() else "; random ones take their place")
+    why = f"seen by fewer than {at_least} training photos" + ("" if seen.any() else "; others take their place")
     return f"{np.count_nonzero(~seen):,} of {len(seen):,} points dropped: {why}"
 
 

@@ -1,7 +1,9 @@
-"""Which photos are compared with which, and how far away what they show may be: by the sparse points they see."""
+"""Which photos are compared with which, and how far away what they show may be."""
+
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 from difix3d.scene import visible_points
@@ -16,20 +18,66 @@ NARROW, WIDE, WIDEST = 5.0, 20.0, 50.0
 different, and from the third on they do not match."""
 NEARER, FARTHER = 0.7, 1.6
 """What a photo shows lies this many times as far away as its nearest and farthest points, at the least and most."""
+PHOTOS = 100
+"""That are compared, at most, where only their cameras are known: frames of a video stand too close together."""
+TURNED = 40.0
+"""Degrees between two such cameras' axes, at most."""
+NEAREST, FARTHEST = 1.5, 60.0
+"""How far away what they show may be, in mean distances between a camera and those it is compared with."""
 
 
-class Sightings:
-    """The sparse points by the training photos that see them.
+@dataclass(frozen=True)
+class Comparison:
+    """What a photo is compared with.
 
-    Args:
-        scene: its cameras, points and observations.
+    Attributes:
+        partners: other photos, the best first; one at least.
+        nearest, farthest: how far away what it shows may be, along its optical axis.
     """
+
+    partners: list[int]
+    nearest: float
+    farthest: float
+
+
+def comparisons(scene: Scene) -> dict[int, Comparison]:
+    """For each training photo that can be compared with others: by the sparse points that they share, or, where it is
+    not known who sees which, by the cameras alone."""
+    return by_points(scene) or by_cameras(scene)
+
+
+def by_points(scene: Scene) -> dict[int, Comparison]:
+    """With the photos that share many sparse points with it, seen under a good angle."""
+    sightings, found = _Sightings(scene), {}
+    for photo in scene.train.tolist():
+        partners = sightings.partners(photo)
+        if partners:
+            found[photo] = Comparison(partners, *sightings.depths(photo))
+    return found
+
+
+def by_cameras(scene: Scene) -> dict[int, Comparison]:
+    """With those taken next to it that look the same way."""
+    photos = scene.train[:: -(-len(scene.train) // PHOTOS)] if len(scene.train) else scene.train
+    centers, forward = _centers(scene)[photos], _forward(scene)[photos]
+    distances = np.linalg.norm(centers[:, None] - centers, axis=2)
+    distances[(forward @ forward.T < np.cos(np.radians(TURNED))) | (distances <= 0)] = np.inf
+    found = {}
+    for photo, row in zip(photos.tolist(), distances, strict=True):
+        nearest = [index for index in np.argsort(row, kind="stable")[:PARTNERS] if np.isfinite(row[index])]
+        if nearest:
+            apart = float(row[nearest].mean())
+            found[photo] = Comparison(photos[nearest].tolist(), NEAREST * apart, FARTHEST * apart)
+    return found
+
+
+class _Sightings:
+    """The sparse points by the training photos that see them."""
 
     def __init__(self, scene: Scene):
         self._photos = scene.train
         self._points = scene.points.astype(np.float64)
-        self._centers = scene.cameras.centers.double().cpu().numpy()
-        self._forward = scene.cameras.c2w[:, :3, 2].double().cpu().numpy()
+        self._centers, self._forward = _centers(scene), _forward(scene)
         seen = scene.observations[np.isin(scene.observations[:, 1], self._photos)]
         seen = seen[visible_points(scene)[seen[:, 0]]]
         shape = len(scene.photos), len(self._points)
@@ -37,8 +85,6 @@ class Sightings:
         self._shared = (self._seen @ self._seen.T).toarray()
 
     def partners(self, photo: int) -> list[int]:
-        """The training photos to compare one with, the best first: those that share many points with it, seen under a
-        good angle. Empty if there is none."""
         others = self._photos[self._photos != photo]
         shared = self._shared[photo, others]
         likely = others[np.argsort(-shared, kind="stable")[:CANDIDATES]].tolist()
@@ -46,7 +92,6 @@ class Sightings:
         return sorted((other for other in worth if worth[other] > 0), key=lambda other: -worth[other])[:PARTNERS]
 
     def depths(self, photo: int) -> tuple[float, float]:
-        """How far away what a photo shows may be, along its optical axis."""
         ahead = (self._points[self._of(photo)] - self._centers[photo]) @ self._forward[photo]
         nearest, farthest = np.percentile(ahead[ahead > 0], [1, 99])
         return NEARER * float(nearest), FARTHER * float(farthest)
@@ -60,3 +105,11 @@ class Sightings:
         cosines = (rays[0] * rays[1]).sum(1) / np.prod([np.linalg.norm(ray, axis=1) for ray in rays], axis=0)
         angles = np.degrees(np.arccos(cosines.clip(-1, 1)))
         return float(np.minimum(angles / NARROW, ((WIDEST - angles) / (WIDEST - WIDE)).clip(0, 1)).clip(0, 1).sum())
+
+
+def _centers(scene: Scene) -> Float[np.ndarray, "C 3"]:
+    return scene.cameras.centers.double().cpu().numpy()
+
+
+def _forward(scene: Scene) -> Float[np.ndarray, "C 3"]:
+    return scene.cameras.c2w[:, :3, 2].double().cpu().numpy()

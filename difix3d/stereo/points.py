@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from difix3d.console import track
+from difix3d.console import console, track
 from difix3d.geometry.warp import project, unproject
 from difix3d.images import to_uint8
 from difix3d.scene import Views
-from difix3d.stereo.partners import Sightings
+from difix3d.stereo.partners import comparisons
 from difix3d.stereo.sweep import sweep
 from difix3d.types import Cameras, Scene, View
 
@@ -45,30 +45,29 @@ def dense_points(
     """Points on the surfaces that training photos show, and their colours: of the pixels on whose depth two photos
     agree, ``count`` are drawn, or all if there are fewer.
 
-    Nothing of held-out photos enters. Photos that share hardly any sparse points with others give none, and so do
-    surfaces without texture.
+    Nothing of held-out photos enters. Photos that have nothing in common with others give none, and so do surfaces
+    without texture.
 
     Args:
-        scene: its training photos, and the sparse points that they see.
+        scene: its training photos and their cameras; sparse points that they see help.
         seed: of the draw.
         device: where photos are compared.
     """
-    sightings = Sightings(scene)
-    partners = {photo: found for photo in scene.train.tolist() if (found := sightings.partners(photo))}
+    compared = comparisons(scene)
     small = Cameras.cat(scene.cameras[index].limited(SIDE) for index in range(len(scene.cameras)))
     views = Views(replace(scene, cameras=small), device)
     maps: dict[int, DepthMap] = {}
-    for photo, others in track(partners.items(), len(partners), "comparing photos"):
-        view = views[photo]
-        maps[photo] = DepthMap(view, *sweep(view, [views[other] for other in others], *sightings.depths(photo)))
+    for photo, it in track(compared.items(), len(compared), "comparing photos"):
+        view, others = views[photo], [views[other] for other in it.partners]
+        maps[photo] = DepthMap(view, *sweep(view, others, it.nearest, it.farthest))
     points, colors = [torch.empty(0, 3)], [torch.empty(0, 3)]
-    for photo, others in partners.items():
-        here = maps[photo]
-        good = usable(here, [maps[other] for other in others if other in maps])
+    for photo, here in maps.items():
+        good = usable(here, [maps[other] for other in compared[photo].partners if other in maps])
         points.append(unproject(here.depth, here.view.camera)[good].cpu())
         colors.append(here.view.image[good].cpu())
     every = torch.cat(points)
     drawn = torch.randperm(len(every), generator=torch.Generator().manual_seed(seed))[:count]
+    console.print(f"{len(drawn):,} dense points found by comparing {len(maps)} photos (--init.dense 0 goes without)")
     return every[drawn].numpy(), to_uint8(torch.cat(colors)[drawn])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 
 from difix3d.errors import UserError
 from difix3d.evaluate.pictures import target
@@ -28,6 +29,11 @@ LOOKED_AT = 8
 """Photos, at most, that tell whether a splat file is of their world."""
 COVERED = 1e-3
 """Mean coverage of their renders below which it is not."""
+ENOUGH = 1000
+"""Dense points that need no random ones beside them, where there are no sparse ones."""
+
+Points = tuple[Float[np.ndarray, "_ 3"], UInt8[np.ndarray, "_ 3"]]
+"""Where they are, and their colours."""
 
 
 def scene_of(config: TrainConfig) -> Scene:
@@ -44,8 +50,8 @@ def scene_of(config: TrainConfig) -> Scene:
 
 def initial_gaussians(scene: Scene, config: TrainConfig, device: torch.device | str = "cpu") -> Gaussians:
     """The first Gaussians of a training, in the scene's world: those of ``config.init.ply``; without it they lie on the
-    sparse points that training photos see and on dense ones between them, or on random points where there are none:
-    of the visual hull, if photos have alpha. Behind them is the backdrop, if there is one.
+    sparse points that training photos see, and on dense ones between them. Where there are no sparse ones, and of an
+    object or with few dense ones, random points are added. Behind all is the backdrop, if there is one.
 
     Args:
         scene, config: of the training.
@@ -58,14 +64,11 @@ def initial_gaussians(scene: Scene, config: TrainConfig, device: torch.device | 
         return of_file(config.init.ply, scene, config.sh_degree)
     seen = visible_points(scene, at_least=config.init.seen_by)
     points, colors = scene.points[seen], scene.colors[seen]
-    if len(points) == 0:
-        points, colors = random_points(config.init.points, 3 * scene.extent, config.seed)
-        hull = hull_points(scene, len(points), 3 * scene.extent, config.seed) if scene.alpha else points[:0]
-        if len(hull):  # a cube around the cameras would hold hardly a point of the object, and much to be taken away
-            points, colors = hull, colors[: len(hull)]
-    elif len(points) < config.init.dense:
+    if len(points) < config.init.dense:
         found = dense_points(scene, config.init.dense, config.seed, torch.device(device))
-        points, colors = (np.concatenate(both) for both in zip((points, colors), found, strict=True))
+        points, colors = _joined((points, colors), found)
+    if not seen.any() and (scene.alpha or len(points) < ENOUGH):
+        points, colors = _joined((points, colors), _anywhere(scene, config))
     first = from_points(
         points.astype(np.float32),
         colors,
@@ -79,14 +82,24 @@ def initial_gaussians(scene: Scene, config: TrainConfig, device: torch.device | 
     return Gaussians.cat([first, backdrop.gaussians(scene, config.sh_degree)])
 
 
+def _anywhere(scene: Scene, config: TrainConfig) -> Points:
+    """Random points of the visual hull, if photos have alpha; else of a cube around the cameras, which would hold
+    hardly a point of an object, and much to be taken away."""
+    points, colors = random_points(config.init.points, 3 * scene.extent, config.seed)
+    hull = hull_points(scene, len(points), 3 * scene.extent, config.seed) if scene.alpha else points[:0]
+    return (hull, colors[: len(hull)]) if len(hull) else (points, colors)
+
+
+def _joined(some: Points, others: Points) -> Points:
+    points, colors = (np.concatenate(both) for both in zip(some, others, strict=True))
+    return points, colors
+
+
 def remark(scene: Scene, config: TrainConfig, count: int, chosen: str) -> str:
     """What to tell people about a training that begins with ``count`` Gaussians: what was ``chosen`` for it, points
     that are left out, or a file so large that nothing can be added to it. A line for each; may be empty."""
     if config.init.ply is None:
-        sparse = int(visible_points(scene, at_least=config.init.seen_by).sum())
-        dense = count - sparse - (config.init.backdrop or 0) if 0 < sparse < config.init.dense else 0
-        found = f"{dense:,} dense points were found by comparing the photos (--init.dense 0 goes without)"
-        about = "\n".join(filter(None, (dropped_points(scene, config.init.seen_by), found if dense else "")))
+        about = dropped_points(scene, config.init.seen_by)
     elif config.densify.kind == "none" or config.max_steps == 0 or count < config.densify.cap_max:
         about = ""
     else:

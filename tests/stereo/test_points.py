@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.spatial import KDTree
 
 from difix3d.images import write_image
 from difix3d.scene import load_scene
-from difix3d.stereo import dense_points, points
-from difix3d.stereo.partners import CANDIDATES, PARTNERS, Sightings
+from difix3d.stereo import dense_points, partners, points
+from difix3d.stereo.partners import CANDIDATES, PARTNERS, by_cameras, by_points
 from difix3d.synthetic.capture import write_scene
 from difix3d.synthetic.scene import SyntheticScene
 
@@ -115,21 +116,55 @@ def test_larger_photos_are_made_small(capture, monkeypatch):
 
 def test_partners_share_points_and_stand_well_apart(capture):
     scene = replace(capture, train=np.sort(np.concatenate([capture.train, capture.train + 1])))
-    sightings = Sightings(scene)
-    for photo in scene.train.tolist():
-        partners = sightings.partners(photo)
-        assert 0 < len(partners) <= PARTNERS < CANDIDATES
-        assert photo not in partners
-        assert set(partners) <= set(scene.train.tolist())
-    nearest, farthest = Sightings(capture).depths(int(capture.train[0]))
-    depth = in_pixels(capture, int(capture.train[0]), capture.points.astype(np.float32))[1]
-    assert 0 < nearest < depth.median() < farthest
+    found = by_points(scene)
+    assert list(found) == scene.train.tolist()
+    for photo, it in found.items():
+        assert 0 < len(it.partners) <= PARTNERS < CANDIDATES
+        assert photo not in it.partners
+        assert set(it.partners) <= set(scene.train.tolist())
+        depth = in_pixels(capture, photo, capture.points.astype(np.float32))[1]
+        assert 0 < it.nearest < depth.median() < it.farthest
 
 
-def test_photos_without_shared_points_give_none(capture):
-    alone = replace(capture, train=capture.train[:1])
+def test_without_points_the_cameras_alone_tell(capture, found):
+    """Nearly the same surfaces are found; who sees what may be unknown where there are points."""
     unknown = replace(capture, observations=np.zeros((0, 2), np.int64))
-    for scene in (alone, unknown, replace(capture, train=capture.train[:0])):
-        places, colors = dense_points(scene, 100, 0, CPU)
+    bare = replace(unknown, points=capture.points[:0], colors=capture.colors[:0])
+    places, _ = dense_points(bare, 5000, 0, CPU)
+    np.testing.assert_array_equal(dense_points(unknown, 5000, 0, CPU)[0], places)
+    tree = KDTree(found[0])
+    assert len(places) == 5000
+    assert (tree.query(places)[0] < 0.1 * capture.extent).mean() > 0.8
+
+
+def test_cameras_next_to_each_other_that_look_the_same_way_are_compared(capture):
+    found = by_cameras(capture)
+    centers = capture.cameras.centers.numpy()
+    for photo, it in found.items():
+        ways = np.linalg.norm(centers[it.partners] - centers[photo], axis=1)
+        assert (np.diff(ways) >= 0).all()
+        assert it.nearest == pytest.approx(1.5 * ways.mean(), rel=1e-4)
+    alone = capture.cameras.c2w.clone()
+    last = int(capture.train[-1])
+    alone[last, :3, :3] = alone[last, :3, :3] @ torch.diag(torch.tensor([-1.0, 1, -1]))  # it looks back
+    turned = by_cameras(replace(capture, cameras=replace(capture.cameras, c2w=alone)))
+    assert last in found
+    assert last not in turned
+    assert all(last not in it.partners for it in turned.values())
+
+
+def test_of_many_frames_some_are_compared(capture, monkeypatch):
+    monkeypatch.setattr(partners, "PHOTOS", 3)
+    scene = replace(capture, train=np.arange(20))
+    assert list(by_cameras(scene)) == [0, 7, 14]
+
+
+def test_photos_with_nothing_in_common_give_none(capture):
+    none = capture.train[:0]
+    same = replace(
+        capture, cameras=replace(capture.cameras, c2w=capture.cameras.c2w[:1].repeat(len(capture.photos), 1, 1))
+    )
+    for scene in (replace(capture, train=capture.train[:1]), replace(capture, train=none), same):
+        places, colors = dense_points(replace(scene, observations=np.zeros((0, 2), np.int64)), 100, 0, CPU)
         assert places.shape == (0, 3)
         assert colors.shape == (0, 3)
