@@ -72,7 +72,7 @@ def by_cameras(scene: Scene) -> dict[int, Comparison]:
 
 
 class _Sightings:
-    """The sparse points by the training photos that see them."""
+    """The sparse points by the training photos that see them, in front of their cameras."""
 
     def __init__(self, scene: Scene):
         self._photos = scene.train
@@ -80,6 +80,8 @@ class _Sightings:
         self._centers, self._forward = _centers(scene), _forward(scene)
         seen = scene.observations[np.isin(scene.observations[:, 1], self._photos)]
         seen = seen[visible_points(scene)[seen[:, 0]]]
+        point, photo = seen.T
+        seen = seen[((self._points[point] - self._centers[photo]) * self._forward[photo]).sum(1) > 0]
         shape = len(scene.photos), len(self._points)
         self._seen = csr_array((np.ones(len(seen), np.int32), (seen[:, 1], seen[:, 0])), shape)
         self._shared = (self._seen @ self._seen.T).toarray()
@@ -93,7 +95,7 @@ class _Sightings:
 
     def depths(self, photo: int) -> tuple[float, float]:
         ahead = (self._points[self._of(photo)] - self._centers[photo]) @ self._forward[photo]
-        nearest, farthest = np.percentile(ahead[ahead > 0], [1, 99])
+        nearest, farthest = np.percentile(ahead, [1, 99])
         return NEARER * float(nearest), FARTHER * float(farthest)
 
     def _of(self, photo: int) -> Int[np.ndarray, "N"]:
