@@ -165,11 +165,12 @@ def test_cameras_next_to_each_other_that_look_the_same_way_are_compared(capture)
 
 
 def test_of_many_frames_some_are_compared(capture, monkeypatch):
-    monkeypatch.setattr(partners, "PHOTOS", 3)
-    scene = replace(capture, train=np.arange(20))
-    found = by_cameras(scene)
-    assert {0, 7} <= set(found) <= {0, 7, 14}
-    assert all(set(it.partners) <= {0, 7, 14} for it in found.values())
+    monkeypatch.setattr(partners, "PHOTOS", 5)
+    found = by_cameras(replace(capture, train=np.arange(20)))
+    some = {0, 4, 8, 12, 16}
+    assert len(found) > 2
+    assert set(found) <= some
+    assert all(set(it.partners) <= some for it in found.values())
 
 
 def test_photos_with_nothing_in_common_give_none(capture):
