@@ -64,15 +64,15 @@ def match_twin(view: View, other: View, inverse_depths: Float[Tensor, "D"]) -> F
     return torch.stack(scores)
 
 
-def moments(image: Float[Tensor, "H W C"]) -> tuple[Float[Tensor, "H W C"], Float[Tensor, "H W"]]:
+def moments(image: Float[Tensor, "H W C"], radius: int = RADIUS) -> tuple[Float[Tensor, "H W C"], Float[Tensor, "H W"]]:
     """Each window's mean colour, and the variance of its colours, summed over the channels."""
-    means = _means(image)
-    squares = _means(image.square().sum(-1, keepdim=True))[..., 0]
+    means = _means(image, radius)
+    squares = _means(image.square().sum(-1, keepdim=True), radius)[..., 0]
     return means, (squares - means.square().sum(-1)).clamp_min(0)
 
 
-def _means(image: Float[Tensor, "H W C"]) -> Float[Tensor, "H W C"]:
+def _means(image: Float[Tensor, "H W C"], radius: int = RADIUS) -> Float[Tensor, "H W C"]:
     """Over the windows; those at the edges are smaller."""
     channels = image.permute(2, 0, 1)[None]
-    means = avg_pool2d(channels, 2 * RADIUS + 1, 1, RADIUS, count_include_pad=False)
+    means = avg_pool2d(channels, 2 * radius + 1, 1, radius, count_include_pad=False)
     return means[0].permute(1, 2, 0).contiguous()

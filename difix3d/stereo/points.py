@@ -12,6 +12,7 @@ from difix3d.console import console, track
 from difix3d.geometry.warp import project, unproject
 from difix3d.images import to_uint8
 from difix3d.scene import Views
+from difix3d.stereo.match import NOISE, moments
 from difix3d.stereo.partners import comparisons
 from difix3d.stereo.sweep import sweep
 from difix3d.types import Cameras, Scene, View
@@ -72,8 +73,13 @@ def dense_points(
 
 
 def usable(here: DepthMap, others: Sequence[DepthMap]) -> Bool[Tensor, "H W"]:
-    """Which pixels match well, have the depth that another photo finds as well, and are neither masked nor empty."""
-    good = (here.score > SCORE) & (agreeing(here, others) > 0)
+    """Which pixels match well, have the depth that another photo finds as well, and are neither masked nor empty.
+
+    Nor even: of a pixel like its neighbours only what else is in the window was matched. Beside the edge of an object
+    that is the object, and the sky behind it would become a fringe as near as the object is.
+    """
+    _, variances = moments(here.view.image, radius=1)
+    good = (here.score > SCORE) & (variances > NOISE) & (agreeing(here, others) > 0)
     mask, alpha = here.view.mask, here.view.alpha
     good = good if mask is None else good & mask
     return good if alpha is None else good & (alpha > 0.5)

@@ -13,6 +13,7 @@ from difix3d.stereo import dense_points, partners, points
 from difix3d.stereo.partners import CANDIDATES, PARTNERS, by_cameras, by_points
 from difix3d.synthetic.capture import write_scene
 from difix3d.synthetic.scene import SyntheticScene
+from difix3d.types import Cameras, View
 
 CPU = torch.device("cpu")
 
@@ -106,6 +107,18 @@ def test_what_is_transparent_gives_none(cutout):
     places, colors = dense_points(scene, 10**6, 0, CPU)
     assert (np.abs(places) < 1.0).all()
     assert len(places) == len(colors)
+
+
+def test_what_is_even_beside_an_edge_gives_none():
+    """A dark wall far behind a bright pattern, whose windows reach over it."""
+    torch.manual_seed(0)
+    camera = Cameras(torch.eye(4)[None], torch.eye(3)[None], torch.tensor([40]), torch.tensor([30]))
+    image = torch.full((30, 40, 3), 0.02)
+    image[:, 20:] = torch.rand(30, 20, 3)
+    here = points.DepthMap(View(camera, image, "edge"), torch.full((30, 40), 2.0), torch.full((30, 40), 0.9))
+    good = points.usable(here, [here])
+    assert good[:, 20:].all()
+    assert not good[:, :19].any()
 
 
 def test_larger_photos_are_made_small(capture, monkeypatch):
