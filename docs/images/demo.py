@@ -1,7 +1,7 @@
 """Makes ``demo.png`` of the README from two runs of ``difix3d train --scene demo``, and prints its figures.
 
-python scripts/train.py --scene demo --output-dir outputs/demo/black
-python scripts/train.py --scene demo --init.backdrop 2000 --output-dir outputs/demo/backdrop
+python scripts/train.py --scene demo --init.dense 0 --output-dir outputs/demo/black
+python scripts/train.py --scene demo --init.dense 0 --init.backdrop 2000 --output-dir outputs/demo/backdrop
 python docs/images/demo.py outputs/demo/black outputs/demo/backdrop --data-dir data
 """
 
