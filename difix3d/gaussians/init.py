@@ -22,14 +22,15 @@ class InitConfig:
     """Splat file to start from: .ply, .spz or .splat of any trainer, in the world of the cameras as their files have
     them. What held-out photos tell counts only if it was made without them."""
     points: Annotated[int, Limits(min=1, max=100_000_000)] = 100_000
-    """Random points to start from if the scene has no sparse points of its own."""
+    """Random points to start from where there are neither sparse points nor enough dense ones."""
     opacity: Annotated[float, Limits(above=0, below=1)] = 0.1
     """Initial opacity."""
     scale: Annotated[float, Limits(above=0, max=1000)] = 1.0
     """Initial size, as a multiple of the distance to the nearest three points."""
     dense: Annotated[int, Limits(min=0, max=10_000_000)] = 40_000
     """Points that comparing the training photos finds between the sparse ones (plane-sweep stereo), where these are
-    fewer than that: thin things and even surfaces have Gaussians from the start. 0: none."""
+    fewer than that: thin things and even surfaces have Gaussians from the start. At most half of
+    --densify.cap-max. 0: none."""
     backdrop: Annotated[int | None, Limits(min=0, max=20_000)] = None
     """Gaussians on an opaque shell far around the scene: behind the model stands what photos show in that direction,
     blurred, instead of black, which takes away fog as well. By default 2,000 if the views asked for are twice as far

@@ -64,9 +64,10 @@ def initial_gaussians(scene: Scene, config: TrainConfig, device: torch.device | 
         return of_file(config.init.ply, scene, config.sh_degree)
     seen = visible_points(scene, at_least=config.init.seen_by)
     points, colors = scene.points[seen], scene.colors[seen]
-    if len(points) < config.init.dense:
-        found = dense_points(scene, config.init.dense, config.seed, torch.device(device))
-        points, colors = _joined((points, colors), found)
+    most = config.densify.cap_max
+    dense = min(config.init.dense, most // 2, most - len(points)) if len(points) < config.init.dense else 0
+    if dense > 0:  # with room to grow
+        points, colors = _joined((points, colors), dense_points(scene, dense, config.seed, torch.device(device)))
     if not seen.any() and (scene.alpha or len(points) < ENOUGH):
         points, colors = _joined((points, colors), _anywhere(scene, config))
     first = from_points(

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from difix3d.gaussians.init import InitConfig
@@ -58,6 +59,12 @@ def test_dense_points_come_to_few_sparse_ones(toy_scene):
     assert begun_with(toy_scene, sparse) == sparse
     assert begun_with(toy_scene, sparse + 1) == 2 * sparse + 1
     assert sparse + 1000 < begun_with(toy_scene, InitConfig().dense) < InitConfig().dense
+
+
+@pytest.mark.parametrize(("most", "expected"), [(1000, 300 + 500), (400, 400), (200, 300)])
+def test_dense_points_leave_room_to_grow(toy_scene, most, expected):
+    densify = replace(TrainConfig().densify, cap_max=most)
+    assert len(initial_gaussians(toy_scene, TrainConfig(densify=densify))) == expected
 
 
 def test_a_line_says_how_many_dense_points_there_are(toy_scene, capfd):

@@ -113,6 +113,7 @@ def words(toy_scene, tmp_path):
     """Of a training of few steps into ``tmp_path / "run"``."""
     scene = write_scene(tmp_path / "scene", toy_scene)
     words = ["--scene", scene, "--split", "every:4", "--device", "cpu", "--init.points", "300", "--fixer", "none"]
+    words += ["--init.dense", "600"]
     return [*words, "--max-steps", "9", "--output-dir", tmp_path / "run"]
 
 
@@ -121,7 +122,8 @@ def test_the_command(words, tmp_path):
     done = launch("scripts/train.py", *words, "--compare")
     assert done.stderr.count("done in") == 2, done.stderr
     assert [rows_of(run)[-1]["step"] for run in (tmp_path / "run", tmp_path / "run/plain")] == [9, 9]
-    assert "from 300 Gaussians" in done.stderr
+    assert done.stderr.count("600 dense points found") == 1  # for both processes and both trainings
+    assert done.stderr.count("from 900 Gaussians") == 2
     refused = launch("scripts/train.py", *words, "--viewer", check=False)
     assert refused.returncode != 0
     assert refused.stderr.count("--viewer is for one process") == 1
@@ -161,7 +163,10 @@ def test_mcmc_grows_to_its_cap_and_shakes_each_part_in_its_own_way(toy_scene, tm
 
     cap = len(twice.points) * 5 // 4
     densify = replace(TrainConfig().densify, kind="mcmc", start=2, every=5, stop=1.0, cap_max=cap)
-    base = TrainConfig(fixer="none", eval_steps=(), save_steps=(), device="cpu", sh_degree=1, densify=densify)
+    init = replace(TrainConfig().init, dense=0)
+    base = TrainConfig(
+        fixer="none", eval_steps=(), save_steps=(), device="cpu", sh_degree=1, densify=densify, init=init
+    )
     runs = [replace(base, max_steps=steps, output_dir=tmp_path / str(steps)) for steps in (1, 30)]
     (tmp_path / "runs.pickle").write_bytes(pickle.dumps((twice, [(run, False) for run in runs])))
     launch(Path(__file__).with_name("train_in_ranks.py"), tmp_path / "runs.pickle")
