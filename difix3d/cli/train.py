@@ -126,8 +126,8 @@ def make_plain(trainer: Trainer, stack: ExitStack) -> Trainer:
     resume = trainer.config.resume and folder.begun
     config = replace(trainer.config, fixer="none", compare=False, output_dir=folder.path, resume=resume)
     progress = stack.enter_context(closing(ProgressLog(whole=trainer.folder.path)))
-    first = None if trainer.first else trainer.model.whole_gaussians()
-    return Trainer(config, trainer.scene, listeners(progress, trainer.ranks), ranks=trainer.ranks, first=first)
+    begun = None if trainer.first else trainer.model.whole_gaussians()
+    return Trainer(config, trainer.scene, listeners(progress, trainer.ranks), ranks=trainer.ranks, gaussians=begun)
 
 
 def listeners(progress: ProgressLog, ranks: Ranks) -> list[Listener]:

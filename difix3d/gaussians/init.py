@@ -29,8 +29,7 @@ class InitConfig:
     """Initial size, as a multiple of the distance to the nearest three points."""
     dense: Annotated[int, Limits(min=0, max=10_000_000)] = 40_000
     """Points that comparing the training photos finds between the sparse ones (plane-sweep stereo), where these are
-    fewer than that: thin things and even surfaces have Gaussians from the start. At most half of
-    --densify.cap-max. 0: none."""
+    fewer than that: thin things have Gaussians from the start. At most half of --densify.cap-max. 0: none."""
     backdrop: Annotated[int | None, Limits(min=0, max=20_000)] = None
     """Gaussians on an opaque shell far around the scene: behind the model stands what photos show in that direction,
     blurred, instead of black, which takes away fog as well. By default 2,000 if the views asked for are twice as far

@@ -16,15 +16,17 @@ TOLERANCE = 0.05
 """Difference in depth, as a share of the depth, up to which two cameras are taken to see the same surface."""
 
 
+def pixel_centers(image: Float[Tensor, "H W *channels"]) -> Float[Tensor, "H W 3"]:
+    """(x, y, 1) of each pixel's centre in an image or a depth map."""
+    row, column = torch.meshgrid(*(torch.arange(n, device=image.device) + 0.5 for n in image.shape[:2]), indexing="ij")
+    return torch.stack([column, row, torch.ones_like(row)], -1)
+
+
 def unproject(depth: Float[Tensor, "H W"], camera: Cameras) -> Float[Tensor, "H W 3"]:
     """World points of the pixel centres; the camera's own position where the depth is 0."""
-    height, width = depth.shape
-    row, column = torch.meshgrid(
-        torch.arange(height, device=depth.device) + 0.5, torch.arange(width, device=depth.device) + 0.5, indexing="ij"
-    )
     camera = camera.to(depth.device)
     c2w, K = camera.c2w[0], camera.K[0]
-    rays = torch.stack([column, row, torch.ones_like(row)], -1).to(depth) @ torch.linalg.inv_ex(K)[0].T
+    rays = pixel_centers(depth).to(depth) @ torch.linalg.inv_ex(K)[0].T
     return (rays * depth[..., None]) @ c2w[:3, :3].T + c2w[:3, 3]
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from difix3d import native
-from difix3d.geometry.warp import into, sample
+from difix3d.geometry.warp import into, pixel_centers, sample
 from difix3d.types import View
 
 RADIUS = 3
@@ -46,9 +46,8 @@ def match_twin(view: View, other: View, inverse_depths: Float[Tensor, "D"]) -> F
     image, theirs = view.image - MIDDLE, other.image - MIDDLE
     means, variances = moments(image)
     turn, shift = (value.to(image.device) for value in into(other.camera, view.camera))
-    (height, width), theirs_size = image.shape[:2], (theirs.shape[0], theirs.shape[1])
-    row, column = torch.meshgrid(*(torch.arange(n, device=image.device) + 0.5 for n in (height, width)), indexing="ij")
-    there = torch.stack([column, row, torch.ones_like(row)], -1) @ turn.T
+    there = pixel_centers(image) @ turn.T
+    theirs_size = theirs.shape[0], theirs.shape[1]
     scores = []
     for inverse in inverse_depths:
         at = there + shift * inverse

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from difix3d.console import console, track
-from difix3d.geometry.warp import project, unproject
+from difix3d.geometry.warp import pixel_centers, project, seen_by, unproject
 from difix3d.images import to_uint8
 from difix3d.scene import Views
 from difix3d.stereo.match import NOISE, moments
@@ -89,17 +89,13 @@ def usable(here: DepthMap, others: Sequence[DepthMap]) -> Bool[Tensor, "H W"]:
 def agreeing(here: DepthMap, others: Sequence[DepthMap]) -> Int[Tensor, "H W"]:
     """How many other photos say the same of a pixel's depth: what they have where it is seen there lies as far away,
     and is seen at the pixel from here."""
-    height, width = here.depth.shape
-    row, column = torch.meshgrid(
-        *(torch.arange(n, device=here.depth.device) + 0.5 for n in (height, width)), indexing="ij"
-    )
-    pixel, points = torch.stack([column, row], -1), unproject(here.depth, here.view.camera)
+    pixels = pixel_centers(here.depth)[..., :2]
+    points = unproject(here.depth, here.view.camera)
     count = torch.zeros_like(here.depth, dtype=torch.int32)
     for other in others:
-        at, z = project(points, other.view.camera)
-        inside = (z > 0) & (at >= 0).all(-1) & (at < at.new_tensor(other.depth.shape[::-1])).all(-1)
-        x, y = torch.where(inside[..., None], at, 0.0).long().unbind(-1)
-        back, _ = project(unproject(other.depth, other.view.camera)[y, x], here.view.camera)
-        same = (other.score[y, x] > HINT) & ((other.depth[y, x] - z).abs() <= TOLERANCE * z)
-        count += inside & same & ((back - pixel).norm(dim=-1) <= PIXELS)
+        known = torch.where(other.score > HINT, other.depth, 0.0)
+        same, there = seen_by(points, other.view.camera, known, TOLERANCE)
+        x, y = torch.where(same[..., None], there, 0.0).long().unbind(-1)
+        back, _ = project(unproject(known, other.view.camera)[y, x], here.view.camera)
+        count += same & ((back - pixels).norm(dim=-1) <= PIXELS)
     return count

@@ -14,7 +14,7 @@ from difix3d.types import View
 FEWEST, MOST = 16, 192
 """Planes of a sweep."""
 CHUNK = 16
-"""Planes that are compared at a time: memory."""
+"""Planes whose scores are sorted at a time: memory."""
 
 
 @torch.no_grad()
@@ -34,7 +34,8 @@ def sweep(
     """
     planes = torch.linspace(1 / nearest, 1 / farthest, plane_count(view, others, nearest, farthest))
     planes = planes.to(view.image.device)
-    volume = torch.cat([_better_half([match(view, other, some) for other in others]) for some in planes.split(CHUNK)])
+    scores = zip(*(match(view, other, planes).split(CHUNK) for other in others), strict=True)
+    volume = torch.cat([_better_half(some) for some in scores])
     best, index = volume.max(0)
     middle = index.clamp(1, len(planes) - 2)
     before, at, after = (volume.gather(0, (middle + offset)[None])[0] for offset in (-1, 0, 1))

@@ -48,7 +48,7 @@ class Trainer:
         fixer: cleans the renders of novel cameras; by default what ``config.fixer`` names.
         targets: where novel cameras go, in the scene's world; by default what ``config.distill.targets`` says.
         ranks: the processes that train it together; the first of them evaluates and writes.
-        first: the Gaussians to begin with, if they are there already; else ``config.init`` says.
+        gaussians: those to begin with, if they are there already; else ``config.init`` says.
 
     Attributes:
         control: takes requests from other threads: pause, stop, save, a round; of one process only.
@@ -65,7 +65,7 @@ class Trainer:
         fixer: Fixer | None = None,
         targets: Cameras | None = None,
         ranks: Ranks = ALONE,
-        first: Gaussians | None = None,
+        gaussians: Gaussians | None = None,
     ):
         check_limits(config)
         check_ranks(config, ranks)
@@ -85,7 +85,9 @@ class Trainer:
         loaded = self.folder.load() if config.resume else None
         if loaded is not None:
             first = gaussians_in(loaded[1])
-        elif first is None:
+        elif gaussians is not None:
+            first = gaussians
+        else:
             first = ranks.of_first(partial(initial_gaussians, self.scene, config, self.device))
         config, plan = settle_memory(config, self.scene, self.fixer, len(first), self.device, ranks)
         self.config, self.plan = config, plan
