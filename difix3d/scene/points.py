@@ -1,7 +1,7 @@
 """What the sparse points say about a scene, by the photos that see them."""
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 
 from difix3d.types import Scene
 
@@ -41,7 +41,11 @@ def near_depth(scene: Scene) -> float:
     seen = scene.observations[np.isin(scene.observations[:, 1], scene.train)]
     if len(seen) == 0:
         return DEFAULT_NEAR
+    return max(DEFAULT_NEAR, 0.2 * float(np.percentile(seen_depths(scene, seen), 1)))
+
+
+def seen_depths(scene: Scene, seen: Int[np.ndarray, "S 2"]) -> Float[np.ndarray, "S"]:
+    """How far away, along the photo's optical axis, the points lie that photos see: of rows (point, photo)."""
     point, photo = seen.T
     forward = scene.cameras.c2w[:, :3, 2].cpu().numpy()[photo]
-    depths = ((scene.points[point] - scene.cameras.centers.cpu().numpy()[photo]) * forward).sum(1)
-    return max(DEFAULT_NEAR, 0.2 * float(np.percentile(depths, 1)))
+    return ((scene.points[point] - scene.cameras.centers.cpu().numpy()[photo]) * forward).sum(1)

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 from difix3d.scene import visible_points
+from difix3d.scene.far import directions
+from difix3d.scene.points import seen_depths
 from difix3d.types import Scene
 
 PARTNERS, CANDIDATES = 4, 16
@@ -59,7 +60,8 @@ def by_points(scene: Scene) -> dict[int, Comparison]:
 def by_cameras(scene: Scene) -> dict[int, Comparison]:
     """With those taken next to it that look the same way."""
     photos = scene.train[:: -(-len(scene.train) // PHOTOS)] if len(scene.train) else scene.train
-    centers, forward = _centers(scene)[photos], _forward(scene)[photos]
+    cameras = scene.cameras[photos]
+    centers, forward = cameras.centers.double().numpy(), cameras.c2w[:, :3, 2].double().numpy()
     distances = np.linalg.norm(centers[:, None] - centers, axis=2)
     distances[(forward @ forward.T < np.cos(np.radians(TURNED))) | (distances <= 0)] = np.inf
     found = {}
@@ -75,43 +77,28 @@ class _Sightings:
     """The sparse points by the training photos that see them, in front of their cameras."""
 
     def __init__(self, scene: Scene):
-        self._photos = scene.train
-        self._points = scene.points.astype(np.float64)
-        self._centers, self._forward = _centers(scene), _forward(scene)
-        seen = scene.observations[np.isin(scene.observations[:, 1], self._photos)]
-        seen = seen[visible_points(scene)[seen[:, 0]]]
-        point, photo = seen.T
-        seen = seen[((self._points[point] - self._centers[photo]) * self._forward[photo]).sum(1) > 0]
-        shape = len(scene.photos), len(self._points)
-        self._seen = csr_array((np.ones(len(seen), np.int32), (seen[:, 1], seen[:, 0])), shape)
-        self._shared = (self._seen @ self._seen.T).toarray()
+        self._scene = scene
+        seen = scene.observations[np.isin(scene.observations[:, 1], scene.train)]
+        seen = np.unique(seen[visible_points(scene)[seen[:, 0]]], axis=0)  # a track may have a photo twice
+        depths = seen_depths(scene, seen)
+        seen, depths = seen[depths > 0], depths[depths > 0]
+        self._depths = csr_array((depths, (seen[:, 1], seen[:, 0])), (len(scene.photos), len(scene.points)))
+        sees = self._depths.astype(bool).astype(np.int32)
+        self._shared = (sees @ sees.T).toarray()
 
     def partners(self, photo: int) -> list[int]:
-        others = self._photos[self._photos != photo]
+        others = self._scene.train[self._scene.train != photo]
         shared = self._shared[photo, others]
         likely = others[np.argsort(-shared, kind="stable")[:CANDIDATES]].tolist()
         worth = {other: self._worth(photo, other) for other in likely if self._shared[photo, other] >= FEWEST}
         return sorted((other for other in worth if worth[other] > 0), key=lambda other: -worth[other])[:PARTNERS]
 
     def depths(self, photo: int) -> tuple[float, float]:
-        ahead = (self._points[self._of(photo)] - self._centers[photo]) @ self._forward[photo]
-        nearest, farthest = np.percentile(ahead, [1, 99])
+        nearest, farthest = np.percentile(self._depths[[photo]].data, [1, 99])
         return NEARER * float(nearest), FARTHER * float(farthest)
 
-    def _of(self, photo: int) -> Int[np.ndarray, "N"]:
-        return self._seen[[photo]].indices
-
     def _worth(self, photo: int, other: int) -> float:
-        points = self._points[np.intersect1d(self._of(photo), self._of(other))]
-        rays = [points - self._centers[one] for one in (photo, other)]
-        cosines = (rays[0] * rays[1]).sum(1) / np.prod([np.linalg.norm(ray, axis=1) for ray in rays], axis=0)
-        angles = np.degrees(np.arccos(cosines.clip(-1, 1)))
+        both = np.intersect1d(*(self._depths[[one]].indices for one in (photo, other)))
+        rays = directions(self._scene.cameras[[photo, other]], self._scene.points[both].astype(np.float64))
+        angles = np.degrees(np.arccos((rays[0] * rays[1]).sum(1).clip(-1, 1)))
         return float(np.minimum(angles / NARROW, ((WIDEST - angles) / (WIDEST - WIDE)).clip(0, 1)).clip(0, 1).sum())
-
-
-def _centers(scene: Scene) -> Float[np.ndarray, "C 3"]:
-    return scene.cameras.centers.double().cpu().numpy()
-
-
-def _forward(scene: Scene) -> Float[np.ndarray, "C 3"]:
-    return scene.cameras.c2w[:, :3, 2].double().cpu().numpy()
