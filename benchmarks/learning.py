@@ -26,9 +26,10 @@ Step = Callable[[View, int], None]
 
 
 def our_loop(scene: Scene, first: Gaussians, folder: Path) -> tuple[Trainer, Step, RenderFn]:
-    """A training whose densification rests; its step, and how its model is rendered."""
-    config = TrainConfig(fixer="none", output_dir=folder / "run", max_steps=30_000)
-    config = replace(config, densify=replace(config.densify, kind="none"), sh_every=1)
+    """A training whose densification rests, without what far-off views need; its step, and how its model is rendered."""
+    config = TrainConfig(fixer="none", output_dir=folder / "run", max_steps=30_000, sh_every=1, dropout=0)
+    init = replace(config.init, dense=0, backdrop=0)
+    config = replace(config, densify=replace(config.densify, kind="none"), init=init)
     run = Trainer(config, scene)
     run.model.splats = SplatOptimizer(first, config.optim, extent=scene.extent, batch_size=1, max_steps=30_000)
     return run, lambda view, step: (run.model.step([view], step), None)[1], run.model.render
