@@ -31,6 +31,7 @@ from difix3d.images import to_uint8
 from difix3d.postrender import PostRender
 from difix3d.render import rasterize
 from difix3d.scene import Views
+from difix3d.scene.paths import path_cameras
 from difix3d.training import TrainConfig, Trainer
 from difix3d.training.densify import Densifier
 from difix3d.training.events import Event, RoundDone, Started
@@ -137,13 +138,14 @@ class Parts:
         return DifixFixer(pipe.optimize(dtype, compile=False), self.device)
 
     def plus(self) -> dict[str, Any]:
-        """Frames a second from camera to bytes in host memory, with trust."""
+        """Frames a second from camera to bytes in host memory, with trust, through the photos, four frames each."""
         scene = self.scene
         model = from_points(scene.points, scene.colors, opacity=0.9).to(self.device)
         views = Views(scene, self.device, cache=False)
         after = PostRender(partial(rasterize, model), self.fixer(), scene, views.__getitem__, device=self.device)
         torch.cuda.reset_peak_memory_stats()
-        cameras = [scene.cameras[i % len(scene.photos)] for i in range(self.sizes.frames)]
+        path = path_cameras("interp", scene, 4 * len(scene.photos)).cameras
+        cameras = [path[i] for i in range(min(self.sizes.frames, len(path)))]
         times = [time.perf_counter()]
         for frame in after.stream(cameras):
             to_uint8(frame)

@@ -26,7 +26,7 @@ Step = Callable[[View, int], None]
 
 
 def our_loop(scene: Scene, first: Gaussians, folder: Path) -> tuple[Trainer, Step, RenderFn]:
-    """A training whose densification rests, without what far-off views need; its step, and how its model is rendered."""
+    """A training whose densification rests, without what far-off views need; its step, and its render."""
     config = TrainConfig(fixer="none", output_dir=folder / "run", max_steps=30_000, sh_every=1, dropout=0)
     init = replace(config.init, dense=0, backdrop=0)
     config = replace(config, densify=replace(config.densify, kind="none"), init=init)

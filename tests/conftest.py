@@ -28,6 +28,9 @@ if os.environ.get("DIFIX3D_PRETEND_CUDA"):  # tests marked gpu then run without 
 if find_spec("torchvision"):  # nerfstudio brings it; diffusers and transformers import it where it is installed
     import_module("difix3d.difix.operators").define_missing()
 
+if not (torch.cuda.is_available() and torch.backends.cuda.is_built()):
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: its kernels then run without a GPU
+
 torch.set_num_threads(1)  # the tests run in parallel processes; more threads each would only fight over the cores
 
 

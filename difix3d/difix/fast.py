@@ -30,6 +30,7 @@ USUAL = {
     "addition_embed_type": None,
     "encoder_hid_dim_type": None,
     "time_embedding_act_fn": None,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
 }
 
 
@@ -121,12 +122,14 @@ def _rest(unet: Any, begun: list[Tensor], temb: Tensor, views: int, mixing: dict
             if number or place:
                 x = resnet(x, temb)
             if attention is not None:
-                x = attention(x, prompt, cross_attention_kwargs=mixing, return_dict=False)[0]
+                x = _transform(attention, x, prompt, mixing)
             skips.append(x)
         for halving in block.downsamplers or ():
             x = halving(x)
             skips.append(x)
-    x = unet.mid_block(x, temb, encoder_hidden_states=prompt, cross_attention_kwargs=mixing)
+    x = unet.mid_block.resnets[0](x, temb)
+    for attention, resnet in zip(unet.mid_block.attentions, unet.mid_block.resnets[1:], strict=True):
+        x = resnet(_transform(attention, x, prompt, mixing), temb)
     last = unet.up_blocks[-1].attentions[-1]
     for block in unet.up_blocks:
         for resnet, attention in _pairs(block):
@@ -134,7 +137,7 @@ def _rest(unet: Any, begun: list[Tensor], temb: Tensor, views: int, mixing: dict
             if attention is last and views > 1:
                 x = _leave(attention, x, prompt, views)
             elif attention is not None:
-                x = attention(x, prompt, cross_attention_kwargs=mixing, return_dict=False)[0]
+                x = _transform(attention, x, prompt, mixing)
         for doubling in block.upsamplers or ():
             x = doubling(x, skips[-1].shape[2:])
     return unet.conv_out(unet.conv_act(unet.conv_norm_out(x)))
@@ -145,10 +148,19 @@ def _pairs(block: Any) -> list[tuple[Any, Any]]:
     return list(zip(block.resnets, attentions, strict=True))
 
 
+def _transform(
+    model: Transformer2DModel, x: Float[Tensor, "bv c h w"], prompt: Tensor, mixing: dict[str, Any]
+) -> Float[Tensor, "bv c h w"]:
+    """What the transformer's own forward does, without a copy to channels first and back."""
+    tokens = _tokens(model, x)
+    for block in cast("Sequence[Any]", model.transformer_blocks):
+        tokens = block(tokens, encoder_hidden_states=prompt, cross_attention_kwargs=mixing)
+    return x + _picture(model, tokens, x)
+
+
 def _leave(model: Transformer2DModel, x: Float[Tensor, "bv c h w"], prompt: Tensor, views: int) -> Tensor:
     """The last transformer, of which only the images come out: the other views are no more than keys and values."""
-    height, width = x.shape[2:]
-    tokens = model.proj_in(model.norm(x).flatten(2).transpose(1, 2))
+    tokens = _tokens(model, x)
     *blocks, last = cast("Sequence[Any]", model.transformer_blocks)
     for block in blocks:
         tokens = block(tokens, encoder_hidden_states=prompt, cross_attention_kwargs={"num_views": views})
@@ -156,4 +168,12 @@ def _leave(model: Transformer2DModel, x: Float[Tensor, "bv c h w"], prompt: Tens
     own = tokens[::views] + last.attn1(seen[:, 0], encoder_hidden_states=seen.flatten(1, 2))
     own = own + last.attn2(last.norm2(own), encoder_hidden_states=prompt)
     own = own + last.ff(last.norm3(own))
-    return x[::views] + model.proj_out(own).transpose(1, 2).unflatten(2, (height, width))
+    return x[::views] + _picture(model, own, x)
+
+
+def _tokens(model: Any, x: Float[Tensor, "bv c h w"]) -> Float[Tensor, "bv n d"]:
+    return model.proj_in(model.norm(x).flatten(2).transpose(1, 2))
+
+
+def _picture(model: Any, tokens: Float[Tensor, "b n d"], like: Float[Tensor, "bv c h w"]) -> Float[Tensor, "b c h w"]:
+    return model.proj_out(tokens).transpose(1, 2).unflatten(2, like.shape[2:])

@@ -10,6 +10,7 @@ from difix3d.difix.colors import anchor_colors
 from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix.sizes import fit
 from difix3d.geometry.warp import guide
+from difix3d.gpu.recorded import short_of_memory
 from difix3d.types import Degraded
 
 
@@ -90,14 +91,6 @@ class DifixFixer:
 
 def _lies_on(place: torch.device, device: torch.device) -> bool:
     return place.type == device.type and device.index in (None, place.index)
-
-
-def short_of_memory(device: torch.device) -> bool:
-    """Whether less than a third of a GPU's memory is free: training needs it more."""
-    if device.type != "cuda":
-        return False
-    free, total = torch.cuda.mem_get_info(device)
-    return free < total / 3
 
 
 def batches(degraded: Iterable[Degraded], size: int) -> Iterator[list[Degraded]]:

@@ -46,5 +46,5 @@ def load_fixer(
             "The published weights take 1.9 GB in 16 bits, and 2 to 6 GB more while they fix",
             "Close other programs on the GPU, or pass --fixer mini (small weights in the package) or --fixer none",
         ) from error
-    pipe.optimize(pipe.unet.dtype, compile=False, frozen_references=frozen)
+    pipe.optimize(pipe.unet.dtype, frozen_references=frozen)
     return DifixFixer(pipe, device, references=references, anchor_colors=anchor_colors)

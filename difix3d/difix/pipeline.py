@@ -22,6 +22,7 @@ from difix3d.difix.step import TIMESTEP, encode, fix_views, unguided
 from difix3d.difix.vae import DifixVAE
 from difix3d.difix.weights import PROMPTS, SD_TURBO, load_parts
 from difix3d.errors import UserError
+from difix3d.gpu.recorded import Recordings
 
 PROMPT = "remove degradation"
 
@@ -52,6 +53,7 @@ class DifixPipeline(DiffusionPipeline):
         self._fix_views = fix_views
         self._fix_fast: Callable[..., Tensor] | None = None
         self.prepared = Prepared()
+        self._recordings = Recordings()
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -87,6 +89,11 @@ class DifixPipeline(DiffusionPipeline):
             embeds = {prompt: embed.detach().cpu().contiguous() for prompt, embed in self.prompt_embeds.items()}
             save_file(embeds, Path(save_directory) / PROMPTS)
 
+    def to(self, *args: Any, **kwargs: Any) -> "DifixPipeline":
+        """As diffusers has it; what was recorded of the weights where they were is forgotten."""
+        self._recordings.clear()
+        return super().to(*args, **kwargs)
+
     def fuse(self) -> "DifixPipeline":
         """Merges the decoder's LoRA into its weights."""
         self.vae.fuse()
@@ -95,7 +102,7 @@ class DifixPipeline(DiffusionPipeline):
     def optimize(
         self,
         dtype: torch.dtype | None = None,
-        compile: bool | None = None,
+        compile: bool = False,
         prompt: str = PROMPT,
         frozen_references: bool = False,
         **options: Any,
@@ -104,11 +111,12 @@ class DifixPipeline(DiffusionPipeline):
 
         Fuses the LoRA, and each doubling with its convolution; embeds the prompt, releases the text encoder; keeps the
         last references' latents, and what else can be kept of them (:mod:`difix3d.difix.fast`); puts channels last; on
-        CUDA takes bf16, compiles the step, once for each image size.
+        CUDA takes bf16, Triton's kernels for what torch does slowly, and records the step as a CUDA graph, for each of
+        the latest image sizes.
 
         Args:
             dtype: default bf16 on CUDA (fp16 before Ampere), unchanged elsewhere.
-            compile: default on CUDA only.
+            compile: compile the step with ``torch.compile`` instead: minutes for each image size.
             frozen_references: they do not look at the image, so that their keys and values are made once: half of the
                 UNet's work, and not the same images. ``difix3d fix --check-frozen`` says how far off they are.
             options: passed to ``torch.compile``; default ``mode="reduce-overhead"``, which records CUDA graphs.
@@ -130,7 +138,8 @@ class DifixPipeline(DiffusionPipeline):
         self.unet.to(memory_format=torch.channels_last)
         self.vae.to(memory_format=torch.channels_last)
         self.reference_cache = ReferenceCache()
-        if cuda if compile is None else compile:
+        self._recordings.clear()
+        if compile:
             how = {"dynamic": False} | (options or {"mode": "reduce-overhead"})
             self._fix_views = torch.compile(fix_views, **how)
             self._fix_fast = self._fix_fast and torch.compile(fix_fast, **how)
@@ -149,7 +158,15 @@ class DifixPipeline(DiffusionPipeline):
     @torch.no_grad()
     def encode_references(self, references: Float[Tensor, "B V 3 H W"]) -> Float[Tensor, "B V C h w"]:
         """Latents of references (0..1), which :meth:`fix` takes in their place: encode once, fix many images."""
-        return encode(self.vae, pad(unguided(self.vae, references)).to(self._execution_device, self.unet.dtype))[0]
+        views = pad(unguided(self.vae, references)).to(self._execution_device, self.unet.dtype)
+        return self._run(lambda views: encode(self.vae, views)[0], [views], "encode")
+
+    def _run(self, function: Callable[..., Tensor], tensors: Sequence[Tensor], *kind: Any) -> Tensor:
+        """Calls it, recorded if this pipeline is :meth:`optimize` d and its weights stay where they are."""
+        moved = any(hasattr(part, "_hf_hook") for part in (self.vae, self.unet))
+        if self.reference_cache is None or moved:
+            return function(*tensors)
+        return self._recordings(function, tensors, kind)
 
     @torch.no_grad()
     def fix(
@@ -203,7 +220,13 @@ class DifixPipeline(DiffusionPipeline):
             if references is not None:
                 known = self.reference_cache.each(references, self.encode_references)
                 kept = self.prepared(self.unet, known, len(images), *how)
-            return self._fix_fast(*parts, kept, timestep, alpha_bar, how[1]).float()
+            if self._fix_fast is not fix_fast:
+                return self._fix_fast(*parts, kept, timestep, alpha_bar, how[1]).float()
+
+            def step(images: Tensor, *kept: Tensor) -> Tensor:
+                return fix_fast(self.vae, self.unet, images, kept or None, timestep, alpha_bar, how[1]).float()
+
+            return self._run(step, [images.to(dtype), *(kept or ())], "fix", *how)
 
         if references is not None:
             references = (pad(references) if references.shape[2] == 3 else references).to(device, dtype)

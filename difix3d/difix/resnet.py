@@ -1,36 +1,89 @@
-"""Residual blocks with fewer passes over memory; diffusers' own forward is the readable twin."""
+"""Residual blocks and normalisations with fewer passes over memory; diffusers' own forwards are the readable twins."""
 
 import torch.nn.functional as F
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from difix3d import gpu
+
 
 class LeanResnetBlock(ResnetBlock2D):
     """A residual block that overwrites what is not needed again; not for training.
 
-    The time step is a constant for each channel, so that it is added with the bias of the convolution.
+    The time step is a constant for each channel, so that it is added with the bias of the convolution. On a GPU the
+    normalisations add that constant, and the last sum the other biases.
     """
 
     def forward(self, input_tensor: Tensor, temb: Tensor | None = None, *_: object, **__: object) -> Tensor:
-        conv: nn.Conv2d = self.conv1
-        bias = conv.bias
+        first: nn.Conv2d = self.conv1
+        bias = first.bias
         if temb is not None and self.time_emb_proj is not None:
             shift = self.time_emb_proj(F.silu(temb))[0]
             bias = shift if bias is None else bias + shift
+        last = self.conv2.bias
+        if bias is not None and last is not None and gpu.usable(input_tensor):
+            return self._fused(input_tensor, bias, last)
         x = F.silu(self.norm1(input_tensor), inplace=True)
-        x = F.conv2d(x, conv.weight, bias, conv.stride, conv.padding)
+        x = F.conv2d(x, first.weight, bias, first.stride, first.padding)
         x = self.conv2(F.silu(self.norm2(x), inplace=True))
         return x.add_(input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor))
 
+    def _fused(self, input_tensor: Tensor, shift: Tensor, bias: Tensor) -> Tensor:
+        from difix3d.gpu.group_norm import add_
+
+        x = _convolve(self.conv1, normalize(self.norm1, input_tensor, silu=True))
+        x = _convolve(self.conv2, normalize(self.norm2, x, silu=True, shift=shift))
+        short = self.conv_shortcut
+        if short is None:
+            return add_(x, input_tensor, bias)
+        return add_(x, _convolve(short, input_tensor), bias if short.bias is None else bias + short.bias)
+
+
+class LeanGroupNorm(nn.GroupNorm):
+    """A group normalisation that reads channels last on a GPU; not for training."""
+
+    silu = False
+
+    def forward(self, input: Tensor) -> Tensor:
+        return normalize(self, input, silu=self.silu)
+
+
+class LeanGroupNormSilu(LeanGroupNorm):
+    """The same, and the SiLU behind it."""
+
+    silu = True
+
+
+def normalize(norm: nn.GroupNorm, x: Tensor, *, silu: bool, shift: Tensor | None = None) -> Tensor:
+    """``norm(x + shift)``, and its SiLU if asked for; ``shift`` is a value for each channel."""
+    if gpu.usable(x):
+        from difix3d.gpu.group_norm import group_norm
+
+        return group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps, silu=silu, shift=shift)
+    y = x if shift is None else x + shift.view(1, -1, *[1] * (x.ndim - 2))
+    y = F.group_norm(y, norm.num_groups, norm.weight, norm.bias, norm.eps)
+    return F.silu(y, inplace=True) if silu else y
+
+
+def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """Without the bias, which is added elsewhere: on a GPU it is a pass of its own."""
+    return F.conv2d(x, conv.weight, None, conv.stride, conv.padding)
+
 
 def make_lean(model: nn.Module) -> None:
-    """Turns the model's residual blocks into lean ones, those that are built like Stable Diffusion's.
+    """Turns the model's residual blocks and normalisations, if they are like Stable Diffusion's, into lean ones.
 
     They take one time step for the whole batch.
     """
-    for block in model.modules():
+    for block in list(model.modules()):
         if type(block) is ResnetBlock2D and _is_usual(block):
             block.__class__ = LeanResnetBlock
+        elif type(block) is nn.GroupNorm and block.affine:
+            block.__class__ = LeanGroupNorm
+    for block in list(model.modules()):
+        if isinstance(getattr(block, "conv_norm_out", None), LeanGroupNorm) and isinstance(block.conv_act, nn.SiLU):
+            block.conv_norm_out.__class__ = LeanGroupNormSilu
+            block.conv_act = nn.Identity()
 
 
 def _is_usual(block: ResnetBlock2D) -> bool:

@@ -137,7 +137,7 @@ class Densifier:
         if self.config.kind == "mcmc":
             self._apply(splats, render, step, lr=splats.means_rate(step))
         elif self.config.kind == "default" and step < self.stop:
-            gathered = step % self.config.every != 0 and gather_natively(self.state, render, self.absgrad, weight)
+            gathered = step % self.config.every != 0 and gather(self.state, render, self.absgrad, weight)
             if not gathered:
                 if 0 < weight < 1:
                     means2d = render.info["means2d"]
@@ -189,8 +189,9 @@ class Densifier:
         self.state.update({key: value.to(device) for key, value in state.items()})
 
 
-def gather_natively(state: dict[str, Any], render: Render, absgrad: bool, weight: float) -> bool:
-    """What ``DefaultStrategy`` does in a step that adds and removes nothing, in one C++ pass; ``False``: not possible.
+def gather(state: dict[str, Any], render: Render, absgrad: bool, weight: float) -> bool:
+    """What ``DefaultStrategy`` does in a step that adds and removes nothing: in one C++ pass on a CPU, and on a GPU
+    without waiting for how many Gaussians are seen. ``False``: not done, as the render is packed.
 
     Args:
         state: of the strategy; the sums of screen-space gradients in it grow.
@@ -199,15 +200,20 @@ def gather_natively(state: dict[str, Any], render: Render, absgrad: bool, weight
         weight: of the views' loss, by which the gradients are divided if it is below 1.
     """
     means2d, radii = render.info["means2d"], render.info["radii"]
-    if means2d.device.type != "cpu" or means2d.dtype != torch.float32 or (library := native.load()) is None:
+    if render.info["gaussian_ids"] is not None:
         return False
     grads = (means2d.absgrad if absgrad else means2d.grad).contiguous()
     cameras, n, _ = grads.shape
     for name in ("grad2d", "count"):
         if state[name] is None:
-            state[name] = torch.zeros(n)
+            state[name] = torch.zeros(n, device=grads.device)
     factor = 0.5 * render.info["n_cameras"] / (weight if 0 < weight < 1 else 1)
-    scales = (float(render.info[side] * factor) for side in ("width", "height"))
-    sums, threads = (state["grad2d"], state["count"]), torch.get_num_threads()
-    native.call(library.difix3d_screen_gradients, grads, radii.int(), cameras, n, *scales, threads, *sums)
+    width, height = (float(render.info[side] * factor) for side in ("width", "height"))
+    if grads.device.type == "cpu" and grads.dtype == torch.float32 and (library := native.load()) is not None:
+        sums, threads = (state["grad2d"], state["count"]), torch.get_num_threads()
+        native.call(library.difix3d_screen_gradients, grads, radii.int(), cameras, n, width, height, threads, *sums)
+        return True
+    seen = (radii > 0).all(-1)
+    state["grad2d"] += (torch.hypot(width * grads[..., 0], height * grads[..., 1]) * seen).sum(0)
+    state["count"] += seen.sum(0)
     return True

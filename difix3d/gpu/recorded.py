@@ -1,0 +1,78 @@
+"""CUDA graphs: what the host queues in a thousand calls is recorded once, and replayed in one.
+
+A fix is some thousand kernels, and each takes the host tens of microseconds to queue: more than the GPU needs for a
+small picture. Nothing here needs Triton.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+KEPT = 4
+"""Kinds of calls that stay recorded; each keeps what it computes in between in the GPU's memory."""
+Function = Callable[..., Tensor]
+
+
+class Recordings:
+    """Calls functions of tensors; on a GPU the second call of a kind is recorded, and those behind it are replayed.
+
+    A function must do the same for tensors of the same shapes, without a look at their values. Weights are recorded as
+    addresses: :meth:`clear` before they move.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Hashable, _Recording | None] = OrderedDict()
+
+    def clear(self) -> None:
+        """Forgets all recordings, and gives back their memory."""
+        self._known.clear()
+
+    def __call__(self, function: Function, tensors: Sequence[Tensor], kind: Hashable) -> Tensor:
+        """``function(*tensors)``.
+
+        Args:
+            kind: what else makes a difference to what is done.
+        """
+        device = tensors[0].device
+        if not (device.type == "cuda" and torch.backends.cuda.is_built()):  # a pretended device records nothing
+            return function(*tensors)
+        key = (kind, *((x.shape, x.stride(), x.dtype) for x in tensors))
+        if key not in self._known:  # cuDNN chooses its kernels and Triton compiles in this one
+            self._known[key] = None
+            if len(self._known) > KEPT:
+                self._known.popitem(last=False)
+            return function(*tensors)
+        self._known.move_to_end(key)
+        recording = self._known[key]
+        if recording is None:
+            if short_of_memory(device):
+                return function(*tensors)
+            recording = self._known[key] = _Recording(function, tensors)
+        return recording(tensors)
+
+
+class _Recording:
+    def __init__(self, function: Function, tensors: Sequence[Tensor]):
+        self.inputs = [x.clone() for x in tensors]
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # other threads may render meanwhile
+            self.output = function(*self.inputs)
+
+    def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
+        for kept, given in zip(self.inputs, tensors, strict=True):
+            kept.copy_(given)
+        self.graph.replay()
+        return self.output.clone()
+
+
+def short_of_memory(device: torch.device) -> bool:
+    """Whether less than a third of a GPU's memory is free: training needs it more."""
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return free < total / 3
