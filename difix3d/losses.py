@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from difix3d import native
+from difix3d import gpu, native
 from difix3d.limits import Limits
 from difix3d.ssim import ssim
 from difix3d.types import Gaussians, View
@@ -52,8 +52,12 @@ def dssim(render: Image, target: Image, weights: Weights | None) -> Float[Tensor
 def photometric(rgb: Float[Tensor, "B H W 3"], views: list[View], config: LossConfig) -> dict[str, Tensor]:
     """L1 and D-SSIM between renders (not clamped) and the views' images: the batch's mean, by the views' weights.
 
-    float32 on a CPU runs in C++, all else as :func:`l1` and :func:`dssim` say.
+    float32 runs in C++ on a CPU and in Triton on a GPU, all else as :func:`l1` and :func:`dssim` say.
     """
+    if _runs_in_triton(rgb, views):
+        from difix3d.gpu.photometric import Photometric
+
+        return dict(zip(("l1", "dssim"), Photometric.apply(rgb, views, config.dssim), strict=True))
     factors = [view.weight / len(views) for view in views]
     if _runs_natively(rgb, views):
         both = _Photometric.apply(rgb, views, factors, config.dssim > 0)
@@ -70,6 +74,10 @@ def photometric(rgb: Float[Tensor, "B H W 3"], views: list[View], config: LossCo
 def squared_error(rgb: Float[Tensor, "B H W 3"], views: list[View]) -> Float[Tensor, ""]:
     """Mean squared difference of renders and views, whatever their weights; without a gradient."""
     rgb = rgb.detach()
+    if _runs_in_triton(rgb, views):
+        from difix3d.gpu import photometric
+
+        return photometric.squared_error(rgb, views)
     if not _runs_natively(rgb, views):
         return torch.stack([(x - view.image).square().mean() for x, view in zip(rgb, views, strict=True)]).mean()
     sums = torch.empty(len(views), dtype=torch.float64)
@@ -82,9 +90,17 @@ def squared_error(rgb: Float[Tensor, "B H W 3"], views: list[View]) -> Float[Ten
 
 
 def _runs_natively(rgb: Tensor, views: list[View]) -> bool:
+    return rgb.device.type == "cpu" and _float32_on_one_device(rgb, views) and native.load() is not None
+
+
+def _runs_in_triton(rgb: Tensor, views: list[View]) -> bool:
+    return gpu.usable(rgb) and _float32_on_one_device(rgb, views)
+
+
+def _float32_on_one_device(rgb: Tensor, views: list[View]) -> bool:
     tensors = [rgb, *(view.image for view in views)]
     tensors += [view.confidence for view in views if view.confidence is not None]
-    return all(x.device.type == "cpu" and x.dtype == torch.float32 for x in tensors) and native.load() is not None
+    return all(x.device == rgb.device and x.dtype == torch.float32 for x in tensors)
 
 
 class _Photometric(torch.autograd.Function):

@@ -11,7 +11,7 @@ FLOORS = [
     {"files", "places", "streams"},
     {"console", "runfiles"},
     {"types", "native", "devices", "limits", "formats", "ranks"},
-    {"geometry", "images", "background", "download", "features", "ssim", "video"},
+    {"geometry", "images", "background", "download", "features", "ssim", "video", "gpu"},
     {"synthetic", "sfm", "gaussians", "render", "difix", "losses", "metrics"},
     {"scene", "distill"},
     {"postrender", "evaluate", "stereo"},
