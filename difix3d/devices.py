@@ -25,3 +25,12 @@ def choose_device(name: str) -> torch.device:
             "Install a CUDA build of torch (pytorch.org), or leave out --device to use the CPU",
         )
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seeds torch's generators of the host and of the device: what ``torch.manual_seed`` does, without telling kinds of
+    devices that are not in use, for which it walks through the whole stack of calls each time."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)

@@ -62,7 +62,7 @@ class DifixFixer:
         return weights, round(self.batch * (item * (4.6 * first + 3.8 * second) + 24) + kept)
 
     def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]:
-        if not _lies_on(self.pipe.device, self.device):  # moving nothing takes 58 ms
+        if not _lies_on(self.pipe.unet.conv_in.weight.device, self.device):  # moving nothing takes 58 ms
             self.pipe.to(self.device)
         try:
             for group in batches(degraded, self.batch):

@@ -158,13 +158,23 @@ class DifixPipeline(DiffusionPipeline):
     @torch.no_grad()
     def encode_references(self, references: Float[Tensor, "B V 3 H W"]) -> Float[Tensor, "B V C h w"]:
         """Latents of references (0..1), which :meth:`fix` takes in their place: encode once, fix many images."""
-        views = pad(unguided(self.vae, references)).to(self._execution_device, self.unet.dtype)
+        views = pad(unguided(self.vae, references)).to(*self._place)
         return self._run(lambda views: encode(self.vae, views)[0], [views], "encode")
+
+    @property
+    def _moves(self) -> bool:
+        """Whether accelerate brings the parts to the device when they are used."""
+        return any(hasattr(part, "_hf_hook") for part in (self.vae, self.unet))
+
+    @property
+    def _place(self) -> tuple[torch.device, torch.dtype]:
+        """Where it computes, and in what. diffusers' own properties look through all modules: milliseconds a call."""
+        weight = self.unet.conv_in.weight
+        return self._execution_device if self._moves else weight.device, weight.dtype
 
     def _run(self, function: Callable[..., Tensor], tensors: Sequence[Tensor], *kind: Any) -> Tensor:
         """Calls it, recorded if this pipeline is :meth:`optimize` d and its weights stay where they are."""
-        moved = any(hasattr(part, "_hf_hook") for part in (self.vae, self.unet))
-        if self.reference_cache is None or moved:
+        if self.reference_cache is None or self._moves:
             return function(*tensors)
         return self._recordings(function, tensors, kind)
 
@@ -195,14 +205,14 @@ class DifixPipeline(DiffusionPipeline):
             Images in 0..1, of the dtype and on the device of ``images``.
         """
         size = images.shape[-2:]
-        tile = usual_tile(self._execution_device) if tile is None else tile
+        device, dtype = self._place
+        tile = usual_tile(device) if tile is None else tile
         check_fix(self.vae, images, references, guide, timestep, tile)
         if self.vae.guide and guide is None:
             guide = images.new_zeros(len(images), self.vae.guide, *size)
             guide[:, 0] = 1
         if guide is not None:
             images = torch.cat([images, guide], 1)
-        device, dtype = self._execution_device, self.unet.dtype
         prompts = [prompt] * len(images) if isinstance(prompt, str) else list(prompt)
         embeds = {p: self.embed(p) for p in prompts}
         context = torch.stack([embeds[p] for p in prompts]).to(device, dtype)

@@ -87,8 +87,9 @@ def make_lean(model: nn.Module) -> None:
 
 
 def _is_usual(block: ResnetBlock2D) -> bool:
+    alike = block.time_embedding_norm == "default" or (block.time_embedding_norm == "group" and not block.time_emb_proj)
     return (
-        block.time_embedding_norm == "default"
+        alike
         and not block.skip_time_act
         and block.output_scale_factor == 1
         and block.upsample is None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from difix3d.background import over
+from difix3d.devices import seed_generators
 from difix3d.gaussians.checkpoint import flatten, nested
 from difix3d.losses import photometric, regularize, squared_error
 from difix3d.ranks import ALONE, Ranks
@@ -112,7 +113,7 @@ class SplatModel:
         """
         config = self.config
         # all randomness follows from the seed and the step: a checkpoint has none to store
-        torch.manual_seed((config.seed << 32) + step * self.ranks.count + self.ranks.rank)
+        seed_generators((config.seed << 32) + step * self.ranks.count + self.ranks.rank, self.device)
         captured = views[0].index >= 0
         cameras = Cameras.cat(view.camera for view in views)
         if captured:

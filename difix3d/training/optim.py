@@ -88,28 +88,52 @@ class SplatOptimizer:
 
 
 def adam_steps(optimizers: Sequence[Optimizer]) -> None:
-    """A step of each of several Adams of one parameter, without weight decay or AMSGrad.
+    """A step of each of several Adams of one float32 parameter, without weight decay or AMSGrad.
 
-    On a CPU one C++ pass moves all float32 parameters; the state is what ``torch.optim.Adam`` itself keeps.
+    On a CPU one C++ pass moves them all; on a GPU torch's own kernels do, without what an optimiser does around them,
+    which takes the host longer. The state is what ``torch.optim.Adam`` itself keeps.
     """
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    params = [group["params"][0] for group in groups]
-    fast = all(x.device.type == "cpu" and x.dtype == torch.float32 and x.grad is not None for x in params)
-    if not fast or (library := native.load()) is None:
+    params = [optimizer.param_groups[0]["params"][0] for optimizer in optimizers]
+    alike = all(x.dtype == torch.float32 and x.grad is not None and x.device == params[0].device for x in params)
+    if alike and params[0].device.type == "cpu" and native.load() is not None:
+        steps_natively(optimizers)
+    elif alike and params[0].is_cuda and all(optimizer.state for optimizer in optimizers):
+        steps_on_gpu(optimizers)
+    else:
         for optimizer in optimizers:
             optimizer.step()
-        return
-    rows, kept = [], []
-    for optimizer, param in zip(optimizers, params, strict=True):
-        state, grad = optimizer.state[param], param.grad.contiguous()
+
+
+def steps_natively(optimizers: Sequence[Optimizer]) -> None:
+    """:func:`adam_steps` in C++."""
+    rows, rates, kept = [], [], []
+    for group in (optimizer.param_groups[0] | {"state": optimizer.state} for optimizer in optimizers):
+        param = group["params"][0]
+        state, grad = group["state"][param], param.grad.contiguous()
         if not state:
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(param), torch.zeros_like(param)
         tensors = (param.data, grad, state["exp_avg"], state["exp_avg_sq"], state["step"])
         rows.append([*(x.data_ptr() for x in tensors), param.numel()])
+        rates.append([group["lr"], *group["betas"], group["eps"]])
         kept.append(grad)
-    rates = torch.tensor([[group["lr"], *group["betas"], group["eps"]] for group in groups], dtype=torch.float64)
-    native.call(library.difix3d_adam, torch.tensor(rows), rates, len(rows), torch.get_num_threads())
+    rates_ = torch.tensor(rates, dtype=torch.float64)
+    native.call(native.load().difix3d_adam, torch.tensor(rows), rates_, len(rows), torch.get_num_threads())  # type: ignore[union-attr]
+
+
+@torch.no_grad()
+def steps_on_gpu(optimizers: Sequence[Optimizer]) -> None:
+    """:func:`adam_steps` by the kernel of torch's fused Adam, for optimisers that have made a step before."""
+    groups = [(optimizer.param_groups[0], optimizer.state) for optimizer in optimizers]
+    torch._foreach_add_([state[group["params"][0]]["step"] for group, state in groups], 1)
+    for group, state in groups:
+        param = group["params"][0]
+        average, square, count = (state[param][name] for name in ("exp_avg", "exp_avg_sq", "step"))
+        beta1, beta2 = group["betas"]
+        torch._fused_adam_(
+            [param], [param.grad], [average], [square], [], [count], lr=group["lr"], beta1=beta1, beta2=beta2,
+            weight_decay=0.0, eps=group["eps"], amsgrad=False, maximize=False,
+        )  # fmt: skip
 
 
 def moments(params: Mapping[str, Tensor], optimizers: Mapping[str, Optimizer]) -> dict[str, dict[str, Tensor]]:

@@ -1,24 +1,10 @@
-"""The kernels of the photometric loss against the twin in float64, in Triton's interpreter and on a GPU.
-
-Triton asks for its interpreter when it is imported, so that those tests run in a process of their own.
-"""
-
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
+"""The kernels of the photometric loss against the twin in float64."""
 
 import pytest
 import torch
 
 from difix3d.losses import LossConfig, photometric, squared_error
 from difix3d.types import Cameras, View
-
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="needs Triton, which is not made for this system")
-interpreted = pytest.mark.skipif(not INTERPRETED, reason="runs below test_in_interpreter")
-real_gpu = pytest.mark.skipif("DIFIX3D_PRETEND_CUDA" in os.environ, reason="Triton needs a real GPU")
 
 
 def rand(*shape: int) -> torch.Tensor:
@@ -39,7 +25,7 @@ def double(view: View) -> View:
     return View(view.camera, view.image.double(), view.name, mask=view.mask, confidence=confidence, weight=view.weight)
 
 
-def compare(views: list[View], share: float, device: str) -> None:
+def compare(views: list[View], share: float, device: torch.device) -> None:
     """Both terms, the gradient, and the squared error, of renders that are not clamped and are a view of others."""
     height, width, _ = views[0].image.shape
     renders = rand(len(views), height, width, 4)[..., :3] * 1.2
@@ -58,50 +44,25 @@ def compare(views: list[View], share: float, device: str) -> None:
     torch.testing.assert_close(fast[3], slow[3], rtol=0, atol=1e-5 * float(slow[3].abs().max()))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(INTERPRETED, reason="is in it already")
-def test_in_interpreter():
-    environment = {name: value for name, value in os.environ.items() if name != "DIFIX3D_PRETEND_CUDA"}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__],
-        env=environment | {"TRITON_INTERPRET": "1"},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "passed" in done.stdout
-
-
-@interpreted
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
-def test_interpreted_kernels_equal_twin(share):
+def test_they_equal_the_twin(device, share):
     """A batch of all kinds of views, all smaller than the window."""
-    compare(make_views(3, 7), share, "cpu")
+    compare(make_views(3, 7), share, device)
 
 
-@interpreted
 @pytest.mark.parametrize(("size", "kinds"), [((1, 1), slice(1)), ((11, 45), slice(2, 4)), ((37, 53), slice(1))])
-def test_interpreted_kernels_equal_twin_in_size(size, kinds):
+def test_they_equal_it_in_any_size(device, size, kinds):
     """One pixel; and several tiles in each direction, the last of them not full."""
-    compare(make_views(*size)[kinds], 0.2, "cpu")
+    compare(make_views(*size)[kinds], 0.2, device)
 
 
-@real_gpu
-@pytest.mark.gpu
-@pytest.mark.parametrize("size", [(1, 1), (3, 7), (37, 53), (411, 620)])
-@pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
-def test_kernels_equal_twin(size, share):
-    compare(make_views(*size), share, "cuda")
-
-
-@real_gpu
-@pytest.mark.gpu
-def test_kernels_give_the_same_bits_again():
-    views, results = [view.to("cuda") for view in make_views(120, 200)], []
+def test_large_images_and_the_same_bits_again(device):
+    if device.type == "cpu":
+        pytest.skip("takes minutes in the interpreter")
+    compare(make_views(411, 620), 0.2, device)
+    views, results = [view.to(device) for view in make_views(120, 200)], []
     for _ in range(2):
-        rgb = rand(4, 120, 200, 3).cuda().requires_grad_()
+        rgb = rand(4, 120, 200, 3).to(device).requires_grad_()
         terms = photometric(rgb, views, LossConfig())
         sum(terms.values()).backward()
         results.append(torch.cat([torch.stack([*terms.values()]).detach(), rgb.grad.flatten()]))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from difix3d.training import Trainer
-from difix3d.training.optim import load_moments
+from difix3d.training.optim import load_moments, steps_on_gpu
 
 
 @pytest.mark.parametrize("fused", [False, True])
@@ -32,3 +32,21 @@ def test_the_first_step_resets_no_opacities(toy_scene, config, monkeypatch):
     trainer = Trainer(config, toy_scene)
     trainer.model.step(next(trainer.photos(toy_scene, 0)), 0)
     assert trainer.gaussians.opacities.sigmoid().median() > 0.05
+
+
+def test_the_steps_of_a_gpu_are_torchs_own():
+    """Its fused kernel without the optimiser around it; torch has one for CPUs as well."""
+    expected, found = ([torch.arange(6.0).reshape(shape).requires_grad_() for shape in ((6,), (2, 3))] for _ in "ab")
+    optimizers = [
+        [torch.optim.Adam([x], lr=0.1 * i, betas=(0.8, 0.99), eps=1e-15, fused=True) for i, x in enumerate(params, 1)]
+        for params in (expected, found)
+    ]
+    for step in range(4):
+        for x in expected + found:
+            x.grad = torch.cos(x.detach() + step)
+        for optimizer in optimizers[0] + (optimizers[1] if step == 0 else []):
+            optimizer.step()
+        if step > 0:
+            steps_on_gpu(optimizers[1])
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert [float(optimizer.state[x]["step"]) for optimizer, x in zip(optimizers[1], found, strict=True)] == [4, 4]
