@@ -68,37 +68,39 @@ def main(options: Options) -> None:
     if pretended and options.output.resolve() == RESULTS.resolve():
         raise SystemExit("A pretended device has no results to keep. Give another --output")
     tiny = pretended if options.sizes == "auto" else options.sizes == "tiny"
-    with tempfile.TemporaryDirectory() as folder:
-        rows = measure(options.parts, Parts(TINY if tiny else Sizes(), Path(folder)), 60 * options.minutes)
-    result = {
+    result: dict[str, Any] = {
         "date": date.today().isoformat(),
         "device": device,
         "pretended": pretended,
         "sizes": "tiny" if tiny else "full",
         "gigabytes": torch.cuda.get_device_properties(0).total_memory / 1e9,
         "versions": {"python": platform.python_version(), "cuda": torch.version.cuda} | versions(),
-        "parts": rows,
+        "parts": {},
     }
     options.output.mkdir(parents=True, exist_ok=True)
     path = options.output / f"gpu_{re.sub('[^a-z0-9]+', '_', device.lower())}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        parts = Parts(TINY if tiny else Sizes(), Path(folder))
+        for name, row in measure(options.parts, parts, 60 * options.minutes):
+            result["parts"][name] = row
+            path.write_text(json.dumps(result, indent=1) + "\n")  # at once: machines are taken away
     show(result, path)
 
 
-def measure(names: tuple[str, ...], parts: Parts, limit: float) -> dict[str, dict[str, Any]]:
+def measure(names: tuple[str, ...], parts: Parts, limit: float) -> Iterator[tuple[str, dict[str, Any]]]:
     """Runs the parts one after the other, as far as the time goes: what each found, and how long it took."""
-    start, rows = time.monotonic(), {}
+    start = time.monotonic()
     for name in names:
         expected, function = PARTS[name]
         left = limit - (time.monotonic() - start)
         if parts.sizes.tiny and name == "compiled":
-            rows[name] = {"skipped": "compilation is not pretended, and takes minutes"}
+            row = {"skipped": "compilation is not pretended, and takes minutes"}
         elif not parts.sizes.tiny and expected > left:
-            rows[name] = {"skipped": f"{expected:.0f} s expected, {left:.0f} s left"}
+            row = {"skipped": f"{expected:.0f} s expected, {left:.0f} s left"}
         else:
-            rows[name] = run(function, parts, left)
-        Console(stderr=True).print(f"{name}: {rows[name].get('skipped') or rows[name].get('error') or 'done'}")
-    return rows
+            row = run(function, parts, left)
+        Console(stderr=True).print(f"{name}: {row.get('skipped') or row.get('error') or 'done'}")
+        yield name, row
 
 
 def run(function: Callable[[Parts], dict[str, Any]], parts: Parts, seconds: float) -> dict[str, Any]:

@@ -15,27 +15,26 @@ from torch import Tensor
 
 ROWS, CHANNELS = 64, 64
 """Pixels and channels that a program holds at a time."""
-PROGRAMS = 1024
+PROGRAMS = 2048
 """As many as keep a large GPU busy; a program takes the moments of more rows where a picture has more."""
-WIDTH, PARTS = 128, 32
-"""The most channels of a group, and moments that are joined at a time. Sizes and counts are not known when a kernel is
-compiled, but for whether channels come in multiples of 16: each variant takes a second at first use."""
 
 
 # no_type_check keeps the tests' import hook, which wraps functions, away from what Triton compiles
-@triton.jit(do_not_specialize=["rows", "steps"])
+@triton.jit
 @no_type_check
-def _moments(x, means, squares, rows, channels, steps, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
-    """Of ``steps * ROWS`` rows the mean of every channel, and the sum of its squared differences from that mean."""
+def _moments(
+    x, means, squares, rows, channels, STEPS: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr
+):  # fmt: skip
+    """Of ``STEPS * ROWS`` rows the mean of every channel, and the sum of its squared differences from that mean."""
     item, part = tl.program_id(0), tl.program_id(1)
     channel = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     inside = channel < channels
     x += item.to(tl.int64) * rows * channels
-    first = part * steps * ROWS
+    first = part * STEPS * ROWS
     mean = tl.zeros((CHANNELS,), tl.float32)
     square = tl.zeros((CHANNELS,), tl.float32)
-    before, step = 0.0, 0
-    while step < steps:  # the interpreter takes no range of a number that it does not know
+    before = 0.0
+    for step in range(STEPS):
         row = first + step * ROWS + tl.arange(0, ROWS)
         there = (row < rows)[:, None] & inside[None, :]
         value = tl.load(x + row[:, None] * channels + channel[None, :], mask=there, other=0.0).to(tl.float32)
@@ -46,17 +45,16 @@ def _moments(x, means, squares, rows, channels, steps, ROWS: tl.constexpr, CHANN
         mean += apart * (count / both)
         square += tl.sum(away * away, 0) + apart * apart * (before * count / both)
         before = both
-        step += 1
     at = (item * tl.num_programs(1) + part) * channels + channel
     tl.store(means + at, mean, mask=inside)
     tl.store(squares + at, square, mask=inside)
 
 
-@triton.jit(do_not_specialize=["rows", "each", "parts"])
+@triton.jit(do_not_specialize=["rows", "each", "parts"])  # each variant takes a part of a second at first use
 @no_type_check
 def _affine(
     means, squares, weight, bias, shift, factors, offsets, rows, channels, each, parts, eps,
-    WIDTH: tl.constexpr, PARTS: tl.constexpr,
+    SHIFTED: tl.constexpr, WIDTH: tl.constexpr, STEPS: tl.constexpr, PARTS: tl.constexpr,
 ):  # fmt: skip
     """Joins the moments of a group, and says by what each of its channels is multiplied and what is added then."""
     item, group = tl.program_id(0), tl.program_id(1)
@@ -64,25 +62,26 @@ def _affine(
     channel = group * width + tl.arange(0, WIDTH)
     inside = tl.arange(0, WIDTH) < width
     added = tl.zeros((WIDTH,), tl.float32)
-    if shift is not None:
+    if SHIFTED:
         added = tl.load(shift + channel, mask=inside, other=0.0).to(tl.float32)
-    means += item * parts * channels
-    squares += item * parts * channels
+    base = item * parts * channels
     total = tl.zeros((WIDTH,), tl.float32)
-    start = 0
-    while start < parts:
-        count, at, there = _taken(start, rows, channels, each, parts, channel, inside, PARTS)
-        total += tl.sum(tl.load(means + at, mask=there, other=0.0) * count, 0)
-        start += PARTS
+    for step in range(STEPS):
+        part = step * PARTS + tl.arange(0, PARTS)
+        there = (part < parts)[:, None] & inside[None, :]
+        count = tl.minimum(rows - part * each, each).to(tl.float32)[:, None]
+        at = base + part[:, None] * channels + channel[None, :]
+        total += tl.sum(tl.where(there, tl.load(means + at, mask=there, other=0.0) * count, 0.0), 0)
     mean = tl.sum(tl.where(inside, total / rows + added, 0.0), 0) / width
     square = tl.zeros((WIDTH,), tl.float32)
-    start = 0
-    while start < parts:
-        count, at, there = _taken(start, rows, channels, each, parts, channel, inside, PARTS)
+    for step in range(STEPS):
+        part = step * PARTS + tl.arange(0, PARTS)
+        there = (part < parts)[:, None] & inside[None, :]
+        count = tl.minimum(rows - part * each, each).to(tl.float32)[:, None]
+        at = base + part[:, None] * channels + channel[None, :]
         away = tl.load(means + at, mask=there, other=0.0) + added[None, :] - mean
         own = tl.load(squares + at, mask=there, other=0.0) + count * away * away
         square += tl.sum(tl.where(there, own, 0.0), 0)
-        start += PARTS
     deviation = tl.sqrt(tl.sum(square, 0) / (rows.to(tl.float32) * width) + eps)
     factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32) / deviation
     offset = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32) + (added - mean) * factor
@@ -91,15 +90,6 @@ def _affine(
 
 
 @triton.jit
-@no_type_check
-def _taken(start, rows, channels, each, parts, channel, inside, PARTS: tl.constexpr):
-    """Of how many rows the moments of some parts are, where they lie, and which there are."""
-    part = start + tl.arange(0, PARTS)
-    count = tl.maximum(tl.minimum(rows - part * each, each), 0).to(tl.float32)[:, None]
-    return count, part[:, None] * channels + channel[None, :], (part < parts)[:, None] & inside[None, :]
-
-
-@triton.jit(do_not_specialize=["rows"])
 @no_type_check
 def _apply(
     x, factors, offsets, out, rows, channels, SILU: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr
@@ -118,7 +108,7 @@ def _apply(
     tl.store(out + at, y.to(out.dtype.element_ty), mask=there)
 
 
-@triton.jit(do_not_specialize=["count"])
+@triton.jit
 @no_type_check
 def _add(x, other, bias, count, channels, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -149,14 +139,20 @@ def group_norm(
     rows = y[0, 0].numel()
     out = torch.empty_like(y)
     blocks = triton.cdiv(channels, CHANNELS)
-    steps = triton.cdiv(triton.cdiv(rows, ROWS), max(1, PROGRAMS // (batch * blocks)))
-    parts = triton.cdiv(rows, steps * ROWS)
+    parts = max(1, min(triton.cdiv(rows, ROWS), PROGRAMS // (batch * blocks)))
+    steps = triton.next_power_of_2(triton.cdiv(rows, parts * ROWS))  # few values, as each is compiled anew
+    each = steps * ROWS
+    parts = triton.cdiv(rows, each)
     means, squares = y.new_empty(2, batch, parts, channels, dtype=torch.float32)
     factors, offsets = y.new_empty(2, batch, channels, dtype=torch.float32)
     _moments[(batch, parts, blocks)](y, means, squares, rows, channels, steps, ROWS, CHANNELS)
-    wide = max(WIDTH, triton.next_power_of_2(channels // groups))
-    scaled = (weight, bias, shift, factors, offsets)
-    _affine[(batch, groups)](means, squares, *scaled, rows, channels, steps * ROWS, parts, eps, wide, PARTS)
+    width = triton.next_power_of_2(channels // groups)
+    held = max(1, min(64, 2048 // width))
+    given = weight if shift is None else shift
+    _affine[(batch, groups)](
+        means, squares, weight, bias, given, factors, offsets, rows, channels, each, parts, eps,
+        shift is not None, width, triton.next_power_of_2(triton.cdiv(parts, held)), held,
+    )  # fmt: skip
     _apply[(batch, triton.cdiv(rows, ROWS), blocks)](y, factors, offsets, out, rows, channels, silu, ROWS, CHANNELS)
     return out
 

@@ -4,14 +4,12 @@ A fix is some thousand kernels, and each takes the host tens of microseconds to 
 small picture. Nothing here needs Triton.
 """
 
-import logging
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
-
-log = logging.getLogger(__name__)
 
 KEPT = 4
 """Kinds of calls that stay recorded; each keeps what it computes in between in the GPU's memory."""
@@ -20,6 +18,8 @@ Function = Callable[..., Tensor]
 
 class Recordings:
     """Calls functions of tensors; on a GPU the second call of a kind is recorded, and those behind it are replayed.
+
+    Only the main thread records.
 
     A function must do the same for tensors of the same shapes, without a look at their values. Weights are recorded as
     addresses: :meth:`clear` before they move.
@@ -50,7 +50,8 @@ class Recordings:
         self._known.move_to_end(key)
         recording = self._known[key]
         if recording is None:
-            if short_of_memory(device):
+            # torch's random numbers cannot be drawn by one thread while another one records
+            if threading.current_thread() is not threading.main_thread() or short_of_memory(device):
                 return function(*tensors)
             recording = self._known[key] = _Recording(function, tensors)
         return recording(tensors)
