@@ -38,7 +38,7 @@ ARGUMENTS = range(10)
 @no_type_check
 def _window(offset):
     """SSIM's window in one direction: sums to 1, and 0 beyond the radius."""
-    return tl.where(tl.abs(offset) <= RADIUS, tl.exp(-FALLOFF * offset * offset) / TOTAL, 0.0)
+    return tl.where(tl.abs(offset) <= RADIUS, tl.exp(offset * offset * -FALLOFF) / TOTAL, 0.0)
 
 
 @triton.jit
@@ -48,6 +48,7 @@ def _elements(render, target, mask, confidence, row, column, shift, height, widt
 
     Where the weight is 0 the target is the render.
     """
+    row += 0 * column  # a tensor: Triton's interpreter cannot join a single truth value with many
     inside = (row >= 0) & (row < height) & (column >= -3 * shift) & (column < 3 * (width - shift))
     at, pixel = row * 3 * width + column, row * width + column // 3
     x, y = tl.load(render + at + 3 * shift, inside, 0.0), tl.load(target + at + 3 * shift, inside, 0.0)
@@ -101,6 +102,7 @@ def _moments(render, target, mask, confidence, top, row, column, height, width):
 def _blur_along_row(image, row, column, height, width):
     """An image, blurred in one direction."""
     total, at = tl.zeros(column.shape, tl.float32), row * 3 * width + column
+    row += 0 * column  # as above
     for d in tl.static_range(-RADIUS, RADIUS + 1):
         inside = (row >= 0) & (row < height) & (column >= -3 * d) & (column < 3 * (width - d))
         total += _window(d) * tl.load(image + at + 3 * d, inside, 0.0)
