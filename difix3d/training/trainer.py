@@ -277,7 +277,7 @@ class Trainer:
             render = as_row(row, whole, self.fixer, self.views, self.config.distill.confidence)
             facts = (step, count, self.config.refine)
             with suppress(Interrupted):  # it is made when the training goes on
-                result = evaluate(self.folder, self._wanted, row, render, *facts, seen)
+                result = evaluate(self.folder, self._wanted, row, render, *facts, seen, self.device)
                 self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
 
     def _save(self, step: int, *, export: bool) -> None:
