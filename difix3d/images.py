@@ -167,8 +167,14 @@ def strip(pictures: Sequence[UInt8[np.ndarray, "_ _ 3"]], axis: int = 1) -> UInt
 
 def to_uint8(image: Float[torch.Tensor, "*shape"] | Float[np.ndarray, "*shape"]) -> UInt8[np.ndarray, "*shape"]:
     """0..1 to 0..255, clamped and rounded to nearest."""
-    array = image.detach().cpu().float().numpy() if isinstance(image, torch.Tensor) else image
-    return (array.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    if isinstance(image, torch.Tensor):
+        return to_bytes(image).cpu().numpy()
+    return (image.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def to_bytes(image: Float[torch.Tensor, "*shape"]) -> UInt8[torch.Tensor, "*shape"]:
+    """:func:`to_uint8` on the device where the image is."""
+    return (image.detach().float().clamp(0, 1) * 255 + 0.5).to(torch.uint8)
 
 
 def write_image(path: Path, image: Shaped[torch.Tensor, "H W C"] | Shaped[np.ndarray, "H W C"], **options: Any) -> None:

@@ -1,16 +1,20 @@
 """Pictures of a round: what was rendered, what the fixer made of it, what it looked at, and the confidence in it."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
+from torch import Tensor
 
 from difix3d.distill.distiller import Round
 from difix3d.images import GAP, resize, straight, strip, to_uint8, write_image
 from difix3d.types import View
+
+THREADS = 4
+"""That write; few, so that they leave the training its cores."""
 
 ROWS = 12
 WIDTH = 320
@@ -18,36 +22,67 @@ TITLE = 16
 COLUMNS = ("render", "fixed", "reference photo", "confidence (white)")
 
 
-def write_round(done: Round, folder: Path, photo: Callable[[int], View]) -> None:
-    """Writes ``render/NN.png``, ``fixed/NN.png``, ``confidence/NN.png`` and, to look at, ``sheet.png``.
+class RoundPictures:
+    """``render/NN.png``, ``fixed/NN.png``, ``confidence/NN.png`` and, to look at, ``sheet.png``.
 
-    Where photos have alpha, so have the first two; the sheet is over black, as the fixer sees it.
+    Where photos have alpha, so have the first two; the sheet is over black, as the fixer sees it. All that is written
+    is here as bytes on the host that nobody changes, so that a training goes on meanwhile.
 
     Args:
         done: the round.
         folder: of this round.
         photo: gives a captured view by its index.
     """
-    pseudo = done.pseudo
 
-    def write(i: int) -> None:
-        for name, images in (("render", done.renders), ("fixed", pseudo.images)):
-            image = images[i].numpy()
+    def __init__(self, done: Round, folder: Path, photo: Callable[[int], View]):
+        self.folder = folder
+        self.renders, self.pseudo = [image.numpy() for image in done.renders], done.pseudo
+        count = len(done.pseudo)
+        self.shown = np.unique(np.linspace(0, count - 1, min(ROWS, count)).round().astype(int)).tolist()
+        chosen = {int(done.pseudo.reference[i]) for i in self.shown} - {-1}
+        self.photos = {index: to_uint8(photo(index).image) for index in chosen}
+
+    def write(self, then: Callable[[], None]) -> "Future[None]":
+        """Begins to write them, in a few threads.
+
+        Args:
+            then: is called in one of the threads, after all are on disk.
+
+        Returns:
+            Of all of it; raises what a thread raised, after the last of them has ended.
+        """
+        pool = ThreadPoolExecutor(THREADS, thread_name_prefix="write")
+        writing = [pool.submit(self._write_view, i) for i in range(len(self.pseudo))]
+        writing.append(pool.submit(self._write_sheet))
+
+        def end() -> None:  # of those before, each has a thread already when this one gets its own
+            wait(writing)
+            for written in writing:
+                written.result()
+            then()
+
+        ended = pool.submit(end)
+        pool.shutdown(wait=False)  # the threads end after their work; a program that ends waits for it
+        return ended
+
+    def _write_view(self, i: int) -> None:
+        pseudo = self.pseudo
+        for name, image in (("render", self.renders[i]), ("fixed", pseudo.images[i].numpy())):
             layer = image if pseudo.alpha is None else straight(image, pseudo.alpha[i].numpy())
-            write_image(folder / name / f"{i:02d}.png", layer)
-        write_image(folder / "confidence" / f"{i:02d}.png", pseudo.confidence[i][..., None].expand(-1, -1, 3))
+            write_image(self.folder / name / f"{i:02d}.png", layer)
+        write_image(self.folder / "confidence" / f"{i:02d}.png", _grey(pseudo.confidence[i]))
 
-    with ThreadPoolExecutor(thread_name_prefix="write") as pool:
-        list(pool.map(write, range(len(pseudo))))  # raises what a thread raised
-    chosen = np.unique(np.linspace(0, len(pseudo) - 1, min(ROWS, len(pseudo))).round().astype(int)).tolist()
-    rows = []
-    for i in chosen:
-        reference = int(pseudo.reference[i])
-        panels = [done.renders[i].numpy(), pseudo.images[i].numpy()]
-        panels.append(np.zeros_like(panels[0]) if reference < 0 else to_uint8(photo(reference).image))
-        panels.append(np.repeat(pseudo.confidence[i].numpy()[..., None], 3, 2))
-        rows.append(_row(panels))
-    write_image(folder / "sheet.png", strip([_titles(), *rows], axis=0))
+    def _write_sheet(self) -> None:
+        rows = []
+        for i in self.shown:
+            render, reference = self.renders[i], int(self.pseudo.reference[i])
+            photo = self.photos.get(reference, np.zeros_like(render))
+            rows.append(_row([render, self.pseudo.images[i].numpy(), photo, _grey(self.pseudo.confidence[i])]))
+        write_image(self.folder / "sheet.png", strip([_titles(), *rows], axis=0))
+
+
+def _grey(values: UInt8[Tensor, "H W"]) -> UInt8[np.ndarray, "H W 3"]:
+    return np.repeat(values.numpy()[..., None], 3, 2)
 
 
 def _row(panels: list[UInt8[np.ndarray, "_ _ 3"]]) -> UInt8[np.ndarray, "_ _ 3"]:

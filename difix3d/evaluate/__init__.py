@@ -8,7 +8,7 @@ Training and ``difix3d evaluate`` go one way: :func:`draw` the pictures of each 
 from difix3d.evaluate.ablation import ABLATION, Method, Name
 from difix3d.evaluate.cells import Cell
 from difix3d.evaluate.measures import consistency, fix_photos, measure, psnrs
-from difix3d.evaluate.pictures import Pictures, adopt, draw
+from difix3d.evaluate.pictures import Pictures, adopt, draw, drawing
 from difix3d.evaluate.results import (
     METRICS,
     Metric,
@@ -40,6 +40,7 @@ __all__ = [
     "adopt",
     "consistency",
     "draw",
+    "drawing",
     "fix_photos",
     "measure",
     "only_visible",

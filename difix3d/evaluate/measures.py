@@ -11,7 +11,7 @@ from torch import Tensor
 
 from difix3d.background import within
 from difix3d.errors import UserError
-from difix3d.evaluate.pictures import Pictures, shoot, target
+from difix3d.evaluate.pictures import Pictures, shoot, target, there
 from difix3d.evaluate.results import CORRECTED, SetScore, Variant
 from difix3d.evaluate.seen import Seen, parts
 from difix3d.features import Inception, inception_features
@@ -24,14 +24,17 @@ from difix3d.metrics import (
     fid,
     kid,
     psnr,
-    ssim,
+    psnr_there,
+    ssim_there,
     tsed,
     warp_error,
 )
 from difix3d.metrics.perceptual import Net
 from difix3d.types import Cameras, Degraded, Fixer, RenderFn, View
 
-Compare = Callable[[UInt8[Tensor, "H W 3"], UInt8[Tensor, "H W 3"], Bool[Tensor, "H W"] | None], float]
+Compare = Callable[[UInt8[Tensor, "H W 3"], UInt8[Tensor, "H W 3"], Bool[Tensor, "H W"] | None], float | Tensor]
+"""Of picture, photo and mask: a number, perhaps still on its way from the device of the pictures."""
+Look = Callable[[Pictures, View], UInt8[Tensor, "H W 3"]]
 Network = TypeVar("Network")
 
 SET_METRICS = ("fid", "kid")
@@ -44,6 +47,7 @@ def measure(
     views: Iterable[View],
     device: torch.device | str = "cpu",
     seen: Seen | None = None,
+    look: Look = lambda pictures, view: torch.from_numpy(read_image(pictures.path(view))),
 ) -> tuple[tuple[Variant, ...], dict[str, str]]:
     """Compares pictures with photos, both at 8 bits.
 
@@ -51,8 +55,9 @@ def measure(
         metrics: keys of :data:`METRICS` that single pictures or sets of them have.
         variants: whose pictures.
         views: the photos; pixels outside of their masks do not count (sets of pictures are compared whole).
-        device: of the feature networks.
+        device: where they are compared.
         seen: which pixels training photos show; if given, these and the others are also measured apart.
+        look: gives a variant's picture of a view; by default it is read from its file.
 
     Returns:
         The variants, and for metrics that could not be had the reason why.
@@ -65,9 +70,10 @@ def measure(
     rows: dict[str, list[dict[str, Any]]] = {pictures.name: [] for pictures in variants}
     features: dict[str, list[Tensor]] = {name: [] for name in ("", *rows)}
     for view in views:
-        photo, mask = target(view)
-        share, apart = ({}, {}) if seen is None else parts(seen(view), mask)
-        images = {pictures.name: torch.from_numpy(read_image(pictures.path(view))) for pictures in variants}
+        photo, mask = target(view, device)
+        share, apart = ({}, {}) if seen is None else parts(seen(view), None if mask is None else mask.cpu())
+        apart = {part: there(pixels, device) for part, pixels in apart.items()}
+        images = {pictures.name: there(look(pictures, view), device) for pictures in variants}
         for pictures in variants:
             image, before = images[pictures.name], images.get(pictures.against or "")
             row = share | {
@@ -77,19 +83,19 @@ def measure(
             }
             if pictures.exported is not None:
                 other = replace(pictures, place=pictures.exported).path(view)
-                row["psnr_ply"] = psnr(torch.from_numpy(read_image(other)), photo, mask)
+                row["psnr_ply"] = psnr_there(there(torch.from_numpy(read_image(other)), device), photo, mask)
             if fitted:
-                corrected = color_correct(image, photo, mask)
+                corrected = there(color_correct(*on_host(image, photo, mask)), device)
                 row |= {CORRECTED + metric: function(corrected, photo, mask) for metric, function in fitted.items()}
             if before is not None and (mask is None or mask.any()):
-                split = error_split(before, image, photo, mask)
+                split = error_split(*on_host(before, image, photo, mask))
                 row |= {
                     "right": split.right_after - split.right_before,
                     "wrong": split.wrong_after - split.wrong_before,
                 }
             if view.name in pictures.seconds:
                 row["seconds"] = pictures.seconds[view.name]
-            rows[pictures.name].append({"name": view.name, **row})
+            rows[pictures.name].append({"name": view.name, **numbers(row)})
         if network is not None:
             for name, image in {"": photo, **images}.items():
                 features[name].append(inception_features([image], network))
@@ -112,7 +118,8 @@ def measure(
 
 def psnrs(render: RenderFn, views: Iterable[View]) -> list[float]:
     """PSNR of each view's render, at 8 bits, with nothing written."""
-    return [psnr(shoot(render, view)[0], *target(view)) for view in views]
+    images = ((shoot(render, view)[0], view) for view in views)
+    return [psnr(image, *target(view, image.device)) for image, view in images]
 
 
 @torch.no_grad()
@@ -144,14 +151,16 @@ def fix_photos(
     for number, fixed in enumerate(fixer(photos())):
         alpha = given[number].alpha
         image = torch.from_numpy(to_uint8(fixed if alpha is None else within(fixed, alpha)))
-        scores.append({name: function(image, *target(given[number])) for name, function in compare.items()})
+        photo = target(given[number], "cpu")
+        scores.append(numbers({name: function(image, *photo) for name, function in compare.items()}))
     means = {name: sum(score[name] for score in scores) / len(scores) for name in compare}
     return means | {"count": len(scores)}
 
 
 def comparisons(metrics: Sequence[str], device: torch.device | str) -> tuple[dict[str, Compare], dict[str, str]]:
     """Functions of picture, photo and mask by metric, and reasons for those that cannot be had."""
-    found: dict[str, Compare] = {key: function for key, function in (("psnr", psnr), ("ssim", ssim)) if key in metrics}
+    pixels = {"psnr": psnr_there, "ssim": ssim_there}
+    found: dict[str, Compare] = {key: function for key, function in pixels.items() if key in metrics}
     left_out: dict[str, str] = {}
     nets: tuple[Net, ...] = ("vgg", "alex")
     for net in nets:
@@ -163,6 +172,17 @@ def comparisons(metrics: Sequence[str], device: torch.device | str) -> tuple[dic
             else:
                 found[key] = network.to(device).score
     return found, left_out
+
+
+def numbers(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with numbers in place of its tensors; a host waits once for all of them."""
+    tensors = {key: value for key, value in row.items() if isinstance(value, Tensor)}
+    return row | dict(zip(tensors, torch.stack([*tensors.values()]).tolist(), strict=True)) if tensors else row
+
+
+def on_host(*tensors: Tensor | None) -> list[Any]:
+    """The same on the CPU, for what is computed there only."""
+    return [None if tensor is None else tensor.cpu() for tensor in tensors]
 
 
 def inception(metrics: Sequence[str], device: torch.device | str) -> tuple[Inception | None, str]:
@@ -206,7 +226,7 @@ def consistency(
         return {}
     width, height = cameras[0].size
     blank = torch.zeros(height, width, 3)
-    frames = [shoot(render, View(camera, blank, f"frame {i}"), who)[0] for i, camera in enumerate(cameras)]
+    frames = [shoot(render, View(camera, blank, f"frame {i}"), who)[0].cpu() for i, camera in enumerate(cameras)]
     whole = Cameras.cat(cameras).to("cpu")
     found = {}
     if "tsed" in asked:

@@ -2,8 +2,9 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from difix3d.errors import UserError
 from difix3d.evaluate.results import SetScore
 from difix3d.formats import IMAGES
-from difix3d.images import image_size, read_image, to_uint8, write_image
+from difix3d.images import image_size, read_image, to_bytes, write_image
 from difix3d.types import RenderFn, View
 
 AHEAD = 8
@@ -49,27 +50,42 @@ class Pictures:
         return self.root / self.place / f"{view.place}.png"
 
 
-def draw(render: RenderFn, views: Iterable[View], pictures: Pictures, compare: Path | None = None) -> None:
-    """Renders the views into the pictures' folder, and notes the seconds of each.
+def draw(render: RenderFn, views: Iterable[View], pictures: Pictures) -> None:
+    """Renders the views into the pictures' folder, and notes the seconds of each."""
+    with drawing(render, pictures) as draw_one:
+        for view in views:
+            draw_one(view)
+
+
+@contextmanager
+def drawing(
+    render: RenderFn, pictures: Pictures, compare: Path | None = None
+) -> Iterator[Callable[[View], UInt8[Tensor, "H W 3"]]]:
+    """Within, what is yielded renders a view, notes its seconds and returns its picture, on the render's device, while
+    threads write the last ones into the pictures' folder. All are there afterwards.
 
     Args:
         compare: if given, photo, render and difference beside each other are written there, too.
     """
 
-    def write(view: View, image: Tensor) -> None:
+    def write(view: View, image: Tensor, photo: Tensor | None) -> None:
         write_image(pictures.path(view), image)
-        if compare is not None:
-            photo, _ = target(view)
-            strip = torch.cat([photo, image, difference(image, photo)], dim=1)
-            write_image(compare / f"{view.place}.png", strip)
+        if compare is not None and photo is not None:
+            write_image(compare / f"{view.place}.png", torch.cat([photo, image, difference(image, photo)], dim=1))
 
     with ThreadPoolExecutor(thread_name_prefix="write") as pool:
         writing: deque[Future[None]] = deque()
-        for view in views:
+
+        def draw_one(view: View) -> Tensor:
             image, pictures.seconds[view.name] = shoot(render, view, pictures.name)
-            writing.append(pool.submit(write, view, image))
-            if len(writing) > AHEAD:
+            if len(writing) >= AHEAD:
                 writing.popleft().result()
+            # copied in this thread: a GPU refuses others while a fixer records a graph
+            photo = None if compare is None else target(view, "cpu")[0]
+            writing.append(pool.submit(write, view, image.cpu(), photo))
+            return image
+
+        yield draw_one
         for done in writing:
             done.result()
 
@@ -105,7 +121,7 @@ def adopt(folder: Path, views: Iterable[View], pictures: Pictures, *, white: boo
 
 @torch.no_grad()
 def shoot(render: RenderFn, view: View, who: str = "the model") -> tuple[UInt8[Tensor, "H W 3"], float]:
-    """The picture of a view's camera, and the seconds that it took.
+    """The picture of a view's camera, on the render's device, and the seconds that it took.
 
     Raises:
         UserError: it has NaN or infinite pixels, or is not of the photo's size; names ``who`` made it.
@@ -123,7 +139,7 @@ def shoot(render: RenderFn, view: View, who: str = "the model") -> tuple[UInt8[T
             "A metric of them would mean nothing",
             "The model or the fixer is damaged: choose an earlier checkpoint or other weights, or train again",
         )
-    return torch.from_numpy(to_uint8(rgb)), seconds
+    return to_bytes(rgb), seconds
 
 
 def check_size(width: int, height: int, view: View, what: str) -> None:
@@ -137,9 +153,15 @@ def check_size(width: int, height: int, view: View, what: str) -> None:
         )
 
 
-def target(view: View) -> tuple[UInt8[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]:
-    """The photo of a view as pictures are compared with it, and which of its pixels count (``None``: all)."""
-    return torch.from_numpy(to_uint8(view.image)), None if view.mask is None else view.mask.cpu()
+def target(view: View, device: torch.device | str) -> tuple[UInt8[Tensor, "H W 3"], Bool[Tensor, "H W"] | None]:
+    """The photo of a view as pictures are compared with it on a device, and which of its pixels count (``None``:
+    all)."""
+    return there(to_bytes(view.image), device), None if view.mask is None else there(view.mask, device)
+
+
+def there(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on a device; the host does not wait for a GPU that gets it, only for one that gives it."""
+    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
 
 
 def difference(image: Tensor, photo: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from difix3d.metrics.consistency import WarpError, warp_error
 from difix3d.metrics.distribution import SetDistance, fid, kid
 from difix3d.metrics.epipolar import Tsed, epipolar_distance, tsed
 from difix3d.metrics.perceptual import LPIPS
-from difix3d.metrics.pixels import ErrorSplit, contrast, error_split, psnr, ssim
+from difix3d.metrics.pixels import ErrorSplit, contrast, error_split, psnr, psnr_there, ssim, ssim_there
 from difix3d.metrics.statistics import confidence_interval
 from difix3d.metrics.visible import reached, visibility
 
@@ -30,8 +30,10 @@ __all__ = [
     "fid",
     "kid",
     "psnr",
+    "psnr_there",
     "reached",
     "ssim",
+    "ssim_there",
     "tsed",
     "visibility",
     "warp_error",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from difix3d.ssim import ssim as ssim_map
@@ -15,10 +15,15 @@ def psnr(
     image: UInt8[Tensor, "H W 3"], target: UInt8[Tensor, "H W 3"], mask: Bool[Tensor, "H W"] | None = None
 ) -> float:
     """Peak signal-to-noise ratio in dB; infinite for equal images, NaN if the mask is empty."""
+    return float(psnr_there(image, target, mask))
+
+
+def psnr_there(
+    image: UInt8[Tensor, "H W 3"], target: UInt8[Tensor, "H W 3"], mask: Bool[Tensor, "H W"] | None = None
+) -> Float[Tensor, ""]:
+    """:func:`psnr`, left on the device of the pictures, so that no host waits for it."""
     difference = (image.float() - target.float()) / 255
-    if mask is not None:
-        difference = difference[mask]
-    return float(-10 * torch.log10(difference.square().mean()))
+    return -10 * torch.log10(_mean(difference.square(), mask))
 
 
 def ssim(
@@ -28,10 +33,24 @@ def ssim(
 
     With a mask, what lies outside of it is made equal before, and does not enter the mean.
     """
+    return float(ssim_there(image, target, mask))
+
+
+def ssim_there(
+    image: UInt8[Tensor, "H W 3"], target: UInt8[Tensor, "H W 3"], mask: Bool[Tensor, "H W"] | None = None
+) -> Float[Tensor, ""]:
+    """:func:`ssim`, left on the device of the pictures, so that no host waits for it."""
     if mask is not None:
         image = torch.where(mask[..., None], image, target)
-    similarity = ssim_map(image[None].float() / 255, target[None].float() / 255)[0]
-    return float(similarity.mean() if mask is None else similarity[mask].mean())
+    return _mean(ssim_map(image[None].float() / 255, target[None].float() / 255)[0], mask)
+
+
+def _mean(values: Float[Tensor, "H W 3"], mask: Bool[Tensor, "H W"] | None) -> Float[Tensor, ""]:
+    if mask is None:
+        return values.mean()
+    if values.is_cuda:  # which would have to tell its host how many pixels there are
+        return (values * mask[..., None]).sum() / (values.shape[2] * mask.sum())
+    return values[mask].mean()
 
 
 def contrast(

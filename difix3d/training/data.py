@@ -151,7 +151,7 @@ def check_world(path: Path, scene: Scene, render: RenderFn, photo: Callable[[int
     covered, scores, plain = [], [], []
     for index in scene.train[:: -(-len(scene.train) // LOOKED_AT)].tolist():
         view = photo(index)
-        image, mask = target(view)
+        image, mask = target(view, "cpu")
         with torch.no_grad():
             out = render(view.camera)
         covered.append(float(out.alpha.mean()))

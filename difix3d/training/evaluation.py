@@ -6,11 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from difix3d.background import COLORS, over
 from difix3d.devices import choose_device
 from difix3d.distill.confidence import ConfidenceConfig
 from difix3d.errors import UserError
-from difix3d.evaluate import ABLATION, Name, Pictures, RunEvaluation, Seen, Variant, draw, measure
+from difix3d.evaluate import ABLATION, Name, Pictures, RunEvaluation, Seen, Variant, drawing, measure
 from difix3d.evaluate.results import CORRECTED, SINGLE
 from difix3d.evaluate.seen import as_noted, noted
 from difix3d.postrender import PostRender
@@ -61,8 +63,10 @@ def evaluate(
     gaussians: int,
     refine: RefineConfig,
     seen: Seen,
+    device: torch.device,
 ) -> Variant:
-    """Draws the evaluated photos' cameras into ``eval/`` and measures the pictures into ``metrics.json``.
+    """Draws the evaluated photos' cameras into ``eval/`` and measures the pictures into ``metrics.json``. A view is
+    drawn and measured while pictures of the last ones are written.
 
     Args:
         photo: gives a captured view by its index, over the colour that ``render`` is over.
@@ -70,15 +74,18 @@ def evaluate(
         step, gaussians: of the model.
         refine: the run's.
         seen: finds what training photos show of held-out views; kept beside the pictures.
+        device: where the model renders and the pictures are measured.
     """
     split = shown(run.scene)
     indices = getattr(run.scene, split).tolist()
     plus = ABLATION[row].trust is not None
     folder = run.path / _place(step, plus)
     pictures = Pictures(ABLATION[row].title, run.path, f"{_place(step, plus)}/renders", gaussians=gaussians)
-    draw(render, map(photo, indices), pictures, folder / "compare")
     apart = noted(seen, run.path / _seen(step)) if split == "test" else None
-    (variant,), _ = measure(with_corrected(METRICS, refine), [pictures], map(photo, indices), seen=apart)
+    metrics = with_corrected(METRICS, refine)
+    with drawing(render, pictures, folder / "compare") as draw_one:
+        views = map(photo, indices)
+        (variant,), _ = measure(metrics, [pictures], views, device, apart, lambda _, view: draw_one(view))
     facts = {"step": step, "gaussians": gaussians, "plus": plus, "split": split}
     run.record("metrics.json", facts | variant.means() | {"images": list(variant.images)})
     return variant

@@ -1,8 +1,10 @@
 """The rounds of a training: novel views are fixed when the schedule says so, judged, and mixed in with the photos."""
 
+import logging
 import time
 from bisect import insort
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from difix3d.distill import Distiller, judge
-from difix3d.distill.pictures import write_round
+from difix3d.distill.pictures import RoundPictures
 from difix3d.distill.pseudo import PseudoViews, draw, pack, unpack
 from difix3d.errors import UserError
 from difix3d.ranks import ALONE, Ranks
@@ -21,6 +23,8 @@ from difix3d.training.config import TrainConfig
 from difix3d.training.events import Listener, RoundDone, RoundProgress
 from difix3d.training.run import RunFolder
 from difix3d.types import Cameras, Degraded, Fixer, RenderFn, Scene, View
+
+log = logging.getLogger(__name__)
 
 Trial = Callable[[list[int], PseudoViews | None], list[float]]
 """Trains a little without these photos and with these novel views, puts all back, and returns the photos' PSNR."""
@@ -72,6 +76,8 @@ class Rounds:
         self.device = device
         self.pseudo: PseudoViews | None = None
         self._done = -1
+        self._write: Callable[[], Future[None]] | None = None  # what the last round has still to leave on disk
+        self._writing: Future[None] | None = None
         self._asked: list[int] = []
         self._targets: Cameras | None = None
         self.distiller = Distiller(
@@ -98,7 +104,8 @@ class Rounds:
     def run(
         self, step: int, render: RenderFn, trial: Trial, emit: Listener, interrupted: Callable[[], bool] = lambda: False
     ) -> None:
-        """Makes the novel views anew, before any step, and keeps them if they do no harm.
+        """Makes the novel views anew, before any step, and keeps them if they do no harm. Its pictures are written, and
+        then its row, while the training goes on (:meth:`settle`).
 
         A round beside the schedule counts as one of it: the later ones go as much further. A step has one round.
 
@@ -111,6 +118,7 @@ class Rounds:
 
         Raises:
             Interrupted: the round is left undone, as after any error.
+            UserError: the fixer gives no images, or what the round before left cannot be written.
         """
 
         def progress(count: int, of: int) -> None:
@@ -130,6 +138,9 @@ class Rounds:
         start = time.perf_counter()
         pseudo, verdict = judge(done.pseudo, partial(trial, held_out) if held_out else None, self.config)
         seconds = done.seconds | {"judge": time.perf_counter() - start}
+        start = time.perf_counter()
+        self.settle()  # one round at most waits in memory
+        seconds["write"] = time.perf_counter() - start
         row = {
             "step": step,
             "decision": verdict.decision,
@@ -145,17 +156,45 @@ class Rounds:
             "seconds": seconds,
         }
         if self.ranks.first:
-            write_round(done, self.folder.path / "rounds" / f"step_{step:06d}", self.photo)
-            self.folder.record("rounds.json", row)
+            pictures = RoundPictures(done, self.folder.path / "rounds" / f"step_{step:06d}", self.photo)
+            self._write = partial(pictures.write, partial(self.folder.record, "rounds.json", row))
+            self._writing = self._write()
         self.pseudo, self._done = pseudo, step
         emit(RoundDone(step, steps.index(step) + 1, len(steps), len(done.pseudo), verdict, seconds))
+
+    def settle(self) -> None:
+        """Waits until the pictures of the last round, and after them its row, are on disk.
+
+        Raises:
+            UserError: they cannot be written; the next call tries it once more.
+        """
+        if self._write is None:
+            return
+        self._writing = self._writing or self._write()
+        try:
+            self._writing.result()
+        except Exception:
+            self._writing = None
+            raise
+        self._write = self._writing = None
+
+    def close(self) -> None:
+        """Waits until nothing is written any more. An error is only told: another one ends the training already."""
+        if self._writing is None:
+            return
+        try:
+            self.settle()
+        except Exception as error:
+            log.warning("The pictures of the last round are not whole: %s", error)
 
     def pick(self, step: int) -> list[View] | None:
         """The novel views to train on at a step; ``None`` if it is the photos' turn."""
         return self.draw(self.pseudo, step) if self.pseudo is not None and self.is_novel(step) else None
 
     def state(self) -> dict[str, Tensor]:
-        """The novel views, and what was asked for beside the schedule, as tensors of a checkpoint."""
+        """The novel views, and what was asked for beside the schedule, as tensors of a checkpoint; no checkpoint is
+        ahead of what its rounds leave on disk (:meth:`settle`)."""
+        self.settle()
         state = {} if self.pseudo is None else pack(self.pseudo)
         if self._asked:
             state |= {"rounds.asked": torch.tensor(self._asked), "rounds.done": torch.tensor(self._done)}

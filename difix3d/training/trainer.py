@@ -167,6 +167,7 @@ class Trainer:
                     self._save(done, export=True)
                 elif done == self.first > 0:  # its checkpoint does not tell whether the .ply could be written as well
                     self.saving.export()
+                self.rounds.settle()
         except Exception as error:
             if not isinstance(error, BadModel):
                 self.saving.rescue(done, self.drawn)
@@ -175,6 +176,7 @@ class Trainer:
             raise out_of_memory(done, len(self.gaussians), self.ranks) from error
         finally:
             photos.close()
+            self.rounds.close()
             self._release()
         number = self.ranks.most(self.interrupted)  # all go on, or none does
         self._signal = lambda: number
@@ -264,6 +266,7 @@ class Trainer:
         whole, (count,) = self.model.shown(), self.ranks.totals(len(self.gaussians))
         if not self.ranks.first:
             return
+        self.rounds.settle()  # its row tells whether this is still plain 3DGS
         known = [row["plus"] for row in self.folder.rows("metrics.json") if missing and row["step"] == step]
         model = self.folder.model_at(step)
         seen = seen_pixels(whole, self.scene.cameras[self.scene.train].to(self.device))
@@ -274,7 +277,7 @@ class Trainer:
             render = as_row(row, whole, self.fixer, self.views, self.config.distill.confidence)
             facts = (step, count, self.config.refine)
             with suppress(Interrupted):  # it is made when the training goes on
-                result = evaluate(self.folder, self._wanted, row, render, *facts, seen)
+                result = evaluate(self.folder, self._wanted, row, render, *facts, seen, self.device)
                 self.emit(Evaluated(step, result, trust is not None, shown(self.scene)))
 
     def _save(self, step: int, *, export: bool) -> None:

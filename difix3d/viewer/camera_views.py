@@ -1,6 +1,7 @@
 """Cameras with what they should see: photos, and the novel views of each round."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,13 @@ class CameraList:
         self._scene, self._folder = scene, folder
         self._white = white
         self._thumbnails: dict[str, UInt8[np.ndarray, "_ _ 3"] | None] = {}
+
+    @property
+    def written(self) -> int:
+        """When the list of rounds was written last, in nanoseconds; 0 before the first. Then the pictures are there."""
+        with suppress(OSError):
+            return (self._folder / "rounds.json").stat().st_mtime_ns
+        return 0
 
     def rounds(self) -> dict[str, list[CameraView]]:
         """As the run's folder has them now; none for a model without photos."""

@@ -154,10 +154,10 @@ class Viewer:
         """Brings the panels up to date, away from the training's thread."""
         rounds = -1
         while not self._closed.wait(1.0):
-            count = len(self.monitor.rounds)
+            written = self.model.camera_list.written
             for session in self._all():
-                session.refresh(cameras=count != rounds)
-            rounds = count
+                session.refresh(cameras=written != rounds)
+            rounds = written
 
     def _aim_first_view(self) -> None:
         """New clients begin at the first photo's camera; without photos, in front of the model."""

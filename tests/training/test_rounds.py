@@ -69,7 +69,7 @@ def test_a_run_with_an_oracle_leaves_everything_in_its_folder(toy_scene, config,
     assert not same(trainer.train(), plain)
     done = [event for event in events if isinstance(event, RoundDone)]
     assert [event.step for event in done] == ROUNDS
-    assert all(set(event.seconds) == {"move", "render", "fix", "compare", "judge"} for event in done)
+    assert all(set(event.seconds) == {"move", "render", "fix", "compare", "judge", "write"} for event in done)
     assert "round 1 of 8, 3 novel views: " in capsys.readouterr().err
 
     rows = rounds(config)
