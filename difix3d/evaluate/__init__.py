@@ -1,8 +1,9 @@
 """How good a model is: its pictures beside photos, metrics, and tables of them.
 
 Training and ``difix3d evaluate`` go one way: :func:`draw` the pictures of each row of :data:`ABLATION`, then
-:func:`measure` them. ``difix3d evaluate`` keeps the result (:class:`RunEvaluation`) in the run's folder, where
-:func:`read_evaluation` finds it; :func:`table` puts those of many runs together.
+:func:`measure` them (training: each as soon as it is drawn, :func:`drawing`). ``difix3d evaluate`` keeps the result
+(:class:`RunEvaluation`) in the run's folder, where :func:`read_evaluation` finds it; :func:`table` puts those of many
+runs together.
 """
 
 from difix3d.evaluate.ablation import ABLATION, Method, Name

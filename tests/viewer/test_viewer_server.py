@@ -220,6 +220,18 @@ def test_rounds_of_a_run_are_shown(serve, join, viewed_run):
         (viewed_run / "rounds.json").unlink()
 
 
+def test_a_round_is_listed_when_its_pictures_are_there(serve, join, viewed_run):
+    """Which is later than the training tells of it: they are written meanwhile, and the row after them."""
+    _browser, session = join(serve())
+    time.sleep(1.5)  # the panels have been brought up to date before
+    row = {"step": 8, "decision": "keep", "gain": None, "cameras": []}
+    (viewed_run / "rounds.json").write_text(json.dumps([row]))
+    try:
+        until(lambda: session.cameras.round.options == ("none", "round 8"))
+    finally:
+        (viewed_run / "rounds.json").unlink()
+
+
 def test_splats_for_the_browser(serve, join):
     browser, session = join(serve())
     browser.set(session.view.renderer, "browser (splats)")

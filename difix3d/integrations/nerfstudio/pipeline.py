@@ -246,7 +246,8 @@ class DifixPipeline(VanillaPipeline):
         """The novel views, for the checkpoint."""
         if self.rounds is None:
             return self._loaded
-        return {FIRST: torch.tensor(self.first), **self.rounds.state()}
+        with told():
+            return {FIRST: torch.tensor(self.first), **self.rounds.state()}
 
     def set_extra_state(self, state: dict[str, Tensor]) -> None:
         """The novel views of a checkpoint; the rounds take them when the training begins."""
