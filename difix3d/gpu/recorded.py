@@ -19,8 +19,6 @@ Function = Callable[..., Tensor]
 class Recordings:
     """Calls functions of tensors; on a GPU the second call of a kind is recorded, and those behind it are replayed.
 
-    Only the main thread records.
-
     A function must do the same for tensors of the same shapes, without a look at their values. Weights are recorded as
     addresses: :meth:`clear` before they move.
     """
@@ -38,22 +36,18 @@ class Recordings:
         Args:
             kind: what else makes a difference to what is done.
         """
-        device = tensors[0].device
-        if not (device.type == "cuda" and torch.backends.cuda.is_built()):  # a pretended device records nothing
-            return function(*tensors)
-        key = (kind, *((x.shape, x.stride(), x.dtype) for x in tensors))
-        if key not in self._known:  # cuDNN chooses its kernels and Triton compiles in this one
-            self._known[key] = None
-            if len(self._known) > KEPT:
-                self._known.popitem(last=False)
-            return function(*tensors)
-        self._known.move_to_end(key)
-        recording = self._known[key]
+        key = (kind, *((x.shape, x.stride(), x.dtype, x.device) for x in tensors))
+        recording = self._known.get(key)
         if recording is None:
-            # torch's random numbers cannot be drawn by one thread while another one records
-            if threading.current_thread() is not threading.main_thread() or short_of_memory(device):
+            if not may_record(tensors[0].device):
+                return function(*tensors)
+            if key not in self._known:  # cuDNN chooses its kernels and Triton compiles in this call
+                self._known[key] = None
+                if len(self._known) > KEPT:
+                    self._known.popitem(last=False)
                 return function(*tensors)
             recording = self._known[key] = _Recording(function, tensors)
+        self._known.move_to_end(key)
         return recording(tensors)
 
 
@@ -69,6 +63,13 @@ class _Recording:
             kept.copy_(given)
         self.graph.replay()
         return self.output.clone()
+
+
+def may_record(device: torch.device) -> bool:
+    """Whether a call can be recorded: on a GPU (a pretended one has nothing to record with) that has memory to keep it
+    in, and in the main thread: while a thread records, no other one can draw torch's random numbers."""
+    real = device.type == "cuda" and torch.backends.cuda.is_built()
+    return real and threading.current_thread() is threading.main_thread() and not short_of_memory(device)
 
 
 def short_of_memory(device: torch.device) -> bool:

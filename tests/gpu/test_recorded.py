@@ -1,0 +1,97 @@
+"""When a call is recorded, and when it is forgotten; what is recorded is tested with the fixer, on a GPU."""
+
+import threading
+
+import pytest
+import torch
+
+from difix3d.gpu import recorded
+from difix3d.gpu.recorded import KEPT, Recordings
+
+
+class Counted:
+    """Stands for a CUDA graph."""
+
+    made = 0
+
+    def __init__(self, function, tensors):
+        Counted.made += 1
+        self.function = function
+
+    def __call__(self, tensors):
+        return self.function(*tensors)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """How many were recorded so far."""
+    monkeypatch.setattr(recorded, "_Recording", Counted)
+    monkeypatch.setattr(recorded, "may_record", lambda _: True)
+    monkeypatch.setattr(Counted, "made", 0)
+    return lambda: Counted.made
+
+
+def double(x):
+    return 2 * x
+
+
+def test_the_second_call_of_a_kind_is_recorded_once(made):
+    recordings, counts = Recordings(), []
+    for value in range(4):
+        x = torch.full((3,), float(value))
+        assert torch.equal(recordings(double, [x], "fix"), 2 * x)
+        counts.append(made())
+    assert counts == [0, 1, 1, 1]
+
+
+def test_other_shapes_layouts_and_kinds_are_others(made):
+    recordings, x = Recordings(), torch.zeros(2, 2)
+    for tensors, kind in (([x], "fix"), ([x.T], "fix"), ([x], "encode"), ([x[:1]], "fix")):
+        for _ in range(3):
+            recordings(double, tensors, kind)
+    assert made() == 4
+
+
+def test_the_latest_are_kept_and_all_can_be_forgotten(made):
+    recordings, x = Recordings(), torch.zeros(1)
+    for kind in range(KEPT + 1):
+        recordings(double, [x], kind)
+        recordings(double, [x], kind)
+    recordings(double, [x], KEPT)
+    assert made() == KEPT + 1
+    recordings(double, [x], 0)  # the first of them is not known any more
+    assert made() == KEPT + 1
+    recordings.clear()
+    recordings(double, [x], KEPT)
+    assert made() == KEPT + 1
+    recordings(double, [x], KEPT)
+    assert made() == KEPT + 2
+
+
+def test_only_the_main_thread_of_a_gpu_with_memory_records(monkeypatch):
+    there, found = torch.device("cuda"), []
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(recorded, "short_of_memory", lambda _: False)
+    assert recorded.may_record(there)
+    assert not recorded.may_record(torch.device("cpu"))
+    thread = threading.Thread(target=lambda: found.append(recorded.may_record(there)))
+    thread.start()
+    thread.join()
+    assert found == [False]
+    monkeypatch.setattr(recorded, "short_of_memory", lambda _: True)
+    assert not recorded.may_record(there)
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
+    assert not recorded.may_record(there)
+
+
+def test_a_pipeline_that_moves_forgets_what_it_recorded(made):
+    from difix3d.difix.architecture import random_difix
+
+    pipe, image = random_difix().optimize(), torch.rand(1, 3, 32, 40)
+    for _ in range(3):
+        pipe.fix(image)
+    assert made() == 1
+    pipe.to("cpu")
+    for _ in range(3):
+        pipe.fix(image)
+    assert made() == 2
