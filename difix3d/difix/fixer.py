@@ -68,6 +68,7 @@ class DifixFixer:
             for group in batches(degraded, self.batch):
                 yield from self._fix(group)
         finally:
+            self.pipe.make_room(self.device)
             if short_of_memory(self.device) if self.offload is None else self.offload:
                 self.pipe.to("cpu")
                 self.pipe.prepared.calls.clear()

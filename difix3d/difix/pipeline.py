@@ -94,6 +94,10 @@ class DifixPipeline(DiffusionPipeline):
         self._recordings.clear()
         return super().to(*args, **kwargs)
 
+    def make_room(self, device: torch.device) -> None:
+        """Gives up what was recorded where a GPU's memory is less than half free."""
+        self._recordings.make_room(device)
+
     def fuse(self) -> "DifixPipeline":
         """Merges the decoder's LoRA into its weights."""
         self.vae.fuse()

@@ -13,6 +13,8 @@ from torch import Tensor
 
 KEPT = 4
 """Kinds of calls that stay recorded; each keeps what it computes in between in the GPU's memory."""
+ROOM = 0.5
+"""Share of a GPU's memory that has to be free: no plan of a training's memory counts with what is recorded."""
 Function = Callable[..., Tensor]
 
 
@@ -27,8 +29,13 @@ class Recordings:
         self._known: OrderedDict[Hashable, _Recording | None] = OrderedDict()
 
     def clear(self) -> None:
-        """Forgets all recordings, and gives back their memory."""
+        """Forgets all recordings; their memory is torch's again."""
         self._known.clear()
+
+    def make_room(self, device: torch.device) -> None:
+        """Forgets them where a GPU's memory is less than half free."""
+        if self._known and short_of_memory(device, ROOM):
+            self.clear()
 
     def __call__(self, function: Function, tensors: Sequence[Tensor], kind: Hashable) -> Tensor:
         """``function(*tensors)``.
@@ -69,12 +76,13 @@ def may_record(device: torch.device) -> bool:
     """Whether a call can be recorded: on a GPU (a pretended one has nothing to record with) that has memory to keep it
     in, and in the main thread: while a thread records, no other one can draw torch's random numbers."""
     real = device.type == "cuda" and torch.backends.cuda.is_built()
-    return real and threading.current_thread() is threading.main_thread() and not short_of_memory(device)
+    alone = threading.current_thread() is threading.main_thread()
+    return real and alone and not short_of_memory(device, ROOM)
 
 
-def short_of_memory(device: torch.device) -> bool:
-    """Whether less than a third of a GPU's memory is free: training needs it more."""
+def short_of_memory(device: torch.device, share: float = 1 / 3) -> bool:
+    """Whether less than this share of a GPU's memory is free; the rest is needed more by a training."""
     if device.type != "cuda":
         return False
     free, total = torch.cuda.mem_get_info(device)
-    return free < total / 3
+    return free < share * total

@@ -71,14 +71,14 @@ def test_the_latest_are_kept_and_all_can_be_forgotten(made):
 def test_only_the_main_thread_of_a_gpu_with_memory_records(monkeypatch):
     there, found = torch.device("cuda"), []
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
-    monkeypatch.setattr(recorded, "short_of_memory", lambda _: False)
+    monkeypatch.setattr(recorded, "short_of_memory", lambda *_: False)
     assert recorded.may_record(there)
     assert not recorded.may_record(torch.device("cpu"))
     thread = threading.Thread(target=lambda: found.append(recorded.may_record(there)))
     thread.start()
     thread.join()
     assert found == [False]
-    monkeypatch.setattr(recorded, "short_of_memory", lambda _: True)
+    monkeypatch.setattr(recorded, "short_of_memory", lambda *_: True)
     assert not recorded.may_record(there)
     monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: False)
     assert not recorded.may_record(there)
@@ -95,3 +95,13 @@ def test_a_pipeline_that_moves_forgets_what_it_recorded(made):
     for _ in range(3):
         pipe.fix(image)
     assert made() == 2
+
+
+def test_what_was_recorded_makes_room(made, monkeypatch):
+    recordings, x = Recordings(), torch.zeros(1)
+    for short, expected in ((False, 1), (True, 1), (True, 2)):
+        for _ in range(2):
+            recordings(double, [x], "fix")
+        assert made() == expected
+        monkeypatch.setattr(recorded, "short_of_memory", lambda *_, short=short: short)
+        recordings.make_room(torch.device("cuda"))
