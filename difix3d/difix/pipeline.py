@@ -163,7 +163,7 @@ class DifixPipeline(DiffusionPipeline):
     def encode_references(self, references: Float[Tensor, "B V 3 H W"]) -> Float[Tensor, "B V C h w"]:
         """Latents of references (0..1), which :meth:`fix` takes in their place: encode once, fix many images."""
         views = pad(unguided(self.vae, references)).to(*self._place)
-        return self._run(lambda views: encode(self.vae, views)[0], [views], "encode")
+        return self.recorded(lambda views: encode(self.vae, views)[0], [views], "encode")
 
     @property
     def _moves(self) -> bool:
@@ -176,8 +176,9 @@ class DifixPipeline(DiffusionPipeline):
         weight = self.unet.conv_in.weight
         return self._execution_device if self._moves else weight.device, weight.dtype
 
-    def _run(self, function: Callable[..., Tensor], tensors: Sequence[Tensor], *kind: Any) -> Tensor:
-        """Calls it, recorded if this pipeline is :meth:`optimize` d and its weights stay where they are."""
+    def recorded(self, function: Callable[..., Tensor], tensors: Sequence[Tensor], *kind: Any) -> Tensor:
+        """``function(*tensors)``, on a GPU as a CUDA graph (:mod:`difix3d.gpu.recorded`) if this pipeline is
+        :meth:`optimize` d and its weights stay where they are."""
         if self.reference_cache is None or self._moves:
             return function(*tensors)
         return self._recordings(function, tensors, kind)
@@ -240,7 +241,7 @@ class DifixPipeline(DiffusionPipeline):
             def step(images: Tensor, *kept: Tensor) -> Tensor:
                 return fix_fast(self.vae, self.unet, images, kept or None, timestep, alpha_bar, how[1]).float()
 
-            return self._run(step, [images.to(dtype), *(kept or ())], "fix", *how)
+            return self.recorded(step, [images.to(dtype), *(kept or ())], "fix", *how)
 
         if references is not None:
             references = (pad(references) if references.shape[2] == 3 else references).to(device, dtype)

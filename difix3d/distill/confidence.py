@@ -84,38 +84,39 @@ def compare_with_photos(degraded: Degraded, fixed: Float[Tensor, "H W 3"], confi
     size = camera.size[::-1]
     before, after = _reduce(degraded.rgb, size), _reduce(fixed, size)
     depth = torch.nn.functional.interpolate(degraded.depth[None, None], size, mode="nearest")[0, 0]
-    visible = torch.zeros(size, dtype=torch.bool, device=depth.device)
-    errors = torch.full((2, *size), torch.inf, device=depth.device)
+    carried = []
     for photo, photo_depth in zip(degraded.references, degraded.reference_depths, strict=True):
         small = photo.camera.limited(SIDE)
-        image = _reduce(layer(photo), small.size[::-1])
-        warped, valid = warp_layer(image, photo_depth, small, depth, camera)
-        expected = _moments(warped, valid, config.window)
-        for i, other in enumerate((before, after)):
-            distance = (_moments(other, valid, config.window) - expected).abs().sum(0).mean(0)
-            errors[i] = torch.where(valid, torch.minimum(errors[i], distance), errors[i])
-        visible |= valid
-    errors = torch.where(visible, errors, 0.0)
-    everywhere = torch.ones_like(visible)
-    change = (_moments(after, everywhere, config.window) - _moments(before, everywhere, config.window))[0].abs().mean(0)
-    return Evidence(visible, errors[0], errors[1], change)
+        carried.append(warp_layer(_reduce(layer(photo), small.size[::-1]), photo_depth, small, depth, camera))
+    count = len(carried)
+    everywhere = torch.ones(size, dtype=torch.bool, device=depth.device)
+    valid = torch.stack([*(there for _, there in carried), everywhere])
+    images = torch.stack([*(image for image, _ in carried), *[before] * (count + 1), *[after] * (count + 1)])
+    moments = _moments(images, torch.cat([valid[:-1], valid, valid]), config.window)
+    expected, of_render, of_fix = moments.split([count, count + 1, count + 1])
+    seen, visible = valid[:-1], valid[:-1].any(0)
+    distances = [(of_image[:-1] - expected).abs().sum(1).mean(1) for of_image in (of_render, of_fix)]
+    nearest = [torch.where(seen, distance, torch.inf).amin(0) if count else depth for distance in distances]
+    render_error, fixed_error = (torch.where(visible, error, 0.0) for error in nearest)
+    return Evidence(visible, render_error, fixed_error, (of_fix[-1, 0] - of_render[-1, 0]).abs().mean(0))
 
 
-def _moments(image: Float[Tensor, "h w 3"], valid: Bool[Tensor, "h w"], window: int) -> Float[Tensor, "2 3 h w"]:
+def _moments(images: Float[Tensor, "N h w 3"], valid: Bool[Tensor, "N h w"], window: int) -> Float[Tensor, "N 2 3 h w"]:
     """Mean and standard deviation of the valid pixels in the window around each pixel."""
-    weight = valid.float()
-    values = image.permute(2, 0, 1)
-    sums = torch.cat([weight[None], values * weight, values.square() * weight])
-    sums = _sums(sums, window)
-    share, mean, square = sums.split([1, 3, 3])
+    weight = valid.float()[:, None]
+    values = images.permute(0, 3, 1, 2)
+    sums = _sums(torch.cat([weight, values * weight, values.square() * weight], 1), window)
+    share, mean, square = sums.split([1, 3, 3], 1)
     share = share.clamp(min=1e-6)
     mean, square = mean / share, square / share
-    return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt()])
+    return torch.stack([mean, (square - mean.square()).clamp(min=0).sqrt()], 1)
 
 
-def _sums(values: Float[Tensor, "C h w"], window: int) -> Float[Tensor, "C h w"]:
-    """Sums over the window around each pixel."""
-    return _box(_box(values, window).mT, window).mT
+def _sums(values: Float[Tensor, "N C h w"], window: int) -> Float[Tensor, "N C h w"]:
+    """Sums over the window around each pixel: on a GPU in one kernel."""
+    if values.is_cuda:
+        return torch.nn.functional.avg_pool2d(values, window, 1, window // 2, divisor_override=1)
+    return torch.stack([_box(_box(image, window).mT, window).mT for image in values])  # each of them fits a cache
 
 
 def _box(values: Float[Tensor, "C h w"], window: int) -> Float[Tensor, "C h w"]:
@@ -176,8 +177,8 @@ def share_of_fix(
         return torch.zeros(size, device=own.device)
     render, fixed = (error.square() + NOISE**2 for error in (evidence.render_error, evidence.fixed_error))
     share = torch.where(evidence.visible, render / (render + fixed), own)
-    sums = _sums(torch.stack([share, torch.ones_like(share)]), config.window)
-    return _enlarge(sums[0] / sums[1], size)
+    total, count = _sums(torch.stack([share, torch.ones_like(share)])[None], config.window)[0]
+    return _enlarge(total / count, size)
 
 
 def _own_agreement(evidence: Evidence, round_agreement: float, config: ConfidenceConfig) -> Float[Tensor, ""]:

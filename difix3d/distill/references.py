@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from difix3d.geometry.poses import pose_distance
-from difix3d.geometry.warp import seen_by, unproject
+from difix3d.geometry.warp import seen_by_each, unproject
 from difix3d.types import Cameras, Degraded, Render, RenderFn, View
 
 OFFERED = 3
@@ -75,10 +75,14 @@ class References:
         stride = max(1, max(depth.shape) // COARSE)
         points = unproject(depth, camera)[::stride, ::stride]
         there = depth[::stride, ::stride] > 0
-        counts = [there.sum()]
+        sizes: dict[torch.Size, list[int]] = {}
         for index in captured:
-            small, seen_depth = self.cameras[index].limited(COARSE), self.depth(index, COARSE)
-            seen, _ = seen_by(points, small, seen_depth, tolerance=0.1)
-            counts.append((seen & there).sum())
+            sizes.setdefault(self.depth(index, COARSE).shape, []).append(index)
+        seen: dict[int, Tensor] = {}
+        for alike in sizes.values():
+            depths = torch.stack([self.depth(index, COARSE) for index in alike])
+            small = self.cameras[alike].limited(COARSE)
+            seen |= zip(alike, (seen_by_each(points, small, depths, tolerance=0.1) & there).sum((1, 2)), strict=True)
+        counts = [there.sum(), *(seen[index] for index in captured)]
         total, *shared = torch.stack(counts).tolist()  # at once: a GPU is waited for once
         return [count / max(1, total) for count in shared]

@@ -63,6 +63,22 @@ def seen_by(
     return inside & ((depth[row, column] - z).abs() <= tolerance * z), pixels
 
 
+def seen_by_each(
+    points: Float[Tensor, "H W 3"], cameras: Cameras, depths: Float[Tensor, "N h w"], tolerance: float = TOLERANCE
+) -> Bool[Tensor, "N H W"]:
+    """:func:`seen_by` of several cameras at once, which takes a GPU's host as long as of one."""
+    cameras = cameras.to(points.device)
+    local = (points - cameras.c2w[:, None, None, :3, 3]) @ cameras.c2w[:, None, :3, :3]
+    z = local[..., 2]
+    pixels = (local @ cameras.K[:, None].mT)[..., :2] / z.clamp(min=1e-9)[..., None]
+    height, width = depths.shape[1:]
+    size = torch.tensor([width, height]).to(points.device, non_blocking=True)
+    inside = (z > 0) & ((pixels >= 0) & (pixels < size)).all(-1)
+    column, row = torch.minimum(pixels.nan_to_num().clamp(min=0).long(), size - 1).unbind(-1)
+    there = depths.flatten(1).gather(1, (row * width + column).flatten(1)).view_as(z)
+    return inside & ((there - z).abs() <= tolerance * z)
+
+
 def sample(
     image: Float[Tensor, "h w C"], pixels: Float[Tensor, "H W 2"], size: tuple[int, int]
 ) -> Float[Tensor, "H W C"]:

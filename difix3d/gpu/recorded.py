@@ -4,6 +4,7 @@ A fix is some thousand kernels, and each takes the host tens of microseconds to 
 small picture. Nothing here needs Triton.
 """
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -11,11 +12,13 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from torch import Tensor
 
-KEPT = 4
+KEPT = 6
 """Kinds of calls that stay recorded; each keeps what it computes in between in the GPU's memory."""
 ROOM = 0.5
 """Share of a GPU's memory that has to be free: no plan of a training's memory counts with what is recorded."""
 Function = Callable[..., Tensor]
+
+log = logging.getLogger(__name__)
 
 
 class Recordings:
@@ -26,7 +29,8 @@ class Recordings:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Hashable, _Recording | None] = OrderedDict()
+        self._known: OrderedDict[Hashable, Recording | None] = OrderedDict()
+        self._refused: set[Hashable] = set()
 
     def clear(self) -> None:
         """Forgets all recordings; their memory is torch's again."""
@@ -46,19 +50,31 @@ class Recordings:
         key = (kind, *((x.shape, x.stride(), x.dtype, x.device) for x in tensors))
         recording = self._known.get(key)
         if recording is None:
-            if not may_record(tensors[0].device):
+            if key in self._refused or not may_record(tensors[0].device):
                 return function(*tensors)
             if key not in self._known:  # cuDNN chooses its kernels and Triton compiles in this call
                 self._known[key] = None
                 if len(self._known) > KEPT:
                     self._known.popitem(last=False)
                 return function(*tensors)
-            recording = self._known[key] = _Recording(function, tensors)
+            try:
+                recording = self._known[key] = Recording(function, tensors)
+            except RuntimeError as error:  # a GPU, or a torch, that this was never tried on
+                reason = str(error).splitlines()[0]
+                log.warning("a CUDA graph could not be recorded (%s): the host is slower without", reason)
+                self._refused.add(key)
+                return function(*tensors)
         self._known.move_to_end(key)
         return recording(tensors)
 
 
-class _Recording:
+class Recording:
+    """A function's kernels, for tensors like these.
+
+    Raises:
+        RuntimeError: they cannot be recorded.
+    """
+
     def __init__(self, function: Function, tensors: Sequence[Tensor]):
         self.inputs = [x.clone() for x in tensors]
         self.graph = torch.cuda.CUDAGraph()

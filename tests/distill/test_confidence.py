@@ -83,7 +83,7 @@ def test_moments_are_those_of_the_valid_pixels_in_each_window():
         if len(inside):
             expected[:, :, row, column] = torch.stack([inside.mean(0), inside.std(0, correction=0)])
     assert (expected == 0).any()
-    assert torch.allclose(module._moments(image, valid, CONFIG.window), expected, atol=1e-3)
+    assert torch.allclose(module._moments(image[None], valid[None], CONFIG.window)[0], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("harm", ["colors", "dark", "noise"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from difix3d.geometry.poses import look_at
-from difix3d.geometry.warp import guide, project, seen_by, unproject, warp, warped_references
+from difix3d.geometry.warp import guide, project, seen_by, seen_by_each, unproject, warp, warped_references
 from difix3d.types import Cameras, Degraded, View
 
 W, H = 64, 48
@@ -156,3 +156,20 @@ def test_the_guide_is_alpha_and_the_layers():
     assert torch.equal(found[0], degraded.alpha)
     for layer in range(2):
         assert torch.equal(found[1 + 4 * layer : 5 + 4 * layer], layers[layer].permute(2, 0, 1))
+
+
+def test_what_several_cameras_see_at_once():
+    """Also of points behind a camera, beside its picture, and nowhere."""
+    generator = torch.Generator().manual_seed(0)
+    poses = torch.eye(4).repeat(3, 1, 1)
+    poses[:, :3, 3] = torch.randn(3, 3, generator=generator)
+    poses[1, :3, :3] = torch.tensor([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]])
+    K = torch.tensor([[9.0, 0, 5], [0, 9, 4], [0, 0, 1]]).repeat(3, 1, 1)
+    cameras = Cameras(poses, K, torch.full((3,), 10), torch.full((3,), 8))
+    points = 3 * torch.randn(20, 30, 3, generator=generator) + torch.tensor([0.0, 0, 3])
+    points[0, 0] = torch.nan
+    depths = 2 + 4 * torch.rand(3, 8, 10, generator=generator)
+    found = seen_by_each(points, cameras, depths, tolerance=0.3)
+    expected = [seen_by(points, cameras[i], depths[i], tolerance=0.3)[0] for i in range(3)]
+    assert torch.equal(found, torch.stack(expected))
+    assert 20 < found.sum() < found.numel() / 2

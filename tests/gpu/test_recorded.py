@@ -25,7 +25,7 @@ class Counted:
 @pytest.fixture
 def made(monkeypatch):
     """How many were recorded so far."""
-    monkeypatch.setattr(recorded, "_Recording", Counted)
+    monkeypatch.setattr(recorded, "Recording", Counted)
     monkeypatch.setattr(recorded, "may_record", lambda _: True)
     monkeypatch.setattr(Counted, "made", 0)
     return lambda: Counted.made
@@ -105,3 +105,17 @@ def test_what_was_recorded_makes_room(made, monkeypatch):
         assert made() == expected
         monkeypatch.setattr(recorded, "short_of_memory", lambda *_, short=short: short)
         recordings.make_room(torch.device("cuda"))
+
+
+def test_what_cannot_be_recorded_is_called(made, monkeypatch, caplog):
+    def broken(function, tensors):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(recorded, "Recording", broken)
+    recordings, x = Recordings(), torch.ones(2)
+    for _ in range(4):
+        assert torch.equal(recordings(double, [x], "fix"), 2 * x)
+    assert caplog.messages == [
+        "a CUDA graph could not be recorded (operation not permitted when stream is capturing): "
+        "the host is slower without"
+    ]
