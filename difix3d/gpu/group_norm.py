@@ -131,7 +131,7 @@ def group_norm(
     """``group_norm(x + shift)``, and its SiLU if asked for; no gradients.
 
     Args:
-        x: channels last in memory; else it is copied.
+        x: channels last in memory; else it is copied. An item has less than 2^31 values.
         shift: of each channel, as the bias of the convolution that made ``x``.
     """
     y = channels_last(x)
@@ -145,23 +145,26 @@ def group_norm(
     parts = triton.cdiv(rows, each)
     means, squares = y.new_empty(2, batch, parts, channels, dtype=torch.float32)
     factors, offsets = y.new_empty(2, batch, channels, dtype=torch.float32)
-    _moments[(batch, parts, blocks)](y, means, squares, rows, channels, steps, ROWS, CHANNELS)
-    width = triton.next_power_of_2(channels // groups)
-    held = max(1, min(64, 2048 // width))
-    given = weight if shift is None else shift
-    _affine[(batch, groups)](
-        means, squares, weight, bias, given, factors, offsets, rows, channels, each, parts, eps,
-        shift is not None, width, triton.next_power_of_2(triton.cdiv(parts, held)), held,
-    )  # fmt: skip
-    _apply[(batch, triton.cdiv(rows, ROWS), blocks)](y, factors, offsets, out, rows, channels, silu, ROWS, CHANNELS)
+    with torch.cuda.device_of(y):
+        _moments[(batch, parts, blocks)](y, means, squares, rows, channels, steps, ROWS, CHANNELS)
+        width = triton.next_power_of_2(channels // groups)
+        held = max(1, min(64, 2048 // width))
+        given = weight if shift is None else shift
+        _affine[(batch, groups)](
+            means, squares, weight, bias, given, factors, offsets, rows, channels, each, parts, eps,
+            shift is not None, width, triton.next_power_of_2(triton.cdiv(parts, held)), held,
+        )  # fmt: skip
+        _apply[(batch, triton.cdiv(rows, ROWS), blocks)](y, factors, offsets, out, rows, channels, silu, ROWS, CHANNELS)
     return out
 
 
 def add_(x: Float[Tensor, "B C *size"], other: Float[Tensor, "B C *size"], bias: Float[Tensor, "C"]) -> Tensor:
-    """``x + other + bias``, written into ``x``, which is channels last in memory; the sum is made in fp32."""
-    count, block = x.numel(), 2048
-    _add[(triton.cdiv(count, block),)](x, channels_last(other), bias, count, x.shape[1], block)
-    return x
+    """``x + other + bias``, written into ``x`` if that is channels last in memory; the sum is made in fp32."""
+    y = channels_last(x)
+    count, block = y.numel(), 2048
+    with torch.cuda.device_of(y):
+        _add[(triton.cdiv(count, block),)](y, channels_last(other), bias, count, y.shape[1], block)
+    return y
 
 
 def channels_last(x: Float[Tensor, "B C *size"]) -> Float[Tensor, "B C *size"]:

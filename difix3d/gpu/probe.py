@@ -16,5 +16,6 @@ def _fill(x, BLOCK: tl.constexpr):
 def probe(device: torch.device) -> bool:
     """Runs a kernel; whether it did what it should."""
     x = torch.zeros(32, device=device)
-    _fill[(1,)](x, BLOCK=32)
+    with torch.cuda.device_of(x):
+        _fill[(1,)](x, BLOCK=32)
     return bool((x == 1).all())

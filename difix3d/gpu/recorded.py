@@ -78,13 +78,15 @@ class Recording:
     def __init__(self, function: Function, tensors: Sequence[Tensor]):
         self.inputs = [x.clone() for x in tensors]
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # other threads may render meanwhile
+        # other threads may render meanwhile
+        with torch.cuda.device_of(tensors[0]), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
             self.output = function(*self.inputs)
 
     def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
         for kept, given in zip(self.inputs, tensors, strict=True):
             kept.copy_(given)
-        self.graph.replay()
+        with torch.cuda.device_of(tensors[0]):
+            self.graph.replay()
         return self.output.clone()
 
 

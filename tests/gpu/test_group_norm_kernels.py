@@ -39,8 +39,9 @@ def test_channels_first_are_taken_as_well(device):
     x, weight, bias = torch.randn(2, 64, 5, 6).to(device), torch.ones(64).to(device), torch.zeros(64).to(device)
     found = group_norm(x, 32, weight, bias, 1e-6)
     torch.testing.assert_close(found, F.group_norm(x, 32, weight, bias, 1e-6), atol=1e-5, rtol=1e-5)
-    sum_ = add_(found.clone(memory_format=torch.channels_last), x, weight)
-    torch.testing.assert_close(sum_, found + x + 1, atol=1e-5, rtol=1e-5)
+    for layout in (torch.channels_last, torch.contiguous_format):
+        sum_ = add_(found.clone(memory_format=layout), x, weight)
+        torch.testing.assert_close(sum_, found + x + 1, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shortcut", [False, True])
