@@ -20,7 +20,7 @@ from difix3d.training import Trainer
 
 pytestmark = pytest.mark.gpu
 
-NOVEL, PLUS = 11, 8
+NOVEL, PLUS = 9, 3
 """Waits for a novel view of a round, and for a frame of "+" with its evidence: docs/performance.md says which."""
 
 

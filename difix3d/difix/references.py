@@ -1,7 +1,7 @@
 """What is kept of the references that were seen last."""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -31,12 +31,21 @@ class ReferenceCache:
         return [self._find(view, encode) for view in views] if views.shape[1] == 3 else list(views)
 
     def _find(self, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
-        for known, latents in self.entries:
-            if known.shape == pixels.shape and known.device == pixels.device and torch.equal(known, pixels):
+        alike = [entry for entry in self.entries if entry[0].shape == pixels.shape and entry[0].device == pixels.device]
+        for (_, latents), same in zip(alike, _equal([known for known, _ in alike], pixels), strict=False):
+            if same:
                 return latents.to(pixels.dtype)
         latents = encode(pixels[None, None])[0, 0]
         self.entries.appendleft((pixels.clone(), latents))
         return latents
+
+
+def _equal(images: Sequence[Tensor], image: Tensor) -> Iterator[bool]:
+    """Whether each is the same; of images on a GPU all at once, as its host waits for each answer."""
+    if image.is_cuda and images:
+        yield from torch.stack([(other == image).all() for other in images]).tolist()
+    else:
+        yield from (torch.equal(other, image) for other in images)
 
 
 class Prepared:

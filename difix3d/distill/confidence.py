@@ -149,12 +149,13 @@ def confidence(
         size: (height, width) of the result.
         round_agreement: the :func:`mean_agreement` of the whole round.
     """
+    if round_agreement < config.min_round_agreement:
+        return torch.zeros(size, device=evidence.change.device)
     agreement, own = _agreement(evidence, config), _own_agreement(evidence, round_agreement, config)
-    if round_agreement < config.min_round_agreement or own < config.min_view_agreement:
-        return torch.zeros(size, device=agreement.device)
     unseen = own * torch.exp(-evidence.change / config.change_tolerance)
     weights = _enlarge(_moved(evidence, config) * torch.where(evidence.visible, agreement, unseen), size)
-    return torch.where(weights < config.min_weight, 0.0, weights)
+    counts = (weights >= config.min_weight) & (own >= config.min_view_agreement)  # the host does not ask a GPU for it
+    return torch.where(counts, weights, 0.0)
 
 
 def share_of_fix(
@@ -172,20 +173,21 @@ def share_of_fix(
         size: (height, width) of the result.
         round_agreement: the fixer's :func:`mean_agreement` in other views, which counts where photos hardly see this.
     """
+    if round_agreement < config.min_round_agreement:
+        return torch.zeros(size, device=evidence.change.device)
     own = _own_agreement(evidence, round_agreement, config)
-    if own < config.min_round_agreement or round_agreement < config.min_round_agreement:
-        return torch.zeros(size, device=own.device)
     render, fixed = (error.square() + NOISE**2 for error in (evidence.render_error, evidence.fixed_error))
     share = torch.where(evidence.visible, render / (render + fixed), own)
     total, count = _sums(torch.stack([share, torch.ones_like(share)])[None], config.window)[0]
-    return _enlarge(total / count, size)
+    return torch.where(own < config.min_round_agreement, 0.0, _enlarge(total / count, size))
 
 
 def _own_agreement(evidence: Evidence, round_agreement: float, config: ConfidenceConfig) -> Float[Tensor, ""]:
     """Mean agreement of a fix where photos see it, drawn toward ``round_agreement`` the less they see."""
     agreement = _agreement(evidence, config)
     prior = config.prior * agreement.numel()
-    return (agreement[evidence.visible].sum() + prior * round_agreement) / (evidence.visible.sum() + prior)
+    seen = torch.where(evidence.visible, agreement, 0.0).sum()
+    return (seen + prior * round_agreement) / (evidence.visible.sum() + prior)
 
 
 def _moved(evidence: Evidence, config: ConfidenceConfig) -> Map:
