@@ -27,6 +27,14 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
+def short_of_memory(device: torch.device, share: float = 1 / 3) -> bool:
+    """Whether less than this share of a GPU's memory is free; the rest is needed more by a training."""
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return free < share * total
+
+
 def seed_generators(seed: int, device: torch.device) -> None:
     """Seeds torch's generators of the host and of the device: what ``torch.manual_seed`` does, without telling kinds of
     devices that are not in use, for which it walks through the whole stack of calls each time."""

@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d.devices import short_of_memory
 from difix3d.difix.colors import anchor_colors
 from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix.sizes import fit
 from difix3d.geometry.warp import guide
-from difix3d.gpu.recorded import short_of_memory
 from difix3d.types import Degraded
 
 
@@ -68,7 +68,7 @@ class DifixFixer:
             for group in batches(degraded, self.batch):
                 yield from self._fix(group)
         finally:
-            self.pipe.make_room(self.device)
+            self.pipe.recordings.make_room(self.device)
             if short_of_memory(self.device) if self.offload is None else self.offload:
                 self.pipe.to("cpu")
                 self.pipe.prepared.calls.clear()

@@ -53,7 +53,7 @@ class DifixPipeline(DiffusionPipeline):
         self._fix_views = fix_views
         self._fix_fast: Callable[..., Tensor] | None = None
         self.prepared = Prepared()
-        self._recordings = Recordings()
+        self.recordings = Recordings()
 
     @classmethod
     def from_pretrained(  # type: ignore[override]
@@ -91,12 +91,8 @@ class DifixPipeline(DiffusionPipeline):
 
     def to(self, *args: Any, **kwargs: Any) -> "DifixPipeline":
         """As diffusers has it; what was recorded of the weights where they were is forgotten."""
-        self._recordings.clear()
+        self.recordings.clear()
         return super().to(*args, **kwargs)
-
-    def make_room(self, device: torch.device) -> None:
-        """Gives up what was recorded where a GPU's memory is less than half free."""
-        self._recordings.make_room(device)
 
     def fuse(self) -> "DifixPipeline":
         """Merges the decoder's LoRA into its weights."""
@@ -142,7 +138,7 @@ class DifixPipeline(DiffusionPipeline):
         self.unet.to(memory_format=torch.channels_last)
         self.vae.to(memory_format=torch.channels_last)
         self.reference_cache = ReferenceCache()
-        self._recordings.clear()
+        self.recordings.clear()
         if compile:
             how = {"dynamic": False} | (options or {"mode": "reduce-overhead"})
             self._fix_views = torch.compile(fix_views, **how)
@@ -181,7 +177,7 @@ class DifixPipeline(DiffusionPipeline):
         :meth:`optimize` d and its weights stay where they are."""
         if self.reference_cache is None or self._moves:
             return function(*tensors)
-        return self._recordings(function, tensors, kind)
+        return self.recordings(function, tensors, kind)
 
     @torch.no_grad()
     def fix(

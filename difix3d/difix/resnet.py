@@ -23,9 +23,9 @@ class LeanResnetBlock(ResnetBlock2D):
         last = self.conv2.bias
         if bias is not None and last is not None and gpu.usable(input_tensor):
             return self._fused(input_tensor, bias, last)
-        x = F.silu(self.norm1(input_tensor), inplace=True)
+        x = normalize(self.norm1, input_tensor, silu=True)
         x = F.conv2d(x, first.weight, bias, first.stride, first.padding)
-        x = self.conv2(F.silu(self.norm2(x), inplace=True))
+        x = self.conv2(normalize(self.norm2, x, silu=True))
         return x.add_(input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor))
 
     def _fused(self, input_tensor: Tensor, shift: Tensor, bias: Tensor) -> Tensor:

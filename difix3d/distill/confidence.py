@@ -96,6 +96,7 @@ def compare_with_photos(degraded: Degraded, fixed: Float[Tensor, "H W 3"], confi
     expected, of_render, of_fix = moments.split([count, count + 1, count + 1])
     seen, visible = valid[:-1], valid[:-1].any(0)
     distances = [(of_image[:-1] - expected).abs().sum(1).mean(1) for of_image in (of_render, of_fix)]
+    # without photos nothing is visible, whatever stands there
     nearest = [torch.where(seen, distance, torch.inf).amin(0) if count else depth for distance in distances]
     render_error, fixed_error = (torch.where(visible, error, 0.0) for error in nearest)
     return Evidence(visible, render_error, fixed_error, (of_fix[-1, 0] - of_render[-1, 0]).abs().mean(0))

@@ -67,18 +67,12 @@ def _affine(
     base = item * parts * channels
     total = tl.zeros((WIDTH,), tl.float32)
     for step in range(STEPS):
-        part = step * PARTS + tl.arange(0, PARTS)
-        there = (part < parts)[:, None] & inside[None, :]
-        count = tl.minimum(rows - part * each, each).to(tl.float32)[:, None]
-        at = base + part[:, None] * channels + channel[None, :]
+        at, there, count = _some_parts(step, base, channel, inside, rows, channels, each, parts, PARTS)
         total += tl.sum(tl.where(there, tl.load(means + at, mask=there, other=0.0) * count, 0.0), 0)
     mean = tl.sum(tl.where(inside, total / rows + added, 0.0), 0) / width
     square = tl.zeros((WIDTH,), tl.float32)
     for step in range(STEPS):
-        part = step * PARTS + tl.arange(0, PARTS)
-        there = (part < parts)[:, None] & inside[None, :]
-        count = tl.minimum(rows - part * each, each).to(tl.float32)[:, None]
-        at = base + part[:, None] * channels + channel[None, :]
+        at, there, count = _some_parts(step, base, channel, inside, rows, channels, each, parts, PARTS)
         away = tl.load(means + at, mask=there, other=0.0) + added[None, :] - mean
         own = tl.load(squares + at, mask=there, other=0.0) + count * away * away
         square += tl.sum(tl.where(there, own, 0.0), 0)
@@ -87,6 +81,16 @@ def _affine(
     offset = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32) + (added - mean) * factor
     tl.store(factors + item * channels + channel, factor, mask=inside)
     tl.store(offsets + item * channels + channel, offset, mask=inside)
+
+
+@triton.jit
+@no_type_check
+def _some_parts(step, base, channel, inside, rows, channels, each, parts, PARTS: tl.constexpr):
+    """Where the moments of some parts of a picture lie, which of them there are, and of how many rows each is."""
+    part = step * PARTS + tl.arange(0, PARTS)
+    there = (part < parts)[:, None] & inside[None, :]
+    count = tl.minimum(rows - part * each, each).to(tl.float32)[:, None]
+    return base + part[:, None] * channels + channel[None, :], there, count
 
 
 @triton.jit

@@ -12,6 +12,8 @@ from collections.abc import Callable, Hashable, Sequence
 import torch
 from torch import Tensor
 
+from difix3d.devices import short_of_memory
+
 KEPT = 6
 """Kinds of calls that stay recorded; each keeps what it computes in between in the GPU's memory."""
 ROOM = 0.5
@@ -96,11 +98,3 @@ def may_record(device: torch.device) -> bool:
     real = device.type == "cuda" and torch.backends.cuda.is_built()
     alone = threading.current_thread() is threading.main_thread()
     return real and alone and not short_of_memory(device, ROOM)
-
-
-def short_of_memory(device: torch.device, share: float = 1 / 3) -> bool:
-    """Whether less than this share of a GPU's memory is free; the rest is needed more by a training."""
-    if device.type != "cuda":
-        return False
-    free, total = torch.cuda.mem_get_info(device)
-    return free < share * total

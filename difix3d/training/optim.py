@@ -107,9 +107,10 @@ def adam_steps(optimizers: Sequence[Optimizer]) -> None:
 def steps_natively(optimizers: Sequence[Optimizer]) -> None:
     """:func:`adam_steps` in C++."""
     rows, rates, kept = [], [], []
-    for group in (optimizer.param_groups[0] | {"state": optimizer.state} for optimizer in optimizers):
+    for optimizer in optimizers:
+        group = optimizer.param_groups[0]
         param = group["params"][0]
-        state, grad = group["state"][param], param.grad.contiguous()
+        state, grad = optimizer.state[param], param.grad.contiguous()
         if not state:
             state["step"] = torch.zeros(())
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(param), torch.zeros_like(param)
@@ -117,21 +118,22 @@ def steps_natively(optimizers: Sequence[Optimizer]) -> None:
         rows.append([*(x.data_ptr() for x in tensors), param.numel()])
         rates.append([group["lr"], *group["betas"], group["eps"]])
         kept.append(grad)
-    rates_ = torch.tensor(rates, dtype=torch.float64)
-    native.call(native.load().difix3d_adam, torch.tensor(rows), rates_, len(rows), torch.get_num_threads())  # type: ignore[union-attr]
+    numbers = torch.tensor(rows), torch.tensor(rates, dtype=torch.float64)
+    native.call(native.load().difix3d_adam, *numbers, len(rows), torch.get_num_threads())  # type: ignore[union-attr]
 
 
 @torch.no_grad()
 def steps_on_gpu(optimizers: Sequence[Optimizer]) -> None:
     """:func:`adam_steps` by the kernel of torch's fused Adam, for optimisers that have made a step before."""
-    groups = [(optimizer.param_groups[0], optimizer.state) for optimizer in optimizers]
-    torch._foreach_add_([state[group["params"][0]]["step"] for group, state in groups], 1)
-    for group, state in groups:
-        param = group["params"][0]
-        average, square, count = (state[param][name] for name in ("exp_avg", "exp_avg_sq", "step"))
+    groups = [optimizer.param_groups[0] for optimizer in optimizers]
+    params = [group["params"][0] for group in groups]
+    states = [optimizer.state[param] for optimizer, param in zip(optimizers, params, strict=True)]
+    torch._foreach_add_([state["step"] for state in states], 1)
+    for group, param, state in zip(groups, params, states, strict=True):
+        average, square, count = ([state[name]] for name in ("exp_avg", "exp_avg_sq", "step"))
         beta1, beta2 = group["betas"]
         torch._fused_adam_(
-            [param], [param.grad], [average], [square], [], [count], lr=group["lr"], beta1=beta1, beta2=beta2,
+            [param], [param.grad], average, square, [], count, lr=group["lr"], beta1=beta1, beta2=beta2,
             weight_decay=0.0, eps=group["eps"], amsgrad=False, maximize=False,
         )  # fmt: skip
 
