@@ -82,7 +82,8 @@ class References:
         for alike in sizes.values():
             depths = torch.stack([self.depth(index, COARSE) for index in alike])
             small = self.cameras[alike].limited(COARSE)
-            seen |= zip(alike, (seen_by_each(points, small, depths, tolerance=0.1) & there).sum((1, 2)), strict=True)
+            those, _ = seen_by_each(points, small, depths, tolerance=0.1)
+            seen |= zip(alike, (those & there).sum((1, 2)), strict=True)
         counts = [there.sum(), *(seen[index] for index in captured)]
         total, *shared = torch.stack(counts).tolist()  # at once: a GPU is waited for once
         return [count / max(1, total) for count in shared]

@@ -34,11 +34,20 @@ def project(
     points: Float[Tensor, "*shape 3"], camera: Cameras
 ) -> tuple[Float[Tensor, "*shape 2"], Float[Tensor, "*shape"]]:
     """Pixels and depths of world points; pixels of points that are not in front of the camera mean nothing."""
-    camera = camera.to(points.device)
-    c2w, K = camera.c2w[0], camera.K[0]
-    local = (points - c2w[:3, 3]) @ c2w[:3, :3]
+    pixels, depth = project_each(points, camera[:1])
+    return pixels[0], depth[0]
+
+
+def project_each(
+    points: Float[Tensor, "*shape 3"], cameras: Cameras
+) -> tuple[Float[Tensor, "N *shape 2"], Float[Tensor, "N *shape"]]:
+    """:func:`project` into several cameras at once."""
+    cameras = cameras.to(points.device)
+    local = (points.reshape(-1, 3) - cameras.c2w[:, None, :3, 3]) @ cameras.c2w[:, :3, :3]
     depth = local[..., 2]
-    return (local @ K.T)[..., :2] / depth.clamp(min=1e-9)[..., None], depth
+    pixels = (local @ cameras.K.mT)[..., :2] / depth.clamp(min=1e-9)[..., None]
+    shape = (len(cameras), *points.shape[:-1])
+    return pixels.reshape(*shape, 2), depth.reshape(shape)
 
 
 def into(other: Cameras, camera: Cameras) -> tuple[Float[Tensor, "3 3"], Float[Tensor, "3"]]:
@@ -55,28 +64,21 @@ def seen_by(
     points: Float[Tensor, "H W 3"], camera: Cameras, depth: Float[Tensor, "h w"], tolerance: float = TOLERANCE
 ) -> tuple[Bool[Tensor, "H W"], Float[Tensor, "H W 2"]]:
     """Which world points a camera sees, not hidden behind what is in its depth map, and where (in pixels)."""
-    pixels, z = project(points, camera)
-    height, width = depth.shape
-    inside = (z > 0) & (pixels >= 0).all(-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
-    column = pixels[..., 0].nan_to_num().clamp(0, width - 1).long()
-    row = pixels[..., 1].nan_to_num().clamp(0, height - 1).long()
-    return inside & ((depth[row, column] - z).abs() <= tolerance * z), pixels
+    seen, pixels = seen_by_each(points, camera[:1], depth[None], tolerance)
+    return seen[0], pixels[0]
 
 
 def seen_by_each(
     points: Float[Tensor, "H W 3"], cameras: Cameras, depths: Float[Tensor, "N h w"], tolerance: float = TOLERANCE
-) -> Bool[Tensor, "N H W"]:
+) -> tuple[Bool[Tensor, "N H W"], Float[Tensor, "N H W 2"]]:
     """:func:`seen_by` of several cameras at once, which takes a GPU's host as long as of one."""
-    cameras = cameras.to(points.device)
-    local = (points - cameras.c2w[:, None, None, :3, 3]) @ cameras.c2w[:, None, :3, :3]
-    z = local[..., 2]
-    pixels = (local @ cameras.K[:, None].mT)[..., :2] / z.clamp(min=1e-9)[..., None]
+    pixels, z = project_each(points, cameras)
     height, width = depths.shape[1:]
-    size = torch.tensor([width, height]).to(points.device, non_blocking=True)
-    inside = (z > 0) & ((pixels >= 0) & (pixels < size)).all(-1)
-    column, row = torch.minimum(pixels.nan_to_num().clamp(min=0).long(), size - 1).unbind(-1)
+    inside = (z > 0) & (pixels >= 0).all(-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
+    column = pixels[..., 0].nan_to_num().clamp(0, width - 1).long()
+    row = pixels[..., 1].nan_to_num().clamp(0, height - 1).long()
     there = depths.flatten(1).gather(1, (row * width + column).flatten(1)).view_as(z)
-    return inside & ((there - z).abs() <= tolerance * z)
+    return inside & ((there - z).abs() <= tolerance * z), pixels
 
 
 def sample(

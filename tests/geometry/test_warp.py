@@ -169,7 +169,9 @@ def test_what_several_cameras_see_at_once():
     points = 3 * torch.randn(20, 30, 3, generator=generator) + torch.tensor([0.0, 0, 3])
     points[0, 0] = torch.nan
     depths = 2 + 4 * torch.rand(3, 8, 10, generator=generator)
-    found = seen_by_each(points, cameras, depths, tolerance=0.3)
-    expected = [seen_by(points, cameras[i], depths[i], tolerance=0.3)[0] for i in range(3)]
-    assert torch.equal(found, torch.stack(expected))
+    found, pixels = seen_by_each(points, cameras, depths, tolerance=0.3)
+    for i in range(3):
+        seen, places = seen_by(points, cameras[i], depths[i], tolerance=0.3)
+        assert torch.equal(found[i], seen)
+        torch.testing.assert_close(pixels[i], places, equal_nan=True)
     assert 20 < found.sum() < found.numel() / 2
