@@ -38,7 +38,9 @@ class VGG16(nn.Module):
     @classmethod
     def pretrained(cls) -> "VGG16":
         """As trained on ImageNet, frozen; :class:`difix3d.errors.UserError` if its file is not to be had."""
-        return weights.fill(cls(), weights.VGG16)
+        network = weights.fill(cls(), weights.VGG16)
+        # a CPU takes a fifth less time so; cuDNN has its fp32 kernels for the other order
+        return network if torch.cuda.is_available() else network.to(memory_format=torch.channels_last)
 
     def forward(self, images: Float[Tensor, "B 3 H W"]) -> list[Tensor]:
         """Activations [B,C,h,w] of each stage.

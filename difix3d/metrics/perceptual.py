@@ -67,9 +67,10 @@ class LPIPS(nn.Module):
                 f"Its network needs {SMALLEST[self.net]} pixels on each side",
                 "Compare larger images, or leave LPIPS out",
             )
-        features = self.network(imagenet_normalize(torch.cat([a, b])))
+        # one after the other: where only one has a gradient, as a loss does, the other is not gone back through
+        features = (self.network(imagenet_normalize(images)) for images in (a, b))
         differences = []
-        for layer, head in zip(features, self.heads, strict=True):
-            x, y = F.normalize(layer, dim=1, eps=1e-10).chunk(2)
+        for layers, head in zip(zip(*features, strict=True), self.heads, strict=True):
+            x, y = (F.normalize(layer, dim=1, eps=1e-10) for layer in layers)
             differences.append(F.conv2d((x - y).square(), head))
         return differences
