@@ -92,6 +92,34 @@ def one_each(value: Any, count: int, name: str) -> list[Any]:
     return values
 
 
+def batches(images: list[Tensor], references: list[list[Tensor]], apart: bool) -> list[list[int]]:
+    """The images (their numbers) that one batch can hold: of one size and number of references; ``apart``: one each."""
+    found: dict[Any, list[int]] = {}
+    for i, image in enumerate(images):
+        found.setdefault((image.shape, len(references[i]), i if apart else 0), []).append(i)
+    return list(found.values())
+
+
+def check_call(
+    vae: DifixVAE, references: Any, steps: int, timesteps: Sequence[int], guidance_scale: float, resize: str
+) -> None:
+    """:class:`~difix3d.errors.UserError` unless ``DifixPipeline.__call__`` can do it."""
+    if steps != 1 or len(timesteps) != 1 or guidance_scale > 1:
+        raise UserError(
+            f"Got {steps} steps, timesteps {list(timesteps)}, guidance {guidance_scale}",
+            "Difix takes a single step without guidance",
+            f"Leave them out, or pass num_inference_steps=1, timesteps=[{TIMESTEP}], guidance_scale=0.0",
+        )
+    if resize not in ("pad", "published"):
+        raise UserError(f"resize is {resize!r}", "It is 'pad' or 'published'")
+    if vae.guide and references is not None:
+        raise UserError(
+            "These weights look at references that are carried into the render by its depth",
+            "Here are only the photos",
+            "Fix a run (difix3d train, render, evaluate), pass a guide to fix(), or leave ref_image out",
+        )
+
+
 def check_fix(
     vae: DifixVAE, images: Tensor, references: Tensor | None, guide: Tensor | None, timestep: int, tile: int
 ) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from difix3d.difix.attention import keep_prompt, mix_views
 from difix3d.difix.fast import fix_fast, is_usual
 from difix3d.difix.frozen import check_frozen
-from difix3d.difix.inputs import check_fix, from_tensors, one_each, to_references, to_tensors
+from difix3d.difix.inputs import batches, check_call, check_fix, from_tensors, one_each, to_references, to_tensors
 from difix3d.difix.references import Prepared, ReferenceCache
 from difix3d.difix.resnet import make_lean
 from difix3d.difix.sizes import CELL, fit, in_tiles, pad, usual_tile
@@ -277,35 +277,17 @@ class DifixPipeline(DiffusionPipeline):
                 published pipeline does.
             tile: see :meth:`fix`.
         """
-        if num_inference_steps != 1 or len(timesteps) != 1 or guidance_scale > 1:
-            raise UserError(
-                f"Got {num_inference_steps} steps, timesteps {list(timesteps)}, guidance {guidance_scale}",
-                "Difix takes a single step without guidance",
-                f"Leave them out, or pass num_inference_steps=1, timesteps=[{TIMESTEP}], guidance_scale=0.0",
-            )
-        if resize not in ("pad", "published"):
-            raise UserError(f"resize is {resize!r}", "It is 'pad' or 'published'")
-        if self.vae.guide and ref_image is not None:
-            raise UserError(
-                "These weights look at references that are carried into the render by its depth",
-                "Here are only the photos",
-                "Fix a run (difix3d train, render, evaluate), pass a guide to fix(), or leave ref_image out",
-            )
+        check_call(self.vae, ref_image, num_inference_steps, timesteps, guidance_scale, resize)
         images = to_tensors(image, shrink=resize == "published")
         references = to_references(ref_image, len(images), shrink=resize == "published")
         prompts = one_each(prompt, len(images), "prompts")
         generators = one_each(generator, len(images), "generators")
-
-        groups: dict[Any, list[int]] = {}  # what one batch can hold: the same size, number of references and generator
-        for i, item in enumerate(images):
-            own = i if isinstance(generator, Sequence) else None
-            groups.setdefault((item.shape, len(references[i]), own), []).append(i)
         fixed = list(images)
-        for (shape, views, _), members in groups.items():
-            sets = [torch.stack([fit(ref, *shape[1:]) for ref in references[i]]) for i in members] if views else []
+        for members in batches(images, references, apart=isinstance(generator, Sequence)):
+            sets = [[fit(ref, *images[i].shape[1:]) for ref in references[i]] for i in members]
             batch = self.fix(
                 torch.stack([images[i] for i in members]),
-                torch.stack(sets) if views else None,
+                torch.stack([torch.stack(some) for some in sets]) if sets[0] else None,
                 prompt=[prompts[i] for i in members],
                 timestep=timesteps[0],
                 generator=generators[members[0]],
