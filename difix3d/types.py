@@ -265,6 +265,7 @@ class Render:
             ``.absgrad`` beside it if asked for), ``radii`` [B,N,2], ``width``, ``height``, ``n_cameras``,
             ``gaussian_ids``.
         background: the colour behind everything; ``None`` for black.
+        foreground: coverage, in 0..1, by what is nearer than a backdrop; ``None`` if there is none.
     """
 
     rgb: Float[Tensor, "B H W 3"]
@@ -272,6 +273,7 @@ class Render:
     depth: Float[Tensor, "B H W 1"] | None = None
     info: dict[str, Any] = field(default_factory=dict)
     background: Float[Tensor, "3"] | None = None
+    foreground: Float[Tensor, "B H W 1"] | None = None
 
     @property
     def depth_map(self) -> Float[Tensor, "H W"]:
@@ -295,6 +297,7 @@ class Degraded:
         depth: expected distance along the optical axis in world units; 0 where nothing is seen.
         references: captured views that show the same part of the scene, the best first; may be empty.
         reference_depths: depth maps of the model from the references' cameras, at any size of the same aspect.
+        foreground: coverage, in 0..1, by what is nearer than a backdrop; ``None`` if there is none.
     """
 
     camera: Cameras
@@ -303,6 +306,12 @@ class Degraded:
     depth: Float[Tensor, "H W"]
     references: tuple[View, ...] = ()
     reference_depths: tuple[Float[Tensor, "_ _"], ...] = ()
+    foreground: Float[Tensor, "H W"] | None = None
+
+    @property
+    def coverage(self) -> Float[Tensor, "H W"]:
+        """By the model without its backdrop: what is not covered was seen by no photo, or is far off."""
+        return self.alpha if self.foreground is None else self.foreground
 
 
 @runtime_checkable

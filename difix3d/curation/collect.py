@@ -30,6 +30,8 @@ WORK = ".work-"
 """What the names of folders begin with that parts are made in."""
 BAD = "bad.txt"
 """In the folder of a scene that was left out: why."""
+BEFORE = {"plain": True}
+"""What options were in effect before they existed."""
 COLUMNS = (
     "id",
     "split",
@@ -86,7 +88,8 @@ def finished(folder: Path, recipe: Recipe, scene: str, source: str, strategy: st
             "Scenes are told apart by the names of their folders",
             "Rename one of them, or choose another --output-dir",
         )
-    other = {key: part.get("recipe", {}).get(key) for key in asked if part.get("recipe", {}).get(key) != asked[key]}
+    recipe = BEFORE | part.get("recipe", {})
+    other = {key: recipe.get(key) for key in asked if recipe.get(key) != asked[key]}
     if other:
         old = ", ".join(f"--{key.replace('_', '-')} {value}" for key, value in other.items())
         raise UserError(

@@ -90,7 +90,7 @@ def make_pairs(
                 for path, layer in zip(warps, warped_references(degraded, recipe.warps), strict=True):
                     write_image(renders.parent / path, layer)
                 alpha = f"{name}/{number:05d}_a.png"
-                write_image(renders.parent / alpha, degraded.alpha[..., None])
+                write_image(renders.parent / alpha, degraded.coverage[..., None])
             yield Pair(
                 photo=view.name,
                 step=model.step,

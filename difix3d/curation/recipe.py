@@ -26,6 +26,9 @@ class Recipe:
     """Training settings, as in `difix3d train`."""
     max_steps: Annotated[int | None, Limits(min=4)] = None
     """Steps of the full schedule; by default the preset's."""
+    plain: bool = False
+    """Train 3DGS as published, as in the data of the paper. By default models begin, as in `difix3d train`, on dense
+    points, and where the renders are far off the photos they have a backdrop and dropout: such renders Difix meets."""
     seed: Annotated[int, SEEDS] = 0
     """Of everything random. On a CPU, equal seeds give equal bits."""
     every: Annotated[int, Limits(min=2)] = 3
@@ -60,13 +63,13 @@ class Recipe:
             raise UserError("--underfit is empty", "At least one share of the schedule is needed")
 
     def training(self, device: Device) -> TrainConfig:
-        """Settings of the trainings: plain 3DGS."""
+        """Settings of the trainings, which have no fixer."""
         config = from_preset(self.preset, device)
+        if self.plain:
+            config = replace(config, dropout=0.0, init=replace(config.init, backdrop=0, dense=0))
         return replace(
             config,
             fixer="none",
-            dropout=0.0,
-            init=replace(config.init, backdrop=0, dense=0),
             max_steps=self.max_steps or config.max_steps,
             resolution=self.resolution or config.resolution,
             seed=self.seed,

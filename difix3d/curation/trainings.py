@@ -104,10 +104,11 @@ class SceneTrainings:
         self._trainings: dict[tuple[int, ...], PartialTraining] = {}
 
     def training_on(self, photos: Sequence[int]) -> PartialTraining:
-        """The training on some of the scene's photos."""
+        """The training on some of the scene's photos; the others are what it will be asked to show."""
         key = tuple(sorted(photos))
         if key not in self._trainings:
-            chosen = replace(self.scene, train=np.array(key, np.int64), test=np.zeros(0, np.int64))
+            others = sorted(set(self.photos) - set(key))
+            chosen = replace(self.scene, train=np.array(key, np.int64), test=np.array(others, np.int64))
             self._trainings[key] = self.begin(chosen)
         return self._trainings[key]
 

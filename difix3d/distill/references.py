@@ -62,7 +62,15 @@ class References:
         best = [index for index in self(camera, depth, OFFERED + (own >= 0)) if index != own][:OFFERED]
         depths = tuple(self.depth(index, SIDE) for index in best)
         photos = tuple(photo(index).to(depth.device) for index in best)
-        return Degraded(camera.to(depth.device), out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0], depth, photos, depths)
+        return Degraded(
+            camera.to(depth.device),
+            out.rgb[0].clamp(0, 1),
+            out.alpha[0, ..., 0],
+            depth,
+            photos,
+            depths,
+            None if out.foreground is None else out.foreground[0, ..., 0],
+        )
 
     def depth(self, index: int, side: int) -> Float[Tensor, "H W"]:
         """Depth map of a captured camera, of at most ``side`` pixels on the long side; rendered once."""

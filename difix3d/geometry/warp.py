@@ -171,6 +171,6 @@ def warped_references(degraded: Degraded, count: int) -> Float[Tensor, "V H W 4"
 
 
 def guide(degraded: Degraded, layers: int) -> Float[Tensor, "K H W"]:
-    """What a small network sees beside a render: its alpha, then RGBA of each layer of :func:`warped_references`."""
+    """What a small network sees beside a render: its coverage, then RGBA of each layer of :func:`warped_references`."""
     warped = warped_references(degraded, layers).permute(0, 3, 1, 2).flatten(0, 1)
-    return torch.cat([degraded.alpha[None], warped])
+    return torch.cat([degraded.coverage[None], warped])

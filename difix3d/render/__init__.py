@@ -47,6 +47,7 @@ def rasterize(
         near, far: depths, in world units, outside of which Gaussians are not drawn.
         surfaces: depth beyond which there is only a backdrop. Where at least half of a pixel is covered by what is
             nearer, the depth is of that alone: the little that shines through of something far off would move it.
+            Its coverage is the render's ``foreground``.
         ranks: where several processes have a part of the Gaussians each, all of them call this with as many cameras of
             one size. Each gets the images of its own cameras from all Gaussians; ``info`` is of its own Gaussians and
             the cameras of all. Not with ``packed`` or ``absgrad``.
@@ -83,5 +84,6 @@ def rasterize(
     if render.depth is not None and surfaces is not None and surfaces < far:
         nearer = draw(sh_degree=0, far=surfaces)
         assert nearer.depth is not None
-        render = replace(render, depth=torch.where(nearer.alpha > COVERED, nearer.depth, render.depth))
+        depths = torch.where(nearer.alpha > COVERED, nearer.depth, render.depth)
+        render = replace(render, depth=depths, foreground=nearer.alpha)
     return replace(render, background=background)

@@ -1,5 +1,6 @@
 """Curation into folders that hold something already, or cannot take it."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -67,6 +68,19 @@ def test_other_options_for_the_same_folder_are_refused(capture, curated, toy_sce
         curate([other], curated.folder, recipe, device="cpu")
 
 
+def test_a_folder_from_before_there_was_more_than_plain_3dgs_is_gone_on_with(capture, recipe, tmp_path):
+    from difix3d.curation.curate import curate
+
+    curate([capture], tmp_path, replace(recipe, plain=True), strategies=["sparse"], device="cpu")
+    part = tmp_path / "toy" / "sparse" / "part.json"
+    content = json.loads(part.read_text())
+    assert content["recipe"].pop("plain") is True
+    part.write_text(json.dumps(content))
+    curate([capture], tmp_path, replace(recipe, plain=True), strategies=["sparse"], device="cpu")
+    with pytest.raises(UserError, match="curated with --plain True"):
+        curate([capture], tmp_path, recipe, strategies=["sparse"], device="cpu")
+
+
 def test_a_folder_that_cannot_be_written(capture, recipe, tmp_path):
     from difix3d.curation.curate import curate
 
@@ -80,7 +94,7 @@ def test_folders_with_the_names_of_before_are_gone_on_with(capture, recipe, tmp_
     from difix3d.curation import assemble, read_curated
     from difix3d.curation.curate import curate, missing_parts
 
-    strict = replace(recipe, psnr_min=15.2)
+    strict = replace(recipe, plain=True, psnr_min=15.2)
     curate([capture], tmp_path, strict, strategies=["apart"], device="cpu")
     now = assemble(tmp_path)
     (tmp_path / "toy" / "cluster").rename(tmp_path / "toy" / "apart")

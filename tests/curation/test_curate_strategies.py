@@ -152,6 +152,24 @@ def test_a_training_goes_on_where_it_was(toy_scene, tmp_path):
         pausing.advance_to(3)
 
 
+def test_far_off_renders_are_of_models_that_expect_them_and_plain_ones_never_are(toy_scene, tmp_path):
+    """As ``difix3d train`` does for far-off photos that are held out."""
+    from difix3d.curation import Recipe
+    from difix3d.curation.trainings import SceneTrainings
+    from difix3d.training.dropout import RATE
+    from difix3d.training.far_views import BACKDROP
+
+    def settings(photos, **options):
+        trainings = SceneTrainings(toy_scene, Recipe(max_steps=4, **options), "cpu", tmp_path, lambda *_: None)
+        config = trainings.training_on(photos).trainer.config
+        return config.dropout, config.init.backdrop, config.init.dense > 0
+
+    everything = toy_scene.train.tolist()
+    assert settings(everything) == (0.0, 0, True)
+    assert settings(everything[:4]) == (RATE, BACKDROP, True)
+    assert settings(everything[:4], plain=True) == (0.0, 0, False)
+
+
 def test_renders_that_are_trained_on_again_keep_what_is_empty(cutout, middle, tmp_path):
     from difix3d.curation.strategies import _photo
     from difix3d.images import read_photo, write_image

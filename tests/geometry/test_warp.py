@@ -148,7 +148,7 @@ def test_what_is_outside_of_a_photos_alpha_is_not_carried():
     assert torch.allclose(half[0, H // 2 + 2 :], whole[0, H // 2 + 2 :])
 
 
-def test_the_guide_is_alpha_and_the_layers():
+def test_the_guide_is_coverage_and_the_layers():
     degraded = three_photos(camera(0.2), camera(-1.2), camera(1.5))
     degraded = replace(degraded, alpha=torch.linspace(0.6, 1, H * W).view(H, W))
     found, layers = guide(degraded, 2), warped_references(degraded, 2)
@@ -156,6 +156,9 @@ def test_the_guide_is_alpha_and_the_layers():
     assert torch.equal(found[0], degraded.alpha)
     for layer in range(2):
         assert torch.equal(found[1 + 4 * layer : 5 + 4 * layer], layers[layer].permute(2, 0, 1))
+    before_a_backdrop = guide(replace(degraded, foreground=degraded.alpha / 2), 2)
+    assert torch.equal(before_a_backdrop[0], degraded.alpha / 2)
+    assert torch.equal(before_a_backdrop[1:], found[1:])
 
 
 def test_what_several_cameras_see_at_once():

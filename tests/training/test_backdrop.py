@@ -1,15 +1,18 @@
 """The shell of Gaussians behind everything."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from difix3d.distill.references import References
 from difix3d.errors import UserError
 from difix3d.gaussians.init import InitConfig
 from difix3d.images import write_image
 from difix3d.render import rasterize
+from difix3d.scene import Views
 from difix3d.training import TrainConfig, Trainer
 from difix3d.training.backdrop import BEYOND, OPACITY, backdrop_of, colors_around, spread
 from difix3d.training.data import initial_gaussians
@@ -107,6 +110,20 @@ def test_depth_is_that_of_what_stands_before_it(toy_scene, shell):
     for name in ("rgb", "alpha"):
         assert torch.equal(getattr(clean, name), getattr(mixed, name))
     assert rasterize(model, camera, surfaces=shell.surfaces, depth=False).depth is None
+
+
+def test_foreground_is_what_covers_the_backdrop(toy_scene, shell):
+    model = initial_gaussians(toy_scene, TrainConfig(init=replace(SHELL, opacity=0.9, scale=0.5)))
+    camera = toy_scene.cameras[0]
+    clean = rasterize(model, camera, surfaces=shell.surfaces)
+    torch.testing.assert_close(clean.foreground, rasterize(model.map(lambda x: x[:300]), camera).alpha)
+    assert clean.alpha.min() > 0.8 > 0.5 > clean.foreground.min()
+    assert rasterize(model, camera).foreground is None
+    references = References(toy_scene.cameras, [0, 1, 3], partial(rasterize, model, surfaces=shell.surfaces))
+    photo = Views(toy_scene).__getitem__
+    assert torch.equal(references.degraded(camera, clean, photo).coverage, clean.foreground[0, ..., 0])
+    plain = rasterize(model, camera)
+    assert torch.equal(references.degraded(camera, plain, photo).coverage, plain.alpha[0, ..., 0])
 
 
 @pytest.mark.gpu
