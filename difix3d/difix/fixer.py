@@ -78,7 +78,7 @@ class DifixFixer:
     def _fix(self, group: list[Degraded]) -> Float[Tensor, "B H W 3"]:
         images = torch.stack([item.rgb for item in group]).permute(0, 3, 1, 2)
         if self.pipe.vae.guide:
-            guides = torch.stack([guide(item, self.pipe.vae.layers) for item in group])
+            guides = torch.stack([guide(item, self.pipe.vae.layers, self.pipe.vae.foreground) for item in group])
             fixed = self.pipe.fix(images, guide=guides, tile=self.tile)
         else:
             height, width = images.shape[-2:]
@@ -86,8 +86,8 @@ class DifixFixer:
             sets = [torch.stack([fit(photo, height, width) for photo in some]) for some in photos if some]
             fixed = self.pipe.fix(images, torch.stack(sets) if sets else None, tile=self.tile)
         if self.anchor_colors:
-            alphas = torch.stack([item.alpha for item in group])
-            fixed = self.pipe.recorded(anchor_colors, [fixed, images, alphas], "anchor")  # hundreds of small kernels
+            covered = torch.stack([item.coverage for item in group])
+            fixed = self.pipe.recorded(anchor_colors, [fixed, images, covered], "anchor")  # hundreds of small kernels
         return fixed.permute(0, 2, 3, 1)
 
 

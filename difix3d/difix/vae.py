@@ -20,6 +20,8 @@ ADAPTER = "vae_skip"
 LORA_TARGETS = (
     r"decoder\.(.+\.)?(conv1|conv2|conv_in|conv_shortcut|conv|conv_out|skip_conv_[1-4]|to_k|to_q|to_v|to_out\.0)"
 )
+FOREGROUND = "foreground"
+"""The key of its config that says which coverage it is given."""
 SKIP_INIT = 1e-5  # small, so that training starts from nearly the plain VAE
 
 
@@ -36,7 +38,10 @@ class DifixVAE(AutoencoderKL):
         Args:
             lora_rank: rank of the LoRA on the decoder's convolutions and linear layers; 0 for none (a fused model).
         """
-        vae: Any = cls.from_config(config)
+        known = {key: value for key, value in config.items() if key != FOREGROUND}  # the one that diffusers lacks
+        vae: Any = cls.from_config(known)
+        if config.get(FOREGROUND):
+            vae.see_foreground()
         widths = list(vae.config.block_out_channels)
         into_down = [widths[0], *widths[:-1]]  # channels at the input of each down block
         into_up = [widths[-1], *widths[:0:-1]]
@@ -56,8 +61,17 @@ class DifixVAE(AutoencoderKL):
 
     @property
     def layers(self) -> int:
-        """How many layers of warped references (RGBA) are in the guide, after the alpha of the render."""
+        """How many layers of warped references (RGBA) are in the guide, after the coverage of the render."""
         return self.guide // 4
+
+    @property
+    def foreground(self) -> bool:
+        """Whether that coverage is by what is nearer than a backdrop; networks from before are given all of it."""
+        return bool(self.config.get(FOREGROUND, False))
+
+    def see_foreground(self) -> None:
+        """Says so, in what is saved as well."""
+        self.register_to_config(**{FOREGROUND: True})
 
     @apply_forward_hook
     def encode_with_skips(

@@ -28,14 +28,33 @@ class Augmentation:
     shuffle_channels: bool = False
     color_jitter: float = 0.0
     identity_prob: float = 0.0
+    plain_prob: float = 0.0
 
     def __call__(self, batch: Batch, rng: np.random.Generator) -> Batch:
         """The changed batch."""
+        if self.plain_prob and rng.random() < self.plain_prob:
+            batch = before_plain(batch, rng)
         if self.shuffle_channels:
             batch = permuted(batch, rng.permutation(3).tolist())
         if self.color_jitter:
             batch = jittered(batch, self.color_jitter, rng)
         return identical(batch) if rng.random() < self.identity_prob else batch
+
+
+def before_plain(batch: Batch, rng: np.random.Generator) -> Batch:
+    """The same batch before a plain background: what the render does not cover has one colour, in the photo and in the
+    layers as well. Half of the colours are black, as behind objects that were cut out; the others fade from top to
+    bottom, as skies do."""
+    height = batch.photos.shape[2]
+    ends = np.zeros((2, 3)) if rng.random() < 0.5 else (rng.random(3) + rng.uniform(-0.2, 0.2, (2, 1))).clip(0, 1)
+    fade = np.linspace(0, 1, height)[:, None]
+    plain = torch.from_numpy((1 - fade) * ends[0] + fade * ends[1]).float().T[..., None]
+    covered = batch.images[:, 3:4]
+    images = batch.images.clone()
+    for first in range(0, images.shape[1], 4):
+        valid = images[:, first + 3 : first + 4] if first else 1
+        images[:, first : first + 3] = covered * images[:, first : first + 3] + (1 - covered) * plain * valid
+    return replace(batch, images=images, photos=covered * batch.photos + (1 - covered) * plain)
 
 
 def permuted(batch: Batch, order: list[int]) -> Batch:

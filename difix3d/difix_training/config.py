@@ -123,6 +123,9 @@ class TrainDifixConfig:
     """Gamma and colour gains of each pair change at random, by up to exp(this); 0.4 is much, 0 is off."""
     identity_prob: Annotated[float, Formerly("right"), Limits(min=0, max=1)] = 0.0
     """Share of the pairs that get their photo as the render: Difix learns to leave alone what is right."""
+    plain_prob: Annotated[float, Limits(min=0, max=1)] = 0.0
+    """Share of the pairs whose uncovered parts get one colour, in render and photo: a small network that sees the
+    coverage learns that nothing is missing before a plain background."""
     refix_prob: Annotated[float, Formerly("again"), Limits(min=0, max=1)] = 0.0
     """Share of the steps whose renders are fixed once before: in the loop, Difix meets its own work again."""
     references: Annotated[int, Limits(min=0)] = 1

@@ -30,14 +30,21 @@ def start_pipeline(config: TrainDifixConfig) -> DifixPipeline:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        if config.fixer == SCRATCH:
-            return mini_difix(config.mini)
-        if is_checkpoint(config.fixer):
-            return DifixPipeline.from_pretrained(config.fixer, base=config.base)
-        folder = fetch(config.fixer)
-        if has_skips(folder):
-            return DifixPipeline.from_pretrained(folder)
-        return DifixPipeline(**new_parts(folder, config.lora_rank))
+        pipe = _named(config)
+    if pipe.vae.guide:
+        pipe.vae.see_foreground()  # as pairs have it, whatever the network was given before
+    return pipe
+
+
+def _named(config: TrainDifixConfig) -> DifixPipeline:
+    if config.fixer == SCRATCH:
+        return mini_difix(config.mini)
+    if is_checkpoint(config.fixer):
+        return DifixPipeline.from_pretrained(config.fixer, base=config.base)
+    folder = fetch(config.fixer)
+    if has_skips(folder):
+        return DifixPipeline.from_pretrained(folder)
+    return DifixPipeline(**new_parts(folder, config.lora_rank))
 
 
 def mini_difix(shape: MiniConfig) -> DifixPipeline:

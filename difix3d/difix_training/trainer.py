@@ -132,7 +132,7 @@ class DifixTrainer:
             references=config.references,
             max_scale=config.max_scale,
             flip=config.flip,
-            augment=Augmentation(config.shuffle_channels, config.color_jitter, config.identity_prob),
+            augment=Augmentation(config.shuffle_channels, config.color_jitter, config.identity_prob, config.plain_prob),
             layers=self.layers,
             seed=config.seed,
         )

@@ -170,7 +170,11 @@ def warped_references(degraded: Degraded, count: int) -> Float[Tensor, "V H W 4"
     return layers
 
 
-def guide(degraded: Degraded, layers: int) -> Float[Tensor, "K H W"]:
-    """What a small network sees beside a render: its coverage, then RGBA of each layer of :func:`warped_references`."""
+def guide(degraded: Degraded, layers: int, foreground: bool = True) -> Float[Tensor, "K H W"]:
+    """What a small network sees beside a render: its coverage, then RGBA of each layer of :func:`warped_references`.
+
+    ``foreground``: by what is nearer than a backdrop, so that what no photo saw is told from what one did.
+    """
     warped = warped_references(degraded, layers).permute(0, 3, 1, 2).flatten(0, 1)
-    return torch.cat([degraded.coverage[None], warped])
+    coverage = degraded.coverage if foreground else degraded.alpha
+    return torch.cat([coverage[None], warped])

@@ -75,7 +75,7 @@ def test_saved_and_loaded_it_fixes_alike(pipe, tmp_path):
     image, guides = torch.rand(1, 3, 32, 40), torch.rand(1, 9, 32, 40).round()
     pipe.save_pretrained(tmp_path)
     again = DifixPipeline.from_pretrained(tmp_path)
-    assert (again.vae.guide, again.vae.layers) == (9, 2)
+    assert (again.vae.guide, again.vae.layers, again.vae.foreground) == (9, 2, False)
     assert torch.allclose(pipe.fix(image, guide=guides), again.fix(image, guide=guides), atol=1e-5)
     assert torch.allclose(pipe.fix(image, guide=guides), again.optimize().fix(image, guide=guides), atol=1e-5)
 
@@ -91,6 +91,25 @@ def test_the_fixer_carries_the_references_into_the_render(toy_scene, truth, pipe
     assert torch.allclose(fixed, expected, atol=1e-5)
     (alone,) = DifixFixer(pipe)([replace(degraded, references=(), reference_depths=())])
     assert not torch.equal(fixed, alone)
+
+
+def test_coverage_is_that_before_a_backdrop_for_networks_that_know_it(toy_scene, truth, pipe, tmp_path):
+    """Those of before see a backdrop as covered, as they did."""
+    camera = toy_scene.cameras[2]
+    degraded = References(toy_scene.cameras, [0, 1], truth).degraded(
+        camera, truth(camera), Views(toy_scene).__getitem__
+    )
+    with_backdrop = replace(degraded, foreground=torch.zeros_like(degraded.alpha))
+    assert torch.equal(next(DifixFixer(pipe)([with_backdrop])), next(DifixFixer(pipe)([degraded])))
+    pipe.vae.see_foreground()
+    knowing = next(DifixFixer(pipe, anchor_colors=False)([with_backdrop]))
+    seen = guide(with_backdrop, 2)
+    assert not seen[0].any()
+    expected = pipe.fix(degraded.rgb.permute(2, 0, 1)[None], guide=seen[None])[0].permute(1, 2, 0)
+    assert torch.allclose(knowing, expected, atol=1e-5)
+    assert not torch.allclose(knowing, next(DifixFixer(pipe, anchor_colors=False)([degraded])))
+    pipe.save_pretrained(tmp_path)
+    assert DifixPipeline.from_pretrained(tmp_path).vae.foreground
 
 
 def test_wrong_inputs_are_named(pipe):

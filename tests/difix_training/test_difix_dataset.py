@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from difix3d.difix_training.batch import Augmentation, identical, jittered, permuted
+from difix3d.difix_training.batch import Augmentation, before_plain, identical, jittered, permuted
 from difix3d.difix_training.dataset import Crops, centre, join, numbers, read_pairs, stream, usable
 from difix3d.errors import UserError
 from difix3d.images import write_image
@@ -234,6 +234,30 @@ def test_a_identical_pair_has_its_photo_as_the_render(layered):
     crops = Crops(layered, (24, 32), references=0, layers=2, augment=Augmentation(identity_prob=0.25))
     share = np.mean([torch.equal(crops[n].images[:, :3], crops[n].photos) for n in range(80)])
     assert 0.1 < share < 0.4
+
+
+def test_before_a_plain_background_render_photo_and_layers_agree_on_it(layered):
+    batch = centre(layered[0], (24, 32), references=0, layers=2)
+    images = batch.images.clone()
+    images[:, 3] = torch.linspace(0, 1, 32)
+    batch = replace(batch, images=images)
+    backgrounds = []
+    for seed in range(12):
+        plain = before_plain(batch, np.random.default_rng(seed))
+        assert torch.equal(plain.images[:, 3::4], batch.images[:, 3::4])  # coverage, and where layers are valid
+        assert torch.equal(plain.images[..., :3, :, 31], batch.images[..., :3, :, 31])
+        assert torch.equal(plain.photos[..., 0], plain.images[:, :3, :, 0])
+        background = plain.photos[..., :1]
+        mixed = background + batch.images[:, 3:4] * (batch.photos - background)
+        assert torch.allclose(plain.photos, mixed, atol=1e-6)
+        layer = plain.images[0, 4:7, :, 0]
+        assert torch.equal(layer, plain.photos[0, :, :, 0] * batch.images[0, 7, :, 0])
+        backgrounds.append(plain.photos[0, :, :, 0])
+    black = [not colors.any() for colors in backgrounds]
+    assert 2 < sum(black) < 10
+    some = Augmentation(plain_prob=0.5)
+    changed = [not torch.equal(some(batch, np.random.default_rng(seed)).photos, batch.photos) for seed in range(40)]
+    assert 0.2 < np.mean(changed) < 0.8
 
 
 def test_an_incomplete_guide_is_named(layered):

@@ -90,6 +90,8 @@ def test_a_network_that_blends_starts_from_the_render_and_learns_from_warped_ref
     was = (batch.images[:, :3] - batch.photos).abs().mean((0, 1))
     seen = batch.images[0, 7] == 1
     assert error[seen].mean() < 0.6 * was[seen].mean()
+    assert DifixPipeline.from_pretrained(config.output_dir / "difix").vae.foreground
+    assert start_pipeline(replace(config, fixer="mini")).vae.foreground
 
 
 def equal(a, b):

@@ -159,6 +159,7 @@ def test_the_guide_is_coverage_and_the_layers():
     before_a_backdrop = guide(replace(degraded, foreground=degraded.alpha / 2), 2)
     assert torch.equal(before_a_backdrop[0], degraded.alpha / 2)
     assert torch.equal(before_a_backdrop[1:], found[1:])
+    assert torch.equal(guide(replace(degraded, foreground=degraded.alpha / 2), 2, foreground=False), found)
 
 
 def test_what_several_cameras_see_at_once():
