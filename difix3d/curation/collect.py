@@ -88,8 +88,8 @@ def finished(folder: Path, recipe: Recipe, scene: str, source: str, strategy: st
             "Scenes are told apart by the names of their folders",
             "Rename one of them, or choose another --output-dir",
         )
-    recipe = BEFORE | part.get("recipe", {})
-    other = {key: recipe.get(key) for key in asked if recipe.get(key) != asked[key]}
+    given = BEFORE | part.get("recipe", {})
+    other = {key: given.get(key) for key in asked if given.get(key) != asked[key]}
     if other:
         old = ", ".join(f"--{key.replace('_', '-')} {value}" for key, value in other.items())
         raise UserError(

@@ -93,6 +93,7 @@ def test_the_recipe_of_the_small_network(tmp_path):
     for line in (synthetic, photos):
         config = from_command_line(CurateConfig, "curate", line[1:])
         assert (line[0], config.output_dir, config.recipe.warps) == ("scripts/curate.py", Path("P"), 2)
+        assert config.recipe.plain  # what is in the package was made before there was anything else
     assert parse(second[1:]).fixer == f"{parse(first[1:]).output_dir}/difix"
     pipe = start_pipeline(parse(first[1:]))
     assert (pipe.vae.guide, pipe.vae.layers) == (9, 2)
