@@ -92,7 +92,7 @@ def one_each(value: Any, count: int, name: str) -> list[Any]:
     return values
 
 
-def batches(images: list[Tensor], references: list[list[Tensor]], apart: bool) -> list[list[int]]:
+def alike(images: list[Tensor], references: list[list[Tensor]], apart: bool) -> list[list[int]]:
     """The images (their numbers) that one batch can hold: of one size and number of references; ``apart``: one each."""
     found: dict[Any, list[int]] = {}
     for i, image in enumerate(images):

@@ -14,7 +14,7 @@ from torch import Tensor
 from difix3d.difix.attention import keep_prompt, mix_views
 from difix3d.difix.fast import fix_fast, is_usual
 from difix3d.difix.frozen import check_frozen
-from difix3d.difix.inputs import batches, check_call, check_fix, from_tensors, one_each, to_references, to_tensors
+from difix3d.difix.inputs import alike, check_call, check_fix, from_tensors, one_each, to_references, to_tensors
 from difix3d.difix.references import Prepared, ReferenceCache
 from difix3d.difix.resnet import make_lean
 from difix3d.difix.sizes import CELL, fit, in_tiles, pad, usual_tile
@@ -283,7 +283,7 @@ class DifixPipeline(DiffusionPipeline):
         prompts = one_each(prompt, len(images), "prompts")
         generators = one_each(generator, len(images), "generators")
         fixed = list(images)
-        for members in batches(images, references, apart=isinstance(generator, Sequence)):
+        for members in alike(images, references, apart=isinstance(generator, Sequence)):
             sets = [[fit(ref, *images[i].shape[1:]) for ref in references[i]] for i in members]
             batch = self.fix(
                 torch.stack([images[i] for i in members]),

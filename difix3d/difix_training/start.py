@@ -15,6 +15,7 @@ from difix3d.difix.step import fix_views
 from difix3d.difix.vae import ADAPTER, DifixVAE
 from difix3d.difix.weights import has_skips, is_checkpoint, new_parts
 from difix3d.difix_training.config import HEAD, MiniConfig, TrainDifixConfig
+from difix3d.errors import UserError
 
 SCRATCH = "scratch"
 """The name of a network of random weights."""
@@ -26,13 +27,19 @@ def start_pipeline(config: TrainDifixConfig) -> DifixPipeline:
     """The pipeline that ``config.fixer`` names, in fp32 on the CPU; what is random in it follows from the seed.
 
     Raises:
-        UserError: the weights cannot be had or do not fit.
+        UserError: the weights cannot be had or do not fit, or the network cannot use an option.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         pipe = _named(config)
     if pipe.vae.guide:
         pipe.vae.see_foreground()  # as pairs have it, whatever the network was given before
+    elif config.plain_prob:
+        raise UserError(
+            f"--plain-prob is {config.plain_prob:g}",
+            "Only small networks with layers see what a render covers",
+            "Leave it out, or train such a one: --fixer mini, or --fixer scratch --mini.layers 2",
+        )
     return pipe
 
 

@@ -252,6 +252,11 @@ def test_frozen_weights_stay(shared, config):
     assert all(not torch.equal(before[name], after[name]) for name in before if "skip_conv" in name and "base" in name)
 
 
+def test_plain_backgrounds_are_for_networks_that_see_coverage(config):
+    with pytest.raises(UserError, match=r"--plain-prob is 0.25.*Only small networks with layers"):
+        DifixTrainer(replace(config, plain_prob=0.25))
+
+
 def test_a_loss_that_is_no_number_ends_the_run(config):
     trainer = DifixTrainer(config)
     with torch.no_grad():
