@@ -38,7 +38,7 @@ class Augmentation:
             batch = permuted(batch, rng.permutation(3).tolist())
         if self.color_jitter:
             batch = jittered(batch, self.color_jitter, rng)
-        return identical(batch) if rng.random() < self.identity_prob else batch
+        return identical(batch, alone=rng.random() < 0.5) if rng.random() < self.identity_prob else batch
 
 
 def before_plain(batch: Batch, rng: np.random.Generator) -> Batch:
@@ -83,8 +83,15 @@ def jittered(batch: Batch, amount: float, rng: np.random.Generator) -> Batch:
     return replace(batch, images=images, photos=lit(batch.photos), references=lit(batch.references))
 
 
-def identical(batch: Batch) -> Batch:
-    """The same batch with the photo as its render, all opaque: there is nothing to fix."""
+def identical(batch: Batch, alone: bool = False) -> Batch:
+    """The same batch with the photo as its render, all opaque: there is nothing to fix.
+
+    Args:
+        alone: no layer is valid either. A network that always has layers to copy from need not learn to keep the
+            render, and takes contrast away where no photo sees it.
+    """
     images = batch.images.clone()
     images[:, :3], images[:, 3:4] = batch.photos, 1
+    if alone:
+        images[:, 4:] = 0
     return replace(batch, images=images)

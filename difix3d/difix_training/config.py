@@ -122,7 +122,8 @@ class TrainDifixConfig:
     color_jitter: Annotated[float, Formerly("jitter"), Limits(min=0, max=10)] = 0.0
     """Gamma and colour gains of each pair change at random, by up to exp(this); 0.4 is much, 0 is off."""
     identity_prob: Annotated[float, Formerly("right"), Limits(min=0, max=1)] = 0.0
-    """Share of the pairs that get their photo as the render: Difix learns to leave alone what is right."""
+    """Share of the pairs that get their photo as the render, half of them with no layer to look at: Difix learns to
+    leave alone what is right."""
     plain_prob: Annotated[float, Limits(min=0, max=1)] = 0.0
     """Share of the pairs whose uncovered parts get one colour, in render and photo: a small network that sees the
     coverage learns that nothing is missing before a plain background."""

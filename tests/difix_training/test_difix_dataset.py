@@ -225,15 +225,24 @@ def test_light_changes_alike_in_all_pictures(layered):
     assert min(changes) < 0.8 * batch.photos.mean() < 1.1 * batch.photos.mean() < max(changes)
 
 
-def test_a_identical_pair_has_its_photo_as_the_render(layered):
+def test_an_identical_pair_has_its_photo_as_the_render_and_half_the_time_no_layer(layered):
     batch = centre(layered[0], (24, 32), references=0, layers=2)
     right = identical(batch)
     assert torch.equal(right.images[:, :3], batch.photos)
     assert (right.images[:, 3] == 1).all()
     assert torch.equal(right.images[:, 4:], batch.images[:, 4:])
+    alone = identical(batch, alone=True)
+    assert torch.equal(alone.images[:, :4], right.images[:, :4])
+    assert batch.images[:, 4:].any()
+    assert not alone.images[:, 4:].any()
     crops = Crops(layered, (24, 32), references=0, layers=2, augment=Augmentation(identity_prob=0.25))
-    share = np.mean([torch.equal(crops[n].images[:, :3], crops[n].photos) for n in range(80)])
-    assert 0.1 < share < 0.4
+    identities = [
+        images
+        for images, photo in ((b.images, b.photos) for b in map(crops.__getitem__, range(160)))
+        if torch.equal(images[:, :3], photo)
+    ]
+    assert 0.1 < len(identities) / 160 < 0.4
+    assert 0.2 < np.mean([not images[:, 4:].any() for images in identities]) < 0.8
 
 
 def test_before_a_plain_background_render_photo_and_layers_agree_on_it(layered):
