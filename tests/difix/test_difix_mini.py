@@ -48,7 +48,7 @@ def test_it_looks_at_warped_photos(mini, pictures):
 
 
 def test_what_needs_nothing_keeps_its_contrast(mini, pictures):
-    """The network itself takes 5 to 8 % away, and lifts black; a photo is fixed without a guide here."""
+    """The network itself takes 2 to 3 % away, and lifts black; a photo is fixed without a guide here."""
     photo = pictures.smooth(1, 3, 96, 128)
     raw = mini.fix(photo)
     anchored = anchor_colors(raw, photo)
@@ -57,8 +57,8 @@ def test_what_needs_nothing_keeps_its_contrast(mini, pictures):
         x, y = (v - v.mean((2, 3), keepdim=True) for v in (photo, image))
         return (x * y).sum((2, 3)) / x.square().sum((2, 3))
 
-    assert contrast(raw).max() < 0.97
-    assert (contrast(anchored) - 1).abs().max() < 0.01
+    assert (contrast(raw) - 1).abs().max() < 0.03
+    assert (contrast(anchored) - 1).abs().max() < 0.003
     assert (anchored - photo).square().mean() < 0.5 * (raw - photo).square().mean()
 
 

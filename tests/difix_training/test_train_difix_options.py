@@ -89,13 +89,21 @@ def test_the_recipe_of_the_small_network(tmp_path):
     (tmp_path / "python").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run(["bash", RECIPES / "mini.sh", "F", "P", "O"], env=environment, cwd=RECIPES.parents[1], check=True)
-    synthetic, photos, first, second = (line.split() for line in said.read_text().splitlines())
-    for line in (synthetic, photos):
-        config = from_command_line(CurateConfig, "curate", line[1:])
-        assert (line[0], config.output_dir, config.recipe.warps) == ("scripts/curate.py", Path("P"), 2)
-        assert config.recipe.plain  # what is in the package was made before there was anything else
-    assert parse(second[1:]).fixer == f"{parse(first[1:]).output_dir}/difix"
-    pipe = start_pipeline(parse(first[1:]))
+    curated: list[CurateConfig] = []
+    rounds: list[list[str]] = []
+    for script, *options in map(str.split, said.read_text().splitlines()):
+        if script == "scripts/curate.py":
+            curated.append(from_command_line(CurateConfig, "curate", options))
+        else:
+            rounds.append(options)
+    folders = [Path("P/plain"), Path("P/plain"), Path("P/today"), Path("P/today")]
+    assert [config.output_dir for config in curated] == folders
+    assert [config.recipe.plain for config in curated] == [True, True, False, False]
+    assert {config.recipe.warps for config in curated} == {2}
+    configs = [parse(options) for options in rounds]
+    assert [config.data.parent for config in configs] == [folders[0]] * 2 + [folders[2]] * 4
+    assert [config.fixer for config in configs[1:]] == [f"{config.output_dir}/difix" for config in configs[:-1]]
+    pipe = start_pipeline(configs[0])
     assert (pipe.vae.guide, pipe.vae.layers) == (9, 2)
     halves = sum(p.numel() * 2 for model in (pipe.unet, pipe.vae) for p in model.parameters())
     assert halves < 20e6
