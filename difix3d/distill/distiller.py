@@ -21,6 +21,8 @@ from difix3d.errors import UserError
 from difix3d.ranks import ALONE, Ranks
 from difix3d.types import Cameras, Degraded, Fixer, RenderFn, Scene, View
 
+KEPT = 0.5
+"""Weight of a pixel that is to stay as it was rendered, where a fix counts beside it."""
 EDGE = 2
 """Pixels at the edge of an object that novel views do not teach: fixers, which see it over black, draw a rim there."""
 
@@ -30,13 +32,14 @@ class Round:
     """The result of a round.
 
     Attributes:
-        pseudo: the new training views.
-        renders: what the fixer was given, 8 bits.
+        pseudo: the new training views, which show the render where a fix does not count.
+        renders, fixed: what the fixer was given, and what it made of it, 8 bits.
         seconds: time of each phase: ``move``, ``render`` (with the choice of references), ``fix``, ``compare``.
     """
 
     pseudo: PseudoViews
     renders: tuple[UInt8[Tensor, "_ _ 3"], ...]
+    fixed: tuple[UInt8[Tensor, "_ _ 3"], ...]
     seconds: dict[str, float]
 
 
@@ -167,19 +170,23 @@ class Distiller:
         seconds = clock.seconds
         seconds["fix"] -= seconds["render"]  # which runs inside of it
         done = self.ranks.collect(done, len(cameras), _Fixed.on_cpu)
-        weights = [item.covered for item in done]
         if self.config.gate == "on":
-            weights = confidence_maps(weights, [item.evidence for item in done], self.config.confidence)  # type: ignore[misc]
+            evidence = [item.evidence for item in done if item.evidence is not None]
+            weights = confidence_maps([item.covered for item in done], evidence, self.config.confidence)
+            taught = [kept(item, weight) for item, weight in zip(done, weights, strict=True)]
+        else:
+            taught = [(item.after, _bytes(item.covered)) for item in done]
+        images, confidence = zip(*taught, strict=True)
         pseudo = PseudoViews(
             cameras=cameras.to("cpu"),
-            images=tuple(item.after for item in done),
-            confidence=tuple(_bytes(item) for item in weights),
+            images=images,
+            confidence=confidence,
             reference=torch.tensor([item.reference for item in done]),
             weight=self.config.weight,
             step=step,
             alpha=tuple(item.alpha for item in done) if self.scene.alpha else None,
         )
-        return Round(pseudo, tuple(item.before for item in done), seconds)
+        return Round(pseudo, tuple(item.before for item in done), tuple(item.after for item in done), seconds)
 
     def _compared(self, degraded: Degraded, fixed: Tensor) -> "_Fixed":
         there = (degraded.alpha >= self.config.min_alpha).float()
@@ -201,6 +208,17 @@ class Distiller:
                 f"The render is {tuple(degraded.rgb.shape)}, and values are in 0..1",
                 "Try other weights (--fixer), or fp32 if they are in half precision",
             )
+
+
+def kept(view: _Fixed, weight: Float[Tensor, "H W"]) -> tuple[UInt8[Tensor, "H W 3"], UInt8[Tensor, "H W"]]:
+    """What a novel view teaches, and the weight of each pixel: where the fix does not count, to stay as rendered.
+
+    No photo need see what is there, and Gaussians that follow the fix beside it would be free to spread over it: black
+    behind an object turned grey, round by round. A view in which nothing counts stays without a say.
+    """
+    rest = (weight == 0) & (view.covered > 0) & weight.any()
+    weights, as_rendered = _bytes(torch.stack([torch.where(rest, KEPT, weight), rest.float()]))
+    return torch.where(as_rendered[..., None] > 0, view.before, view.after), weights
 
 
 def eroded(mask: Float[Tensor, "H W"], pixels: int) -> Float[Tensor, "H W"]:

@@ -36,7 +36,8 @@ class RoundPictures:
 
     def __init__(self, done: Round, folder: Path, photo: Callable[[int], View]):
         self.folder = folder
-        self.renders, self.pseudo = [image.numpy() for image in done.renders], done.pseudo
+        self.pseudo = done.pseudo
+        self.renders, self.fixed = ([image.numpy() for image in images] for images in (done.renders, done.fixed))
         count = len(done.pseudo)
         self.shown = np.unique(np.linspace(0, count - 1, min(ROWS, count)).round().astype(int)).tolist()
         chosen = {int(done.pseudo.reference[i]) for i in self.shown} - {-1}
@@ -67,7 +68,7 @@ class RoundPictures:
 
     def _write_view(self, i: int) -> None:
         pseudo = self.pseudo
-        for name, image in (("render", self.renders[i]), ("fixed", pseudo.images[i].numpy())):
+        for name, image in (("render", self.renders[i]), ("fixed", self.fixed[i])):
             layer = image if pseudo.alpha is None else straight(image, pseudo.alpha[i].numpy())
             write_image(self.folder / name / f"{i:02d}.png", layer)
         write_image(self.folder / "confidence" / f"{i:02d}.png", _grey(pseudo.confidence[i]))
@@ -77,7 +78,7 @@ class RoundPictures:
         for i in self.shown:
             render, reference = self.renders[i], int(self.pseudo.reference[i])
             photo = self.photos.get(reference, np.zeros_like(render))
-            rows.append(_row([render, self.pseudo.images[i].numpy(), photo, _grey(self.pseudo.confidence[i])]))
+            rows.append(_row([render, self.fixed[i], photo, _grey(self.pseudo.confidence[i])]))
         write_image(self.folder / "sheet.png", strip([_titles(), *rows], axis=0))
 
 

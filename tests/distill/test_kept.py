@@ -1,0 +1,50 @@
+"""Where a fix does not count, a novel view teaches that all stays as it was rendered."""
+
+import pytest
+import torch
+
+from difix3d.distill import DistillConfig, Distiller
+from difix3d.scene import Views
+
+
+@pytest.fixture
+def run_round(toy_scene, truth):
+    """A round toward two held-out cameras, by a fixer that is given."""
+
+    def run(change, **options):
+        def fixer(degraded):
+            for item in degraded:
+                yield change(item.rgb.clone())
+
+        config, targets = DistillConfig(**options), toy_scene.cameras[toy_scene.test[:2]]
+        distiller = Distiller(config, toy_scene, Views(toy_scene).__getitem__, fixer, targets=targets, max_steps=8)
+        return distiller.run_round(truth, distiller.steps[-1])
+
+    return run
+
+
+def left_half_brighter(image):
+    image[:, :24] = (image[:, :24] + 0.06).clamp(max=1)
+    return image
+
+
+def test_what_does_not_count_stays_as_rendered(run_round):
+    done = run_round(left_half_brighter)
+    for before, after, confidence in zip(done.renders, done.pseudo.images, done.pseudo.confidence, strict=True):
+        assert (confidence[:, :18] > 0).any()
+        assert torch.equal(after[:, 32:], before[:, 32:])
+        assert set(confidence[:, 32:].unique().tolist()) <= {0, 128}  # 0 where the model covers nothing
+        assert (confidence[:, 32:] == 128).any()
+        counts = (confidence > 0) & (confidence != 128)
+        assert (after.int() - before.int())[counts].float().mean() > 5
+
+
+def test_views_in_which_nothing_counts_have_no_say(run_round):
+    for change in (lambda image: image, lambda image: 1 - image):
+        assert run_round(change).pseudo.usable == []
+
+
+def test_without_the_gate_every_fixed_pixel_counts(run_round):
+    done = run_round(left_half_brighter, gate="off")
+    for confidence in done.pseudo.confidence:
+        assert set(confidence.unique().tolist()) <= {0, 255}
