@@ -53,6 +53,7 @@ class _Fixed:
     covered: Float[Tensor, "H W"]
     evidence: Evidence | None
     reference: int
+    backdrop: bool
 
     def on_cpu(self) -> "_Fixed":
         evidence = self.evidence
@@ -198,6 +199,7 @@ class Distiller:
             covered=eroded(there, EDGE) if self.scene.alpha else there,
             evidence=compare_with_photos(degraded, fixed, self.config.confidence) if on else None,
             reference=degraded.references[0].index if degraded.references else -1,
+            backdrop=degraded.foreground is not None,
         )
 
     def _check(self, fixed: Tensor, degraded: Degraded, number: int) -> None:
@@ -214,8 +216,11 @@ def kept(view: _Fixed, weight: Float[Tensor, "H W"]) -> tuple[UInt8[Tensor, "H W
     """What a novel view teaches, and the weight of each pixel: where the fix does not count, to stay as rendered.
 
     No photo need see what is there, and Gaussians that follow the fix beside it would be free to spread over it: black
-    behind an object turned grey, round by round. A view in which nothing counts stays without a say.
+    behind an object turned grey, round by round. A view in which nothing counts stays without a say; nor is anything
+    held without a backdrop, as there holes have to be free to fill from their edges.
     """
+    if not view.backdrop:
+        return view.after, _bytes(weight)
     rest = (weight == 0) & (view.covered > 0) & weight.any()
     weights, as_rendered = _bytes(torch.stack([torch.where(rest, KEPT, weight), rest.float()]))
     return torch.where(as_rendered[..., None] > 0, view.before, view.after), weights

@@ -1,5 +1,7 @@
 """Where a fix does not count, a novel view teaches that all stays as it was rendered."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,16 +11,20 @@ from difix3d.scene import Views
 
 @pytest.fixture
 def run_round(toy_scene, truth):
-    """A round toward two held-out cameras, by a fixer that is given."""
+    """A round toward two held-out cameras, by a given fixer; before a backdrop that is nowhere seen, or none."""
 
-    def run(change, **options):
+    def run(change, backdrop=True, **options):
+        def render(camera):
+            out = truth(camera)
+            return replace(out, foreground=out.alpha) if backdrop else out
+
         def fixer(degraded):
             for item in degraded:
                 yield change(item.rgb.clone())
 
         config, targets = DistillConfig(**options), toy_scene.cameras[toy_scene.test[:2]]
         distiller = Distiller(config, toy_scene, Views(toy_scene).__getitem__, fixer, targets=targets, max_steps=8)
-        return distiller.run_round(truth, distiller.steps[-1])
+        return distiller.run_round(render, distiller.steps[-1])
 
     return run
 
@@ -42,6 +48,14 @@ def test_what_does_not_count_stays_as_rendered(run_round):
 def test_views_in_which_nothing_counts_have_no_say(run_round):
     for change in (lambda image: image, lambda image: 1 - image):
         assert run_round(change).pseudo.usable == []
+
+
+def test_without_a_backdrop_nothing_is_held(run_round):
+    done = run_round(left_half_brighter, backdrop=False)
+    for fixed, after, confidence in zip(done.fixed, done.pseudo.images, done.pseudo.confidence, strict=True):
+        assert torch.equal(after, fixed)
+        assert (confidence[:, 32:] == 0).all()
+        assert (confidence > 0).any()
 
 
 def test_without_the_gate_every_fixed_pixel_counts(run_round):
