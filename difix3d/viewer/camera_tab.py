@@ -21,10 +21,10 @@ from difix3d.types import Cameras
 from difix3d.viewer.camera_views import CameraView
 from difix3d.viewer.monitor import Monitor
 from difix3d.viewer.pictures import COMPARISONS, Comparison
-from difix3d.viewer.pose import c2w_of, fly, fov_of, wxyz_of
 from difix3d.viewer.status_line import StatusLine
 from difix3d.viewer.targets import Targets
 from difix3d.viewer.viewer_model import ViewerModel
+from difix3d.viewer.viser_scene import c2w_of, fly, fov_of, wxyz_of
 
 COLORS = {"train": (70, 120, 220), "eval": (240, 150, 30), "round": (60, 180, 90)}
 LEFT = 0.02

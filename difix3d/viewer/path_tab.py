@@ -23,10 +23,10 @@ from difix3d.scene.paths import PATHS, fit, path_cameras
 from difix3d.types import Cameras, Gaussians
 from difix3d.video import video_writer
 from difix3d.viewer.fixing import FixQueue
-from difix3d.viewer.pose import c2w_of, fov_of, pinhole, put, wxyz_of
 from difix3d.viewer.status_line import StatusLine
 from difix3d.viewer.view_tab import LARGEST, LEAST
 from difix3d.viewer.viewer_model import ViewerModel, result_path
+from difix3d.viewer.viser_scene import c2w_of, fov_of, pinhole, put, wxyz_of
 
 RECORDED, LOADED = "recorded views", "loaded file"
 FRAMES = 3000

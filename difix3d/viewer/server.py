@@ -18,9 +18,9 @@ from difix3d.viewer.fixing import FixQueue
 from difix3d.viewer.frames import FrameLoop
 from difix3d.viewer.guard import Guard, OneLine, free_port, wait_for_answer
 from difix3d.viewer.monitor import Monitor
-from difix3d.viewer.pose import fov_of
 from difix3d.viewer.session import Session
 from difix3d.viewer.viewer_model import ViewerModel, bounds, copy, model_of_trainer
+from difix3d.viewer.viser_scene import fov_of
 
 SHARE = 0.03
 """Of the time, at most, that idle clients take from a training; their pictures are renewed as rarely as that needs."""

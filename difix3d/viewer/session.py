@@ -19,14 +19,13 @@ from difix3d.viewer.crop import Crop
 from difix3d.viewer.fixing import CarriedFix, Fixed, FixQueue
 from difix3d.viewer.frames import AdaptiveScale, FrameLoop
 from difix3d.viewer.monitor import Monitor
-from difix3d.viewer.nodes import Divider, Splats
 from difix3d.viewer.path_tab import PathTab
 from difix3d.viewer.pictures import Seen, compared, letterbox, picture, split
-from difix3d.viewer.pose import canvas_camera
 from difix3d.viewer.status_line import StatusLine
 from difix3d.viewer.training_tab import TrainingTab
 from difix3d.viewer.view_tab import ViewTab
 from difix3d.viewer.viewer_model import Snapshot, ViewerModel
+from difix3d.viewer.viser_scene import Divider, Splats, canvas_camera
 
 DEPTH_SIDE = 320
 """Long side, in pixels, of the depth that hides frustums behind the model."""

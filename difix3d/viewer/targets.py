@@ -11,9 +11,9 @@ from difix3d.errors import UserError
 from difix3d.scene.pathfile import CameraPath, write_path
 from difix3d.types import Cameras
 from difix3d.viewer.monitor import Monitor
-from difix3d.viewer.pose import c2w_of, fov_of, wxyz_of
 from difix3d.viewer.status_line import StatusLine
 from difix3d.viewer.viewer_model import ViewerModel, result_path
+from difix3d.viewer.viser_scene import c2w_of, fov_of, wxyz_of
 
 COLOR = (210, 60, 200)
 

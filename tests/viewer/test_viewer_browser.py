@@ -147,7 +147,7 @@ def test_layers_splats_split_and_hot_keys(visited, fixer):
 def test_a_click_on_a_frustum_flies_there(visited, viewer):
     from difix3d.geometry.poses import look_at
     from difix3d.geometry.warp import project
-    from difix3d.viewer.pose import c2w_of, canvas_camera, put
+    from difix3d.viewer.viser_scene import c2w_of, canvas_camera, put
 
     page, session = visited
     before, pose, fov = session.client.camera.position.copy(), c2w_of(session.client.camera), session.client.camera.fov

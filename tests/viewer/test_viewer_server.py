@@ -25,7 +25,7 @@ def test_a_client_gets_the_exact_picture(serve, join, pictures):
     _browser, session = join(viewer)
     image, depth = last(pictures, session)
     from difix3d.images import to_uint8
-    from difix3d.viewer.pose import canvas_camera
+    from difix3d.viewer.viser_scene import canvas_camera
 
     exact = viewer.model.render(canvas_camera(session.client.camera, 640)).rgb[0]
     np.testing.assert_array_equal(image, to_uint8(exact))
