@@ -19,8 +19,8 @@ if Version(version("viser")) < Version(NEEDED):  # before what is written for it
         "Install difix3d without [nerfstudio] in an environment of its own, or look at the run with ns-viewer",
     )
 
-from difix3d.viewer.monitor import Monitor  # noqa: E402
 from difix3d.viewer.server import Viewer, watch  # noqa: E402
+from difix3d.viewer.training_tab import Monitor  # noqa: E402
 from difix3d.viewer.viewer_model import ViewerModel, model_of_ply, model_of_run  # noqa: E402
 
 __all__ = ["Monitor", "Viewer", "ViewerModel", "model_of_ply", "model_of_run", "watch"]

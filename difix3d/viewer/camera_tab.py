@@ -1,32 +1,31 @@
-"""Cameras in the scene: photos and novel views as frustums, flights to them, and comparison with their pictures."""
+"""Cameras in the scene: frustums of photos, novel views and targets; flights there, comparison with their pictures."""
 
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 import viser
+import viser.transforms as tf
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.geometry.poses import pose_distance
 from difix3d.images import resize
+from difix3d.scene.pathfile import CameraPath, write_path
 from difix3d.types import Cameras
 from difix3d.viewer.camera_views import CameraView
-from difix3d.viewer.monitor import Monitor
+from difix3d.viewer.page import Page
 from difix3d.viewer.pictures import COMPARISONS, Comparison
-from difix3d.viewer.status_line import StatusLine
-from difix3d.viewer.targets import Targets
-from difix3d.viewer.viewer_model import ViewerModel
+from difix3d.viewer.training_tab import Monitor
+from difix3d.viewer.viewer_model import result_path
 from difix3d.viewer.viser_scene import c2w_of, fly, fov_of, wxyz_of
 
-COLORS = {"train": (70, 120, 220), "eval": (240, 150, 30), "round": (60, 180, 90)}
+COLORS = {"train": (70, 120, 220), "eval": (240, 150, 30), "round": (60, 180, 90), "target": (210, 60, 200)}
 LEFT = 0.02
 """Distance of poses (scene units and radians) from which a camera has left the one that it flew to."""
 ECHO = 3.0
@@ -54,28 +53,14 @@ class CameraTab:
     """Frustums with thumbnails; a click flies there.
 
     Args:
-        client: whose.
-        viewer_model: its cameras.
+        page: whose.
         monitor: whose training takes target cameras.
-        changed: is called when the picture changes.
-        status_line: tells the client something.
-        overlays: node ``/overlays``, which all frustums hang below.
     """
 
-    def __init__(
-        self,
-        client: viser.ClientHandle,
-        viewer_model: ViewerModel,
-        monitor: Monitor,
-        changed: Callable[[], None],
-        status_line: StatusLine,
-        overlays: viser.FrameHandle,
-    ):
-        self._client = client
-        self._camera_list = viewer_model.camera_list
-        self._changed = changed
-        self._status_line = status_line
-        self._overlays = overlays
+    def __init__(self, page: Page, monitor: Monitor):
+        self._page = page
+        self._client = page.client
+        self._camera_list = page.model.camera_list
         self.followed: FollowedCamera | None = None
         self._flight = 0
         self._arrived = False
@@ -83,7 +68,7 @@ class CameraTab:
         self._lock = threading.Lock()
         self._frustums: dict[str, viser.CameraFrustumHandle] = {}
         self._thumbnails = ThreadPoolExecutor(1, thread_name_prefix="viewer thumbnails")
-        gui: Any = client.gui  # mypy takes viser's values for read-only
+        gui = page.gui
         there = bool(self._camera_list.captured)
         self.show = {
             group: gui.add_checkbox(f"Show {group} cameras", False, visible=there) for group in ("train", "eval")
@@ -96,13 +81,13 @@ class CameraTab:
         )
         self._title = gui.add_markdown("" if there else "This model comes without photos.", visible=not there)
         self._photo = gui.add_image(np.zeros((2, 2, 3), np.uint8), visible=False)
-        self.targets = Targets(client, viewer_model, monitor, status_line, self.size)
+        self.targets = Targets(page, monitor, self.size)
         for handle in (*self.show.values(), self.round):
             handle.on_update(lambda _: self.refresh())
         self.size.on_update(lambda _: self._resize())
-        self.compare.on_update(lambda _: changed())
-        steps.on_click(lambda event: status_line.attempt(lambda: self.go(1 if event.target.value == "next" else -1)))
-        client.camera.on_update(lambda _: status_line.attempt(self._moved))
+        self.compare.on_update(lambda _: page.changed())
+        steps.on_click(lambda event: page.attempt(lambda: self.go(1 if event.target.value == "next" else -1)))
+        page.client.camera.on_update(page.attempting(self._moved))
         self.refresh()
 
     @property
@@ -131,7 +116,7 @@ class CameraTab:
             for title, camera_view in camera_views.items():
                 if title not in self._frustums:
                     self._frustums[title] = self._add(camera_view)
-        self._changed()
+        self._page.changed()
 
     def go(self, by: int) -> None:
         """Flies to the next or the previous camera of those that are shown; from nowhere, to the nearest."""
@@ -153,7 +138,7 @@ class CameraTab:
         fly(self._client, camera_view.camera.c2w[0], fov_of(camera_view.camera), lambda: self._flight == number)
         if self._flight == number:
             self._follow(FollowedCamera(camera_view, camera_view.picture()))
-            self._changed()
+            self._page.changed()
 
     def close(self) -> None:
         """Ends flights and thumbnails."""
@@ -165,7 +150,7 @@ class CameraTab:
         self.followed = followed
         self._arrived = False
         self._latest = time.monotonic() + ECHO
-        self._overlays.visible = followed is None
+        self._page.overlays.visible = followed is None
         self._title.visible = self._photo.visible = followed is not None
         if followed is not None:
             stride = max(1, max(followed.image.shape[:2]) // 480)
@@ -182,7 +167,7 @@ class CameraTab:
             self._arrived = True
         elif self._arrived or time.monotonic() > self._latest:
             self._follow(None)
-            self._changed()
+            self._page.changed()
 
     def _add(self, camera_view: CameraView) -> viser.CameraFrustumHandle:
         width, height = camera_view.camera.size
@@ -197,7 +182,7 @@ class CameraTab:
             wxyz=wxyz_of(camera_view.camera.c2w[0]),
             position=camera_view.camera.centers[0].double().cpu().numpy(),
         )
-        frustum.on_click(lambda _: self._status_line.attempt(partial(self.fly_to, camera_view)))
+        frustum.on_click(self._page.attempting(partial(self.fly_to, camera_view)))
         self._thumbnails.submit(self._decorate, frustum, camera_view)
         return frustum
 
@@ -210,3 +195,91 @@ class CameraTab:
     def _resize(self) -> None:
         for frustum in list(self._frustums.values()):
             frustum.scale = self.size.value
+
+
+class Targets:
+    """Places cameras at the client's view; they can be moved by their axes.
+
+    Args:
+        page: whose.
+        monitor: whose training takes them.
+        size: of the frustums.
+    """
+
+    def __init__(self, page: Page, monitor: Monitor, size: viser.GuiSliderHandle):
+        self._page = page
+        self._client = page.client
+        self._model = page.model
+        self._monitor = monitor
+        self._size = size
+        self._placed: list[viser.TransformControlsHandle] = []
+        gui, there = page.gui, bool(page.model.camera_list.captured)
+        with gui.add_folder("Target cameras", expand_by_default=False, visible=there):
+            gui.add_markdown("Where novel cameras shall go; move them by their axes.")
+            page.button("Place one at this view", self.place)
+            remove = gui.add_button_group("Remove", ("last", "all"))
+            self.name = gui.add_text("File", "targets")
+            page.button("Save", self.save, hint="For --distill.targets FILE")
+            page.button("Hand to the distiller", self.hand_over, visible=monitor.can_fix)
+        remove.on_click(lambda event: self.remove(1 if event.target.value == "last" else len(self._placed)))
+
+    @property
+    def any(self) -> bool:
+        return bool(self._placed)
+
+    def place(self) -> None:
+        """Adds a target at the client's view, with the lens of the first training photo."""
+        c2w = c2w_of(self._client.camera)
+        lens = self._lens()
+        width, height = lens.size
+        name = f"/overlays/target {len(self._placed)}"
+        handle = self._client.scene.add_transform_controls(
+            name, scale=0.15, wxyz=wxyz_of(c2w), position=c2w[:3, 3].numpy(), line_width=2.0
+        )
+        self._client.scene.add_camera_frustum(
+            f"{name}/frustum",
+            fov_of(lens),
+            width / height,
+            scale=self._size.value,
+            color=COLORS["target"],
+            thickness=2.0,
+            thickness_units="screen",
+        )
+        self._placed.append(handle)
+
+    def remove(self, count: int) -> None:
+        """Removes the last ones."""
+        for _ in range(count):
+            if self._placed:
+                self._placed.pop().remove()
+
+    def cameras(self) -> Cameras:
+        """All of them.
+
+        Raises:
+            UserError: there is none.
+        """
+        if not self._placed:
+            raise UserError("There are no target cameras", "At least one is needed", "Place one at this view")
+        poses = torch.eye(4).repeat(len(self._placed), 1, 1)
+        for pose, handle in zip(poses, self._placed, strict=True):
+            pose[:3, :3] = torch.from_numpy(tf.SO3(handle.wxyz).as_matrix())
+            pose[:3, 3] = torch.from_numpy(handle.position)
+        return replace(self._lens()[[0] * len(poses)], c2w=poses)
+
+    def save(self) -> None:
+        """Writes them as a camera path, which ``--distill.targets`` takes."""
+        path = result_path(self._model.folder / "paths", self.name.value, ".json")
+        write_path(CameraPath(self.cameras(), 24.0), path, self._model.scene)
+        self._page.say(f"{len(self._placed)} target camera(s) written to {path}")
+
+    def hand_over(self) -> None:
+        """Gives them to the training that runs; its next round goes there."""
+        control = self._monitor.control
+        assert control is not None
+        control.set_targets(self.cameras())
+        self._page.say(f"The next round goes to {len(self._placed)} target camera(s)")
+
+    def _lens(self) -> Cameras:
+        scene = self._model.scene
+        return scene.cameras[int(scene.train[0])].to("cpu")

@@ -2,8 +2,8 @@
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,11 +14,16 @@ from torch import Tensor
 from difix3d.background import over
 from difix3d.geometry.carry import Key, carry
 from difix3d.postrender import PostRender
-from difix3d.types import Cameras, Degraded, Fixer, Gaussians, Render, View
+from difix3d.types import Cameras, Degraded, Fixer, Gaussians, View
+from difix3d.viewer.frames import Frame
 from difix3d.viewer.viewer_model import ViewerModel
 
 OLDER = 0.01
 """Weight of the fix before the last one: it counts where the last one does not see the surface."""
+LONGEST = 0.3
+"""Seconds that a moving picture waits for the fixer."""
+QUICK = 1.0
+"""Seconds that a fix may take, for fixing in motion: the one at rest waits for the last of them."""
 
 
 @dataclass(frozen=True)
@@ -57,29 +62,6 @@ class RecordingFixer:
         for image in self.fixer(noted()):
             self.seconds = time.perf_counter() - start
             yield image
-
-
-class CarriedFix:
-    """What the last two fixes changed, carried to a camera that moves on."""
-
-    def __init__(self) -> None:
-        self._keys: deque[Key] = deque(maxlen=2)
-        self._of: object = None
-
-    def keep(self, of: object, camera: Cameras, out: Render, fixed: Float[Tensor, "H W 3"]) -> None:
-        """Keeps a fix of a render; those of anything but ``of`` (a model, a crop, ...) are dropped."""
-        if of != self._of:
-            self._keys.clear()
-            self._of = of
-        self._keys.appendleft(Key(camera, out.depth_map, fixed - out.rgb[0].clamp(0, 1)))
-
-    def to(self, of: object, camera: Cameras, out: Render) -> Float[Tensor, "H W 3"] | None:
-        """The fixed picture as far as is known; ``None`` where nothing is."""
-        if of != self._of or not self._keys:
-            return None
-        weights = (1.0, OLDER)[: len(self._keys)]
-        change, _ = carry(list(self._keys), weights, out.depth_map, camera)
-        return (out.rgb[0] + change).clamp(0, 1)
 
 
 class FixQueue:
@@ -136,3 +118,82 @@ class FixQueue:
         photo = self._fixer.reference
         shown = None if photo is None else over(photo, self._model.settings.get("background"))
         return Fixed(rgb.clamp(0, 1), shown, self._fixer.seconds)
+
+
+class ClientFixes:
+    """One client's fixes: the one that it asked for last, and what the last two changed, carried to where it moves on.
+
+    Args:
+        queue: fixes pictures.
+        in_motion: whether the fixer keeps up with a moving camera.
+        arrived: is called when a fix is there or has failed.
+    """
+
+    def __init__(self, queue: FixQueue, in_motion: bool, arrived: Callable[[], None]):
+        self._queue = queue
+        self._in_motion = in_motion
+        self._arrived = arrived
+        self._asked: tuple[tuple, Future[Fixed]] | None = None
+        self._took, self._held_until = 0.0, 0.0
+        self._keys: deque[Key] = deque(maxlen=2)
+        self._of: tuple | None = None
+
+    @property
+    def holding(self) -> bool:
+        """Whether a picture is being fixed, or was just fixed: its model is to be shown on, though there is a newer."""
+        return self._asked is not None and not (self._asked[1].done() and time.monotonic() > self._held_until)
+
+    def fix(
+        self, frame: Frame, gaussians: Gaussians, trust: bool, moving: bool
+    ) -> tuple[Fixed | None, BaseException | None]:
+        """The fixed picture of a frame, or what went wrong with it.
+
+        If it is not there it is asked for, and what waited before is dropped.
+        """
+        key = (*frame.key, trust)
+        if moving and not self._in_motion:  # key frames only, as the fixer gets done, and if it is quick
+            if self._asked is not None and self._asked[1].done() and self._took < QUICK:
+                self._ask(key, frame, gaussians, trust)
+            return None, None
+        if self._asked is None or self._asked[0] != key:
+            self.cancel()
+            self._ask(key, frame, gaussians, trust)
+        assert self._asked is not None
+        future = self._asked[1]
+        if moving:
+            wait([future], LONGEST)
+        if not future.done() or future.cancelled():
+            return None, None
+        if future.exception() is not None:
+            return None, future.exception()
+        return future.result(), None
+
+    def carried(self, frame: Frame, trust: bool) -> Float[Tensor, "H W 3"] | None:
+        """The fixed picture of a frame as far as the last fixes tell; ``None`` if they are of something else."""
+        if self._of != (frame.of, trust) or not self._keys:
+            return None
+        weights = (1.0, OLDER)[: len(self._keys)]
+        change, _ = carry(list(self._keys), weights, frame.out.depth_map, frame.camera)
+        return (frame.out.rgb[0] + change).clamp(0, 1)
+
+    def cancel(self) -> None:
+        """Drops what was asked for, unless it is being fixed already."""
+        if self._asked is not None:
+            self._asked[1].cancel()
+
+    def _ask(self, key: tuple, frame: Frame, gaussians: Gaussians, trust: bool) -> None:
+        future = self._queue.submit(frame.camera, gaussians, trust)
+        self._asked = key, future
+        future.add_done_callback(partial(self._keep, frame, trust))
+
+    def _keep(self, frame: Frame, trust: bool, future: "Future[Fixed]") -> None:
+        """Keeps what a fix changed; what others than its model and crop are given is dropped."""
+        if not future.cancelled() and future.exception() is None:
+            fixed = future.result()
+            self._took = fixed.seconds
+            if self._of != (frame.of, trust):
+                self._keys.clear()
+                self._of = (frame.of, trust)
+            self._keys.appendleft(Key(frame.camera, frame.out.depth_map, fixed.rgb - frame.out.rgb[0].clamp(0, 1)))
+            self._held_until = time.monotonic() + max(2.0, 10 * fixed.seconds)
+        self._arrived()

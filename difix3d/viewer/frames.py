@@ -3,6 +3,9 @@
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+
+from difix3d.types import Cameras, Render
 
 REST = 0.2
 """Seconds without a move after which a camera rests."""
@@ -10,6 +13,25 @@ FRAME = 1 / 12
 """Seconds that a frame may take in motion."""
 SMALLEST = 0.15
 """Least scale in motion."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A render.
+
+    Attributes:
+        of: what it is of: a model, and a crop of it; equal ones are equal Gaussians.
+        key: that and the camera; equal ones are equal renders.
+        camera: on the model's device.
+        out: with depth.
+        seconds: that it took.
+    """
+
+    of: tuple
+    key: tuple
+    camera: Cameras
+    out: Render
+    seconds: float
 
 
 class AdaptiveScale:

@@ -5,8 +5,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ from difix3d.scene.paths import PATHS, fit, path_cameras
 from difix3d.types import Cameras, Gaussians
 from difix3d.video import video_writer
 from difix3d.viewer.fixing import FixQueue
-from difix3d.viewer.status_line import StatusLine
+from difix3d.viewer.page import Page
 from difix3d.viewer.view_tab import LARGEST, LEAST
-from difix3d.viewer.viewer_model import ViewerModel, result_path
+from difix3d.viewer.viewer_model import result_path
 from difix3d.viewer.viser_scene import c2w_of, fov_of, pinhole, put, wxyz_of
 
 RECORDED, LOADED = "recorded views", "loaded file"
@@ -41,36 +41,23 @@ class PathTab:
     """Records, previews, saves and renders a path.
 
     Args:
-        client: whose.
-        viewer_model: what is rendered.
+        page: whose.
         fix_queue: has the fixer; ``None`` without one.
-        status_line: tells the client something.
-        overlays: node ``/overlays``, which the path hangs below.
         trust: whether fixed frames keep what photos agree with.
     """
 
-    def __init__(
-        self,
-        client: viser.ClientHandle,
-        viewer_model: ViewerModel,
-        fix_queue: FixQueue | None,
-        status_line: StatusLine,
-        overlays: viser.FrameHandle,
-        *,
-        trust: Callable[[], bool],
-    ):
-        self._overlays, self._trust = overlays, trust
-        self._client = client
-        self._model = viewer_model
+    def __init__(self, page: Page, fix_queue: FixQueue | None, *, trust: Callable[[], bool]):
+        self._page, self._trust = page, trust
+        self._client = page.client
+        self._model = page.model
         self._fix_queue = fix_queue
-        self._status_line = status_line
         self._keys: list[tuple[Tensor, float]] = []
         self._loaded: CameraPath | None = None
         self._going = threading.Event()
-        gui: Any = client.gui  # mypy takes viser's values for read-only
-        made = tuple(PATHS) if len(viewer_model.scene.train) > 1 else ()
+        gui = page.gui
+        made = tuple(PATHS) if len(page.model.scene.train) > 1 else ()
         self.kind = gui.add_dropdown("Path", (RECORDED, *made, LOADED))
-        add = gui.add_button("Add this view", icon=viser.Icon.CAMERA_PLUS)
+        page.button("Add this view", self.add, icon=viser.Icon.CAMERA_PLUS)
         remove = gui.add_button_group("Remove", ("last", "all"))
         upload = gui.add_upload_button("Load a file", icon=viser.Icon.UPLOAD, mime_type="application/json")
         self.frames = gui.add_number("Frames", 120, min=2, max=FRAMES, step=1)
@@ -82,18 +69,13 @@ class PathTab:
         self.every = gui.add_number(
             "Fix every", 1, min=1, max=MOST_BETWEEN, step=1, hint=hint, visible=fix_queue is not None
         )
-        preview = gui.add_button("Preview", icon=viser.Icon.PLAYER_PLAY)
-        save = gui.add_button("Save", icon=viser.Icon.DEVICE_FLOPPY)
-        render = gui.add_button("Render .mp4", icon=viser.Icon.MOVIE)
+        page.button("Preview", partial(self._run, self.preview), icon=viser.Icon.PLAYER_PLAY)
+        page.button("Save", self.save, icon=viser.Icon.DEVICE_FLOPPY)
+        page.button("Render .mp4", partial(self._run, self.render), icon=viser.Icon.MOVIE)
         self.bar = gui.add_progress_bar(0.0, visible=False)
-        self.cancel = gui.add_button("Stop", icon=viser.Icon.PLAYER_STOP, visible=False)
-        add.on_click(lambda _: status_line.attempt(self.add))
+        self.cancel = page.button("Stop", self._going.clear, icon=viser.Icon.PLAYER_STOP, visible=False)
         remove.on_click(lambda event: self.remove(1 if event.target.value == "last" else len(self._keys)))
-        upload.on_upload(lambda event: status_line.attempt(lambda: self.load(event.target.value)))
-        preview.on_click(lambda _: self._run(self.preview))
-        save.on_click(lambda _: status_line.attempt(self.save))
-        render.on_click(lambda _: self._run(self.render))
-        self.cancel.on_click(lambda _: self._going.clear())
+        upload.on_upload(lambda event: page.attempt(lambda: self.load(event.target.value)))
 
     def add(self) -> None:
         """Adds the client's view to the path."""
@@ -116,7 +98,7 @@ class PathTab:
             path.write_bytes(file.content)
             self._loaded = read_path(path, self._model.scene)
         self.kind.value = LOADED
-        self._status_line(f"{file.name}: {len(self._loaded.cameras)} cameras")
+        self._page.say(f"{file.name}: {len(self._loaded.cameras)} cameras")
 
     def path(self) -> CameraPath:
         """The path as the controls say, for the shape of this client's canvas; a loaded one keeps its own shape.
@@ -146,20 +128,20 @@ class PathTab:
         file = result_path(self._model.folder / "paths", self.name.value, ".json")
         write_path(self.path(), file, self._model.scene)
         self._client.send_file_download(file.name, file.read_bytes())
-        self._status_line(f"Written to {file}")
+        self._page.say(f"Written to {file}")
 
     def preview(self) -> None:
         """Moves the client's camera along the path."""
         path = self.path()
         start, count = time.monotonic(), len(path.cameras)
-        self._overlays.visible, number = False, 0
+        self._page.overlays.visible, number = False, 0
         while self._going.is_set() and number < count - 1:
             number = min(count - 1, int((time.monotonic() - start) * path.fps))
             camera = path.cameras[number]
             put(self._client, camera.c2w[0], fov_of(camera))
             self.bar.value = 100 * number / count
             time.sleep(1 / min(path.fps, 24))
-        self._overlays.visible = True
+        self._page.overlays.visible = True
 
     def render(self) -> None:
         """Writes the video, frame by frame, of the model as it is at the beginning; stopped early, there is none."""
@@ -177,10 +159,10 @@ class PathTab:
                     if not self._going.is_set():
                         raise Stopped
         except Stopped:
-            self._status_line("Stopped: there is no video")
+            self._page.say("Stopped: there is no video")
             return
         each = (time.perf_counter() - start) / count
-        self._status_line(f"{count} frames written to {file}, {each * 1e3:.0f} ms per frame")
+        self._page.say(f"{count} frames written to {file}, {each * 1e3:.0f} ms per frame")
 
     def close(self) -> None:
         """Ends what is running."""
@@ -189,14 +171,14 @@ class PathTab:
     def _run(self, work: Callable[[], None]) -> None:
         """Does long work in this thread, one at a time, with a bar and a button to stop it."""
         if self._going.is_set():
-            self._status_line("Something is running: stop it first")
+            self._page.say("Something is running: stop it first")
             return
         self._going.set()
         self.bar.value = 0.0
         self.bar.visible = True
         self.cancel.visible = True
         try:
-            self._status_line.attempt(work)
+            self._page.attempt(work)
         finally:
             self._going.clear()
             self.bar.visible = self.cancel.visible = False

@@ -17,8 +17,8 @@ from difix3d.training.events import Event, Finished, Paused, RoundDone, Stepped
 from difix3d.viewer.fixing import FixQueue
 from difix3d.viewer.frames import FrameLoop
 from difix3d.viewer.guard import Guard, OneLine, free_port, wait_for_answer
-from difix3d.viewer.monitor import Monitor
 from difix3d.viewer.session import Session
+from difix3d.viewer.training_tab import Monitor
 from difix3d.viewer.viewer_model import ViewerModel, bounds, copy, model_of_trainer
 from difix3d.viewer.viser_scene import fov_of
 

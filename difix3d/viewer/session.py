@@ -2,8 +2,6 @@
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,38 +13,22 @@ from torch import Tensor
 from difix3d.images import to_uint8
 from difix3d.types import Cameras, Gaussians, Render
 from difix3d.viewer.camera_tab import CameraTab
-from difix3d.viewer.crop import Crop
-from difix3d.viewer.fixing import CarriedFix, Fixed, FixQueue
-from difix3d.viewer.frames import AdaptiveScale, FrameLoop
-from difix3d.viewer.monitor import Monitor
+from difix3d.viewer.fixing import ClientFixes, Fixed, FixQueue
+from difix3d.viewer.frames import AdaptiveScale, Frame, FrameLoop
+from difix3d.viewer.page import Page
 from difix3d.viewer.path_tab import PathTab
 from difix3d.viewer.pictures import Seen, compared, letterbox, picture, split
-from difix3d.viewer.status_line import StatusLine
-from difix3d.viewer.training_tab import TrainingTab
-from difix3d.viewer.view_tab import ViewTab
-from difix3d.viewer.viewer_model import Snapshot, ViewerModel
+from difix3d.viewer.training_tab import Monitor, TrainingTab
+from difix3d.viewer.view_tab import Crop, ViewTab
+from difix3d.viewer.viewer_model import ViewerModel
 from difix3d.viewer.viser_scene import Divider, Splats, canvas_camera
 
 DEPTH_SIDE = 320
 """Long side, in pixels, of the depth that hides frustums behind the model."""
 FAR = 167.0
 """Depth in scene units of what is not covered; viser sends no larger one."""
-LONGEST = 0.3
-"""Seconds that a moving picture waits for the fixer."""
-QUICK = 1.0
-"""Seconds that a fix may take, for fixing in motion: the one at rest waits for the last of them."""
 BLINK = 0.7
 """Seconds that each of two blinking pictures is shown."""
-
-
-@dataclass(frozen=True)
-class Frame:
-    """A render, and what it is of; equal keys are equal renders."""
-
-    key: tuple
-    camera: Cameras
-    out: Render
-    seconds: float
 
 
 class Session:
@@ -70,36 +52,27 @@ class Session:
     ):
         self.client = client
         self.model = viewer_model
-        self.fix_queue = fix_queue
         self._busy = busy
-        self.loop = FrameLoop(self._draw, self._failed)
+        self.loop = FrameLoop(self._draw, lambda error: self.page.error(error))
+        self.page = page = Page(client, viewer_model, self.loop.wake)
         self._adaptive_scale, self._tick = AdaptiveScale(), 0
-        self._snapshot, self._held_until = viewer_model.snapshot, 0.0
+        self._snapshot = viewer_model.snapshot
         self._frame: Frame | None = None
         self._seen: tuple[Gaussians, Seen] | None = None
-        self._fix: tuple[tuple, Future[Fixed]] | None = None
-        self._carried, self._took = CarriedFix(), 0.0
-        self.status_line = StatusLine(client)
-        overlays = client.scene.add_frame("/overlays", show_axes=False)
+        self._fixes: ClientFixes | None = None
+        if fix_queue is not None:
+            self._fixes = ClientFixes(fix_queue, viewer_model.fixes_in_motion, self.loop.wake)
         tabs = client.gui.add_tab_group()
         live = monitor.control is not None
         with tabs.add_tab("View", viser.Icon.EYE):
-            self.view = ViewTab(
-                client,
-                why_no_fixer=viewer_model.why_no_fixer if fix_queue is None else "",
-                trust=not live,
-                side=1280 if viewer_model.device.type == "cuda" else 640,
-                changed=self.loop.wake,
-            )
-            self.crop = Crop(client, viewer_model, self.loop.wake, self.status_line)
+            self.view = ViewTab(page, trust=not live)
+            self.crop = Crop(page)
         with tabs.add_tab("Cameras", viser.Icon.CAMERA):
-            self.cameras = CameraTab(client, viewer_model, monitor, self.loop.wake, self.status_line, overlays)
+            self.cameras = CameraTab(page, monitor)
         with tabs.add_tab("Path", viser.Icon.ROUTE):
-            self.path = PathTab(
-                client, viewer_model, fix_queue, self.status_line, overlays, trust=lambda: self.view.trust.value
-            )
+            self.path = PathTab(page, fix_queue, trust=lambda: self.view.trust.value)
         with tabs.add_tab("Training" if live else "Run", viser.Icon.CHART_LINE):
-            self.training = TrainingTab(client, monitor, self.status_line)
+            self.training = TrainingTab(page, monitor)
         self._splats = Splats(client)
         self._divider = Divider(client, self._drag_divider)
         self._add_commands()
@@ -108,48 +81,44 @@ class Session:
 
     def refresh(self, *, cameras: bool) -> None:
         """Brings the panels up to date; ``cameras``: also the rounds that were done."""
-        self.status_line.attempt(self.training.update)
+        self.page.attempt(self.training.update)
         if cameras:
-            self.status_line.attempt(self.cameras.refresh)
+            self.page.attempt(self.cameras.refresh)
 
     def close(self) -> None:
         """Ends everything that works for this client."""
         self.loop.close()
         self.path.close()
         self.cameras.close()
-        if self._fix is not None:
-            self._fix[1].cancel()
+        if self._fixes is not None:
+            self._fixes.cancel()
 
     def _draw(self, moving: bool) -> float | None:
         start = time.perf_counter()
-        snapshot = self._current()
-        model = self.crop.apply(snapshot)
+        fixes = self._fixes if self.view.fixing.value != "off" else None
+        if fixes is None or not fixes.holding:
+            self._snapshot = self.model.snapshot
+        model = self.crop.apply(self._snapshot)
         if self.view.renderer.value != "server":
-            self.client.scene.set_background_image(None)
-            self._divider.hide()
-            self._splats.show(model)
-            self.view.status.content = f"{len(model):,} Gaussians in the browser{_at(snapshot)}"
+            self._show_splats(model)
             self._busy(time.perf_counter() - start)
             return None
         self._splats.hide()
         mode = self.cameras.comparison()
-        scale = self._adaptive_scale.scale if moving else 1.0
-        side = round(self.view.long_side() * scale)
         followed = self.cameras.followed if mode != "off" else None
+        side = round(self.view.long_side() * (self._adaptive_scale.scale if moving else 1.0))
         camera = canvas_camera(self.client.camera, side) if followed is None else followed.sized(side)
-        frame = self._render(snapshot, model, camera)
+        frame = self._render(model, camera)
         image = picture(self.view.layer.value, frame.out, partial(self._count, model, frame))
-        fixed, failure = self._fixed(frame, model, moving)
-        clean = self._carried.to(self._fix_of(frame), frame.camera, frame.out) if fixed is None else fixed.rgb
-        if self.fix_queue is None or self.view.fixing.value == "off":
-            clean = None
+        fixed, clean, failure = self._fix(fixes, frame, model, moving)
+        divided = clean is not None and self.view.fixing.value == "split"
         if clean is not None:
-            image = split(image, clean, self.view.share.value) if self.view.fixing.value == "split" else clean
+            image = split(image, clean, self.view.share.value) if divided else clean
         if followed is not None:
             photo = followed.photo(camera.size)
             image = letterbox(compared(mode, image, photo.to(image), self._tick), self.client.camera.aspect)
         self._send(image, None if followed is not None else frame.out, moving)
-        if clean is not None and self.view.fixing.value == "split" and followed is None:
+        if divided and followed is None:
             self._divider.show(camera, self.view.share.value)
         else:
             self._divider.hide()
@@ -161,38 +130,31 @@ class Session:
         if not moving or clean is not None:
             doing = "fixing ..." if clean is None else "carried from the last fix"
             doing += f", {1 / seconds:.0f} frames a second" if moving else ""
-            self._show_status(frame, fixed, snapshot, len(model), doing)
+            self._show_status(frame, fixed, len(model), "" if fixes is None else doing)
         if failure is not None:
-            self.status_line.error(failure)  # the render is shown all the same
+            self.page.error(failure)  # the render is shown all the same
         else:
-            self.status_line.clear_error()
+            self.page.clear_error()
         if mode == "blink":
             self._tick += 1
             return BLINK
         return None
 
-    def _current(self) -> Snapshot:
-        """The latest model; while a picture of an older one is being fixed, or was just fixed, that one."""
-        waiting = self.view.fixing.value != "off" and self._fix is not None
-        if not waiting or (self._fix is not None and self._fix[1].done() and time.monotonic() > self._held_until):
-            self._snapshot = self.model.snapshot
-        return self._snapshot
+    def _show_splats(self, model: Gaussians) -> None:
+        self.client.scene.set_background_image(None)
+        self._divider.hide()
+        self._splats.show(model)
+        self.view.status.content = f"{len(model):,} Gaussians in the browser{self._at()}"
 
-    def _render(self, snapshot: Snapshot, model: Gaussians, camera: Cameras) -> Frame:
-        key = (
-            snapshot.number,
-            len(model),
-            self.crop.key,
-            camera.size,
-            *camera.c2w.flatten().tolist(),
-            *camera.K.flatten().tolist(),
-        )
+    def _render(self, model: Gaussians, camera: Cameras) -> Frame:
+        of = (self._snapshot.number, len(model), self.crop.key)
+        key = (of, camera.size, *camera.c2w.flatten().tolist(), *camera.K.flatten().tolist())
         if self._frame is None or self._frame.key != key:
             start = time.perf_counter()
             out = self.model.render(camera, model)
             if model.device.type == "cuda":
                 torch.cuda.synchronize()
-            self._frame = Frame(key, camera.to(model.device), out, time.perf_counter() - start)
+            self._frame = Frame(of, key, camera.to(model.device), out, time.perf_counter() - start)
         return self._frame
 
     def _count(self, model: Gaussians, frame: Frame) -> Tensor:
@@ -202,51 +164,19 @@ class Session:
             self._seen = model, Seen(captured, partial(self.model.render, gaussians=model))
         return self._seen[1](frame.camera, frame.out.depth_map)
 
-    def _fixed(self, frame: Frame, model: Gaussians, moving: bool) -> tuple[Fixed | None, BaseException | None]:
-        """The fixed picture of a frame, or what went wrong with it.
-
-        If it is not there it is asked for, and what waited before is dropped.
-        """
-        if self.fix_queue is None or self.view.fixing.value == "off":
+    def _fix(
+        self, fixes: ClientFixes | None, frame: Frame, model: Gaussians, moving: bool
+    ) -> tuple[Fixed | None, Float[Tensor, "H W 3"] | None, BaseException | None]:
+        """A frame's fix if it is there, the clean picture as far as it is known, and what went wrong with it."""
+        if fixes is None:
             self.view.show_reference(None)
-            return None, None
-        key = (*frame.key, self.view.trust.value)
-        if moving and not self.model.fixes_in_motion:  # key frames only, as the fixer gets done, and if it is quick
-            if self._fix is not None and self._fix[1].done() and self._took < QUICK:
-                self._ask(key, frame, model)
-            return None, None
-        if self._fix is None or self._fix[0] != key:
-            if self._fix is not None:
-                self._fix[1].cancel()
-            self._ask(key, frame, model)
-        assert self._fix is not None
-        future = self._fix[1]
-        if moving:
-            wait([future], LONGEST)
-        if not future.done() or future.cancelled():
-            return None, None
-        if future.exception() is not None:
-            return None, future.exception()
-        self.view.show_reference(future.result().reference)
-        return future.result(), None
-
-    def _ask(self, key: tuple, frame: Frame, model: Gaussians) -> None:
-        """Has a frame fixed."""
-        assert self.fix_queue is not None
-        future = self.fix_queue.submit(frame.camera, model, self.view.trust.value)
-        self._fix = key, future
-        future.add_done_callback(partial(self._arrived, self._fix_of(frame), frame))
-
-    def _fix_of(self, frame: Frame) -> tuple:
-        """What a fix is of, wherever the camera is."""
-        return (*frame.key[:3], self.view.trust.value)
-
-    def _arrived(self, of: tuple, frame: Frame, future: "Future[Fixed]") -> None:
-        if not future.cancelled() and future.exception() is None:
-            self._took = future.result().seconds
-            self._carried.keep(of, frame.camera, frame.out, future.result().rgb)
-            self._held_until = time.monotonic() + max(2.0, 10 * future.result().seconds)
-        self.loop.wake()
+            return None, None, None
+        trust = self.view.trust.value
+        fixed, failure = fixes.fix(frame, model, trust, moving)
+        if fixed is None:
+            return None, fixes.carried(frame, trust), failure
+        self.view.show_reference(fixed.reference)
+        return fixed, fixed.rgb, None
 
     def _send(self, image: Float[Tensor, "_ _ 3"], out: Render | None, moving: bool) -> None:
         if self.loop.closed:
@@ -258,19 +188,18 @@ class Session:
             depth = torch.where(covered, out.depth_map[::stride, ::stride], FAR).cpu().numpy()
         self.client.scene.set_background_image(to_uint8(image), "jpeg", jpeg_quality=70 if moving else 92, depth=depth)
 
-    def _show_status(self, frame: Frame, fixed: Fixed | None, snapshot: Snapshot, count: int, doing: str) -> None:
+    def _show_status(self, frame: Frame, fixed: Fixed | None, count: int, doing: str) -> None:
         width, height = frame.camera.size
         parts = [f"{width} x {height}", f"render {frame.seconds * 1e3:.0f} ms"]
         if fixed is not None:
-            parts.append(
-                f"fix {fixed.seconds * 1e3:.0f} ms" + (", on the right" if self.view.fixing.value == "split" else "")
-            )
-        elif self.fix_queue is not None and self.view.fixing.value != "off":
+            parts.append(f"fix {fixed.seconds * 1e3:.0f} ms")
+            parts[-1] += ", on the right" if self.view.fixing.value == "split" else ""
+        elif doing:
             parts.append(doing)
-        self.view.status.content = " · ".join(parts) + f"\n\n{count:,} Gaussians{_at(snapshot)}"
+        self.view.status.content = " · ".join(parts) + f"\n\n{count:,} Gaussians{self._at()}"
 
-    def _failed(self, error: Exception) -> None:
-        self.status_line.error(error)
+    def _at(self) -> str:
+        return "" if self._snapshot.step is None else f", step {self._snapshot.step:,}"
 
     def _drag_divider(self, share: float) -> None:
         self.view.share.value = share
@@ -286,12 +215,4 @@ class Session:
             ("Add the view to the path", "K", self.path.add),
         )
         for label, key, action in commands:
-            command = self.client.gui.add_command(label, hotkey=key)
-            command.on_trigger(partial(self._obey, action))
-
-    def _obey(self, action: Callable[[], None], _: viser.CommandEvent) -> None:
-        self.status_line.attempt(action)
-
-
-def _at(snapshot: Snapshot) -> str:
-    return "" if snapshot.step is None else f", step {snapshot.step:,}"
+            self.client.gui.add_command(label, hotkey=key).on_trigger(self.page.attempting(action))

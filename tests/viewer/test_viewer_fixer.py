@@ -40,10 +40,10 @@ def test_a_fixer_that_fails_leaves_the_render(serve, join):
 
     browser, session = join(serve(fixer=broken))
     browser.set(session.view.fixing, "on")
-    until(lambda: "The fixer is broken" in session.status_line._line.content)
+    until(lambda: "The fixer is broken" in session.page._line.content)
     assert session.loop.is_alive()
     browser.set(session.view.fixing, "off")
-    until(lambda: not session.status_line._line.visible)
+    until(lambda: not session.page._line.visible)
 
 
 def test_a_fixer_that_keeps_up_fixes_in_motion(serve, join, pictures, redden, monkeypatch):
@@ -93,7 +93,7 @@ def test_a_slow_fixer_is_not_asked_in_motion(serve, join, redden):
     browser.set(session.view.fixing, "on")
     until(lambda: redden.count == 1)
     until(lambda: "fix " in session.view.status.content)
-    session._took = 60.0
+    session._fixes._took = 60.0
     for step in range(6):
         browser.move((0.05 * step, -2, 0.3))
         time.sleep(0.05)

@@ -15,11 +15,11 @@ from difix3d.gaussians import from_points, transform, write_ply
 from difix3d.render import rasterize
 from difix3d.scene.pathfile import CameraPath, read_path, write_path
 from difix3d.types import Cameras
-from difix3d.viewer.crop import within
 from difix3d.viewer.frames import FRAME, SMALLEST, AdaptiveScale, FrameLoop
+from difix3d.viewer.page import escape
 from difix3d.viewer.pictures import INVENTED, SEEN, Seen, compared, depth_colors, letterbox, picture, seen_colors, split
-from difix3d.viewer.status_line import escape
 from difix3d.viewer.training_tab import smooth
+from difix3d.viewer.view_tab import within
 from difix3d.viewer.viewer_model import ViewerModel, model_of_ply, result_path
 from difix3d.viewer.viser_scene import fov_of, pinhole, splat_arrays
 

@@ -37,7 +37,7 @@ def test_recorded_path_is_saved_and_rendered(serve, join, redden, viewed_run):
     for fix in (False, True):
         path.fix.value = fix
         path._run(path.render)
-        assert "5 frames written" in session.status_line._line.content
+        assert "5 frames written" in session.page._line.content
     plain, fixed = (imageio.mimread(viewed_run / "renders" / name) for name in ("path.mp4", "path_plus.mp4"))
     assert len(plain) == len(fixed) == 5
     assert np.mean(fixed) != pytest.approx(np.mean(plain), abs=1)
@@ -47,13 +47,13 @@ def test_recorded_path_is_saved_and_rendered(serve, join, redden, viewed_run):
     assert len(fixed_frames) == 5 + 2  # all of them, then the first and the fifth
     path.every.value = 0
     path._run(path.render)
-    assert "1 to 100" in session.status_line._line.content
+    assert "1 to 100" in session.page._line.content
     path.frames.value = 2
     path._run(path.preview)
     assert session.client.camera.position[0] > 0.0
     path.name.value = "../../elsewhere"
     path._run(path.render)
-    assert "cannot be called" in session.status_line._line.content
+    assert "cannot be called" in session.page._line.content
     assert not list(viewed_run.parent.glob("elsewhere*"))
     path.kind.value = "interp"
     assert len(path.path().cameras) == 2
@@ -78,7 +78,7 @@ def test_a_path_can_be_loaded_and_a_render_stopped(serve, join, viewed_run):
     until(lambda: path.bar.value > 1)
     path._going.clear()
     worker.join(10)
-    assert "there is no video" in session.status_line._line.content
+    assert "there is no video" in session.page._line.content
     assert not list((viewed_run / "renders").glob("*long*"))
     with pytest.raises(UserError, match="Expecting|JSON|read"):
         path.load(viser.UploadedFile("bad.json", b"{"))

@@ -75,7 +75,7 @@ def test_in_motion_pictures_are_smaller_and_at_rest_they_are_whole(serve, join, 
 
 def test_impossible_requests_are_refused_and_the_page_lives(serve, join):
     browser, session = join(serve())
-    status_line = session.status_line._line
+    status_line = session.page._line
     browser.set(session.view.side, 100_000)
     until(lambda: "asks for pictures of 100000 pixels. They have 160 to 1920" in status_line.content)
     until(lambda: session.view.side.value == 1920)
@@ -105,12 +105,12 @@ def test_an_error_in_a_render_is_shown_and_the_next_render_takes_it_away(serve, 
 
     monkeypatch.setattr(viewer.model, "render", broken)
     browser.move((0.1, -2, 0.3))
-    until(lambda: "RuntimeError: out of \\<memory\\>" in session.status_line._line.content)
+    until(lambda: "RuntimeError: out of \\<memory\\>" in session.page._line.content)
     assert session.loop.is_alive()
     assert "in the viewer" in caplog.text
     monkeypatch.setattr(viewer.model, "render", render)
     browser.move((0.2, -2, 0.3))
-    until(lambda: not session.status_line._line.visible)
+    until(lambda: not session.page._line.visible)
 
 
 def test_clients_look_at_different_things_and_one_that_leaves_mid_render_does_no_harm(serve, join, monkeypatch):
