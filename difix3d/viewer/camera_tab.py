@@ -40,10 +40,6 @@ class FollowedCamera:
     view: CameraView
     image: UInt8[np.ndarray, "H W 3"]
 
-    def sized(self, long_side: int) -> Cameras:
-        """The camera for a picture of at most that size."""
-        return self.view.camera.limited(long_side)
-
     def photo(self, size: tuple[int, int]) -> Float[Tensor, "_ _ 3"]:
         """Its picture of a (width, height), 0..1."""
         return torch.from_numpy(resize(self.image, *size)).float() / 255

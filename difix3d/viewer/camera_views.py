@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,42 +37,28 @@ class CameraView:
     picture: Callable[[], UInt8[np.ndarray, "H W 3"]]
 
 
-def captured(scene: Scene, photo: Callable[[int], View]) -> list[CameraView]:
-    """The photos of a scene, training ones first."""
-    camera_views = []
-    for group, indices in (("train", scene.train), ("eval", scene.test)):
-        for index in indices.tolist():
-            title = f"{group} {scene.photos[index].name}"
-            camera_views.append(CameraView(group, title, scene.cameras[index], _photo(photo, index)))
-    return camera_views
-
-
-def rounds(folder: Path, scene: Scene, white: bool = False) -> dict[str, list[CameraView]]:
-    """The novel views of each round that a run's folder tells of, by ``round STEP``; their pictures are the fixed ones.
-
-    Those whose pictures are gone are left out. ``white``: what is behind those with alpha; else black.
-    """
-    found: dict[str, list[CameraView]] = {}
-    for row in RunFolder(folder, scene).rows("rounds.json"):
-        name = f"round {row['step']}"
-        fixed = folder / "rounds" / f"step_{row['step']:06d}" / "fixed"
-        files = [(number, fixed / f"{number:02d}.png") for number in range(len(row["cameras"]))]
-        found[name] = [
-            CameraView(name, f"{name}, novel view {number}", _camera(row, number, file, scene), _file(file, white))
-            for number, file in files
-            if file.is_file()
-        ]
-    return found
-
-
 class CameraList:
-    """All cameras of a scene and of a run's rounds, with thumbnails that are made once for all clients."""
+    """All cameras of a scene and of a run's rounds, with thumbnails that are made once for all clients.
 
-    def __init__(self, scene: Scene, photo: Callable[[int], View], folder: Path, white: bool = False):
-        self.captured = captured(scene, photo)
-        self._scene, self._folder = scene, folder
-        self._white = white
+    Args:
+        scene: with its photos.
+        photo: gives one by its index, as it is to be looked at.
+        folder: of the run.
+        white: what is behind novel views with alpha; else black.
+
+    Attributes:
+        captured: the photos of the scene, training ones first.
+    """
+
+    def __init__(self, scene: Scene, photo: Callable[[int], View], folder: Path, white: bool):
+        self._scene, self._photo = scene, photo
+        self._folder, self._white = folder, white
         self._thumbnails: dict[str, UInt8[np.ndarray, "_ _ 3"] | None] = {}
+        self.captured = [
+            CameraView(group, f"{group} {scene.photos[index].name}", scene.cameras[index], partial(self._pixels, index))
+            for group, indices in (("train", scene.train), ("eval", scene.test))
+            for index in indices.tolist()
+        ]
 
     @property
     def written(self) -> int:
@@ -81,31 +68,41 @@ class CameraList:
         return 0
 
     def rounds(self) -> dict[str, list[CameraView]]:
-        """As the run's folder has them now; none for a model without photos."""
-        return rounds(self._folder, self._scene, self._white) if self.captured else {}
+        """The novel views of each round that the run's folder tells of now, by ``round STEP``, with the fixed pictures.
+
+        Those whose pictures are gone are left out. None for a model without photos.
+        """
+        found: dict[str, list[CameraView]] = {}
+        for row in RunFolder(self._folder, self._scene).rows("rounds.json") if self.captured else ():
+            name = f"round {row['step']}"
+            fixed = self._folder / "rounds" / f"step_{row['step']:06d}" / "fixed"
+            files = [(number, fixed / f"{number:02d}.png") for number in range(len(row["cameras"]))]
+            found[name] = [
+                CameraView(
+                    name,
+                    f"{name}, novel view {number}",
+                    _camera(row, number, file, self._scene),
+                    partial(read_image, file, white=self._white),
+                )
+                for number, file in files
+                if file.is_file()
+            ]
+        return found
 
     def thumbnail(self, camera_view: CameraView) -> UInt8[np.ndarray, "_ _ 3"] | None:
         """A small copy of its picture; ``None`` if that cannot be read."""
         if camera_view.title not in self._thumbnails:
-            self._thumbnails[camera_view.title] = _small(camera_view)
+            try:
+                image = camera_view.picture()
+                scale = THUMBNAIL / max(image.shape[:2])
+                image = resize(image, max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+            except (UserError, OSError):
+                image = None
+            self._thumbnails[camera_view.title] = image
         return self._thumbnails[camera_view.title]
 
-
-def _small(camera_view: CameraView) -> UInt8[np.ndarray, "_ _ 3"] | None:
-    try:
-        image = camera_view.picture()
-    except (UserError, OSError):
-        return None
-    scale = THUMBNAIL / max(image.shape[:2])
-    return resize(image, max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-
-
-def _photo(photo: Callable[[int], View], index: int) -> Callable[[], UInt8[np.ndarray, "H W 3"]]:
-    return lambda: to_uint8(photo(index).image)
-
-
-def _file(path: Path, white: bool) -> Callable[[], UInt8[np.ndarray, "H W 3"]]:
-    return lambda: read_image(path, white=white)
+    def _pixels(self, index: int) -> UInt8[np.ndarray, "H W 3"]:
+        return to_uint8(self._photo(index).image)
 
 
 def _camera(row: dict[str, Any], number: int, picture: Path, scene: Scene) -> Cameras:

@@ -117,7 +117,9 @@ class PathTab:
         if self.kind.value == LOADED:
             if self._loaded is None:
                 raise UserError("No file is loaded", "", "Load one, or record views")
-            return replace(self._loaded, cameras=_scaled(self._loaded.cameras, side))
+            cameras = self._loaded.cameras
+            width, height = cameras[0].size
+            return replace(self._loaded, cameras=fit(cameras, *_size(width / height, side)))
         size = _size(self._client.camera.aspect, side)
         if self.kind.value == RECORDED:
             return CameraPath(self._recorded(frames, *size), fps)
@@ -238,8 +240,3 @@ def _size(aspect: float, side: int) -> tuple[int, int]:
     """(width, height) of that shape, even as videos like it."""
     width, height = (side, side / aspect) if aspect >= 1 else (side * aspect, side)
     return max(2, round(width / 2) * 2), max(2, round(height / 2) * 2)
-
-
-def _scaled(cameras: Cameras, side: int) -> Cameras:
-    width, height = int(cameras.width[0]), int(cameras.height[0])
-    return fit(cameras, *_size(width / height, side))

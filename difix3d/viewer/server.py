@@ -3,8 +3,6 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import viser
@@ -26,6 +24,8 @@ SHARE = 0.03
 """Of the time, at most, that idle clients take from a training; their pictures are renewed as rarely as that needs."""
 SOONEST = 1.0
 """Seconds between two new models, at least."""
+PATIENCE = 10.0
+"""Seconds to wait for a thread that ends."""
 
 logging.getLogger("websockets.server").addFilter(OneLine())
 
@@ -70,7 +70,8 @@ class Viewer:
         with guard.watching():
             self.server = viser.ViserServer(host=host, port=port, label="difix3d", verbose=False)
         self._servers = [thread for thread in threading.enumerate() if thread not in others]
-        self.server.request_share_url = _refuse_to_share  # type: ignore[method-assign]
+        # viser's tunnel to the open net, whoever asks for it: ``--host`` is for that
+        self.server.request_share_url = lambda *_, **__: None  # type: ignore[method-assign]
         self.server.gui.configure_theme(show_share_button=False, control_width="medium", dark_mode=True)
         self._aim_first_view()
         viewer_model.on_change.append(self._wake_all)
@@ -107,9 +108,12 @@ class Viewer:
                 session.close()
         if self.fix_queue is not None:
             self.fix_queue.close()
-        join([*frame_loops(), self._panels])
+        for thread in threading.enumerate():
+            if thread is self._panels or (isinstance(thread, FrameLoop) and thread.closed):  # also of clients that left
+                thread.join(PATIENCE)
         self.server.stop()
-        join(self._servers)  # viser waits a second only, and Python aborts if one prints while it ends
+        for thread in self._servers:  # viser waits a second only, and Python aborts if one prints while it ends
+            thread.join(PATIENCE)
 
     def _joined(self, client: viser.ClientHandle) -> None:
         with self._lock:  # so that close() does not miss the threads of this client
@@ -173,35 +177,16 @@ class Viewer:
         means = self.model.snapshot.gaussians.means.detach().cpu()
         middle = means.median(0).values if len(means) else (low + high) / 2
         spread = float((means - middle).norm(dim=1).median()) if len(means) else 1.0
-        first.look_at, first.position = (
-            _numpy(middle),
-            _numpy(middle + 3 * spread * middle.new_tensor([0.6, -0.8, 0.4])),
-        )
+        first.look_at = _numpy(middle)
+        first.position = _numpy(middle + 3 * spread * middle.new_tensor([0.6, -0.8, 0.4]))
 
 
 def watch(trainer: Trainer, host: str = "127.0.0.1", port: int = 8080, origins: tuple[str, ...] = ()) -> Viewer:
     """A viewer of a training; it listens from now on."""
-    viewer_model = model_of_trainer(trainer)
-    address: dict[str, Any] = {"host": host, "port": port, "origins": origins}
-    viewer = Viewer(viewer_model, Monitor.of_trainer(trainer), trainer=trainer, **address)
+    monitor = Monitor(trainer.control, can_fix=trainer.fixer is not None)
+    viewer = Viewer(model_of_trainer(trainer), monitor, host=host, port=port, origins=origins, trainer=trainer)
     trainer.listeners = [*trainer.listeners, viewer]
     return viewer
-
-
-def frame_loops() -> list[FrameLoop]:
-    """Those that draw their last frame, also for clients that have left already."""
-    return [thread for thread in threading.enumerate() if isinstance(thread, FrameLoop) and thread.closed]
-
-
-def join(threads: Sequence[threading.Thread]) -> None:
-    """Waits for threads, but not forever."""
-    for thread in threads:
-        thread.join(10)
-
-
-def _refuse_to_share(verbose: bool = True) -> None:
-    """Viser's tunnel to the open net: ``--host`` is for that."""
-    del verbose
 
 
 def _numpy(point: Float[Tensor, "3"]) -> Float[np.ndarray, "3"]:

@@ -107,7 +107,7 @@ class Session:
         mode = self.cameras.comparison()
         followed = self.cameras.followed if mode != "off" else None
         side = round(self.view.long_side() * (self._adaptive_scale.scale if moving else 1.0))
-        camera = canvas_camera(self.client.camera, side) if followed is None else followed.sized(side)
+        camera = canvas_camera(self.client.camera, side) if followed is None else followed.view.camera.limited(side)
         frame = self._render(model, camera)
         image = picture(self.view.layer.value, frame.out, partial(self._count, model, frame))
         fixed, clean, failure = self._fix(fixes, frame, model, moving)

@@ -10,7 +10,6 @@ import viser
 import viser.uplot
 
 from difix3d.files import or_nan
-from difix3d.training import Trainer
 from difix3d.training.control import Control
 from difix3d.training.events import (
     Evaluated,
@@ -54,10 +53,6 @@ class Monitor:
         self.scores: list[str] = []
         self.rounds: list[str] = []
         self._begin = (0, time.monotonic())
-
-    @classmethod
-    def of_trainer(cls, trainer: Trainer) -> "Monitor":
-        return cls(trainer.control, can_fix=trainer.fixer is not None)
 
     @classmethod
     def of_run(cls, folder: Path, scene: Scene) -> "Monitor":

@@ -115,9 +115,16 @@ class ViewerModel:
 
 def model_of_run(run: TrainedRun, folder: Path, fixer: Fixer | None, why_no_fixer: str) -> ViewerModel:
     """A finished run, or one that was interrupted."""
-    options: dict[str, Any] = {"step": run.step, "fixer": fixer, "why_no_fixer": why_no_fixer}
-    options["confidence"] = run.config.distill.confidence
-    return ViewerModel(run.gaussians, run.scene, folder, run.settings, **options)
+    return ViewerModel(
+        run.gaussians,
+        run.scene,
+        folder,
+        run.settings,
+        step=run.step,
+        fixer=fixer,
+        why_no_fixer=why_no_fixer,
+        confidence=run.config.distill.confidence,
+    )
 
 
 def model_of_ply(path: Path, device: torch.device) -> ViewerModel:
