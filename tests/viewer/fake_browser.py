@@ -10,6 +10,19 @@ import viser
 import websockets
 from websockets.sync.client import connect
 
+CAMERA = {
+    "type": "ViewerCameraMessage",
+    "wxyz": [1.0, 0.0, 0.0, 0.0],
+    "position": [0.0, -3.0, 0.5],
+    "fov": 0.8,
+    "near": 0.01,
+    "far": 1000.0,
+    "image_height": 64,
+    "image_width": 96,
+    "look_at": [0.0, 0.0, 0.0],
+    "up_direction": [0.0, 0.0, 1.0],
+}
+
 
 class FakeBrowser:
     """Connects, says where its camera is, and counts what it is sent.
@@ -22,14 +35,12 @@ class FakeBrowser:
 
     def __init__(self, url, position=(0.0, -3.0, 0.5), look_at=(0.0, 0.0, 0.0), size=(96, 64)):
         self.size, self.received = size, 0
-        self._socket = connect(
-            url.replace("http", "ws"), subprotocols=[f"viser-v{viser.__version__}"], max_size=None, open_timeout=20
-        )
+        self._socket = opened(url, open_timeout=20)
         threading.Thread(target=self._listen, daemon=True).start()
         self.move(position, look_at)
 
-    def send(self, kind, **fields):
-        self._socket.send(msgspec.msgpack.encode({"type": kind, **fields}))
+    def send(self, message):
+        self._socket.send(msgspec.msgpack.encode(message))
 
     def move(self, position, look_at=(0.0, 0.0, 0.0), fov=0.8, wxyz=None):
         import numpy as np
@@ -41,22 +52,12 @@ class FakeBrowser:
             right = np.cross(forward, [0.0, 0.0, 1.0])
             right /= np.linalg.norm(right)
             wxyz = tf.SO3.from_matrix(np.stack([right, np.cross(forward, right), forward], 1)).wxyz.tolist()
-        self.send(
-            "ViewerCameraMessage",
-            wxyz=wxyz,
-            position=list(map(float, position)),
-            fov=fov,
-            near=0.01,
-            far=1000.0,
-            image_height=self.size[1],
-            image_width=self.size[0],
-            look_at=list(map(float, look_at)),
-            up_direction=[0.0, 0.0, 1.0],
-        )
+        place = {"wxyz": wxyz, "position": list(map(float, position)), "fov": fov, "look_at": list(map(float, look_at))}
+        self.send(CAMERA | place | {"image_width": self.size[0], "image_height": self.size[1]})
 
     def set(self, handle, value):
         """As if the user had changed a control."""
-        self.send("GuiUpdateMessage", uuid=handle._impl.uuid, updates={"value": value})
+        self.send({"type": "GuiUpdateMessage", "uuid": handle._impl.uuid, "updates": {"value": value}})
 
     def close(self):
         self._socket.close()
@@ -69,6 +70,12 @@ class FakeBrowser:
         with suppress(websockets.ConnectionClosed, OSError):
             for message in self._socket:
                 self.received += len(message)
+
+
+def opened(url, **options):
+    """A connection as viser's page makes it."""
+    version = f"viser-v{viser.__version__}"
+    return connect(url.replace("http", "ws"), subprotocols=[version], max_size=None, **options)
 
 
 def until(condition, seconds=60.0):

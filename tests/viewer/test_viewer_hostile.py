@@ -14,26 +14,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import viser
 import websockets
-from fake_browser import FakeBrowser, until
-from websockets.sync.client import connect
+from fake_browser import CAMERA, FakeBrowser, opened, until
 
 from difix3d.viewer.guard import OneLine
 
 CLIENTS = int(os.environ.get("DIFIX3D_CLIENTS", "0"))
-CAMERA = {
-    "type": "ViewerCameraMessage",
-    "wxyz": [1.0, 0.0, 0.0, 0.0],
-    "position": [0.0, -3.0, 0.5],
-    "fov": 0.8,
-    "near": 0.01,
-    "far": 1000.0,
-    "image_height": 64,
-    "image_width": 96,
-    "look_at": [0.0, 0.0, 0.0],
-    "up_direction": [0.0, 0.0, 1.0],
-}
 CAMERAS = (
     {"position": "here"},
     {"wxyz": []},
@@ -59,14 +45,9 @@ def raw(viewer, number):
         )
 
 
-def opened(viewer, **headers):
-    url = viewer.url.replace("http", "ws")
-    return connect(url, subprotocols=[f"viser-v{viser.__version__}"], additional_headers=headers, max_size=None)
-
-
 def frames(viewer, number):
     """Frames that are no messages, too long, or broken off."""
-    with opened(viewer) as client:
+    with opened(viewer.url) as client:
         if number % 3 == 0:
             client.socket.sendall(b"\x82\xff" + b"\x7f" * 8 + os.urandom(100))  # 9 exabytes are to follow
         else:
@@ -75,7 +56,7 @@ def frames(viewer, number):
 
 def messages(viewer, number):
     """Messages of a right form with contents that make no sense."""
-    with opened(viewer) as client:
+    with opened(viewer.url) as client:
         contents = [CAMERA | CAMERAS[number % len(CAMERAS)], {"type": "Nothing"}, {"type": "ViewerCameraMessage"}]
         contents += [{"type": "GuiUpdateMessage", "uuid": "none", "updates": {"value": [[]]}}, [1], "x", None]
         contents += [
@@ -107,7 +88,7 @@ def leaving(viewer, number):
 def strangers(viewer, number):
     """Pages of others."""
     headers = ({"Origin": "https://evil.example"}, {"Origin": "null"})[number % 2]
-    with pytest.raises(websockets.exceptions.InvalidStatus), opened(viewer, **headers):
+    with pytest.raises(websockets.exceptions.InvalidStatus), opened(viewer.url, additional_headers=headers):
         pass
 
 

@@ -15,18 +15,18 @@ from difix3d.cli.view import ViewConfig, open_viewer
 from difix3d.errors import UserError
 from difix3d.gaussians import read_ply, write_ply
 from difix3d.gaussians.init import InitConfig
+from difix3d.images import to_uint8, write_image
 from difix3d.training import TrainConfig
 from difix3d.training.data import initial_gaussians
+from difix3d.training.load import load_run
 from difix3d.viewer import Viewer, ViewerModel, model_of_ply
+from difix3d.viewer.viser_scene import canvas_camera
 
 
 def test_a_client_gets_the_exact_picture(serve, join, pictures):
     viewer = serve()
     _browser, session = join(viewer)
     image, depth = last(pictures, session)
-    from difix3d.images import to_uint8
-    from difix3d.viewer.viser_scene import canvas_camera
-
     exact = viewer.model.render(canvas_camera(session.client.camera, 640)).rgb[0]
     np.testing.assert_array_equal(image, to_uint8(exact))
     assert image.shape == (64, 96, 3)
@@ -155,8 +155,6 @@ def test_only_this_machine_unless_told_otherwise(serve):
 
 
 def test_a_ply_needs_no_scene(serve, join, viewed_run, tmp_path):
-    from difix3d.training.load import load_run
-
     model = load_run(viewed_run, device="cpu").gaussians
     write_ply(model, tmp_path / "model.ply")
     viewer = serve(model_of_ply(tmp_path / "model.ply", torch.device("cpu")))
@@ -201,35 +199,52 @@ def test_comparison_with_the_photo(serve, join, pictures):
     until(lambda: session.cameras.followed is None)
 
 
-def test_rounds_of_a_run_are_shown(serve, join, viewed_run):
-    from difix3d.images import write_image
+@pytest.fixture
+def write_round(viewed_run):
+    """Writes a round into the run's folder as a training does, with one novel view or none; it is gone afterwards."""
 
+    def write(step, c2w=None):
+        if c2w is not None:
+            file = viewed_run / "rounds" / f"step_{step:06d}" / "fixed" / "00.png"
+            write_image(file, np.full((40, 48, 3), 80, np.uint8))
+        cameras = [] if c2w is None else [c2w.tolist()]
+        row = {"step": step, "decision": "keep", "gain": 0.5 if cameras else None, "cameras": cameras}
+        listed.write_text(json.dumps([row]))
+        return listed
+
+    listed = viewed_run / "rounds.json"
+    yield write
+    listed.unlink(missing_ok=True)
+
+
+def test_rounds_of_a_run_are_shown(serve, join, write_round):
     viewer = serve()
-    fixed = viewed_run / "rounds" / "step_000007" / "fixed" / "00.png"
-    write_image(fixed, np.full((40, 48, 3), 80, np.uint8))
-    c2w = viewer.model.scene.cameras.c2w[0].tolist()
-    row = {"step": 7, "decision": "keep", "gain": 0.5, "cameras": [c2w]}
-    (viewed_run / "rounds.json").write_text(json.dumps([row]))
-    try:
-        _browser, session = join(viewer)
-        assert session.cameras.round.options == ("none", "round 7")
-        session.cameras.round.value = "round 7"
-        until(lambda: list(session.cameras._frustums) == ["round 7, novel view 0"])
-        assert session.cameras.camera_views()[0].camera.size == (48, 40)
-    finally:
-        (viewed_run / "rounds.json").unlink()
+    write_round(7, viewer.model.scene.cameras.c2w[0])
+    _browser, session = join(viewer)
+    assert session.cameras.round.options == ("none", "round 7")
+    session.cameras.round.value = "round 7"
+    until(lambda: list(session.cameras._frustums) == ["round 7, novel view 0"])
+    assert session.cameras.camera_views()[0].camera.size == (48, 40)
 
 
-def test_a_round_is_listed_when_its_pictures_are_there(serve, join, viewed_run):
+def test_a_round_is_listed_when_its_pictures_are_there(serve, join, write_round):
     """Which is later than the training tells of it: they are written meanwhile, and the row after them."""
     _browser, session = join(serve())
     time.sleep(1.5)  # the panels have been brought up to date before
-    row = {"step": 8, "decision": "keep", "gain": None, "cameras": []}
-    (viewed_run / "rounds.json").write_text(json.dumps([row]))
-    try:
-        until(lambda: session.cameras.round.options == ("none", "round 8"))
-    finally:
-        (viewed_run / "rounds.json").unlink()
+    write_round(8)
+    until(lambda: session.cameras.round.options == ("none", "round 8"))
+
+
+def test_a_round_that_vanishes_while_it_is_shown(serve, join, write_round):
+    viewer = serve()
+    listed = write_round(9, viewer.model.scene.cameras.c2w[0])
+    _browser, session = join(viewer)
+    session.cameras.round.value = "round 9"
+    until(lambda: session.cameras._frustums)
+    listed.unlink()
+    session.cameras.refresh()
+    assert session.cameras.round.value == "none"
+    assert not session.cameras._frustums
 
 
 def test_splats_for_the_browser(serve, join):
@@ -254,21 +269,3 @@ def test_the_command_opens_runs_and_models(viewed_run, tmp_path):
         open_viewer(ViewConfig(tmp_path / "nothing"))
     with pytest.raises(UserError, match="There is no file"):
         open_viewer(ViewConfig(tmp_path / "nothing.ply"))
-
-
-def test_a_round_that_vanishes_while_it_is_shown(serve, join, viewed_run):
-    from difix3d.images import write_image
-
-    viewer = serve()
-    write_image(viewed_run / "rounds" / "step_000009" / "fixed" / "00.png", np.zeros((40, 48, 3), np.uint8))
-    row = {"step": 9, "decision": "keep", "gain": None, "cameras": [viewer.model.scene.cameras.c2w[0].tolist()]}
-    (viewed_run / "rounds.json").write_text(json.dumps([row]))
-    try:
-        _, session = join(viewer)
-        session.cameras.round.value = "round 9"
-        until(lambda: session.cameras._frustums)
-    finally:
-        (viewed_run / "rounds.json").unlink()
-    session.cameras.refresh()
-    assert session.cameras.round.value == "none"
-    assert not session.cameras._frustums
