@@ -92,9 +92,8 @@ class FixQueue:
         """The model with the fixer behind it; the last one is kept, with what it knows about the photos."""
         key = (id(gaussians.means), trust)
         if self._last is None or self._last[0] != key:
-            render = partial(self._model.render, gaussians=gaussians)
             post = PostRender(
-                render,
+                partial(self._model.render, gaussians=gaussians),
                 self._fixer,
                 self._model.scene,
                 self._model.photo,
@@ -140,7 +139,7 @@ class ClientFixes:
 
     @property
     def holding(self) -> bool:
-        """Whether a picture is being fixed, or was just fixed: its model is to be shown on, though there is a newer."""
+        """Whether a picture is being fixed, or was just now: a newer model waits until that has been seen."""
         return self._asked is not None and not (self._asked[1].done() and time.monotonic() > self._held_until)
 
     def fix(
@@ -187,7 +186,7 @@ class ClientFixes:
         future.add_done_callback(partial(self._keep, frame, trust))
 
     def _keep(self, frame: Frame, trust: bool, future: "Future[Fixed]") -> None:
-        """Keeps what a fix changed; what others than its model and crop are given is dropped."""
+        """Keeps what a fix changed, and drops what is known of another model or crop."""
         if not future.cancelled() and future.exception() is None:
             fixed = future.result()
             self._took = fixed.seconds

@@ -52,6 +52,9 @@ class FrameLoop(threading.Thread):
     Args:
         draw: is told whether the camera moves; returns after how many seconds to draw again by itself, or ``None``.
         failed: is given what ``draw`` raised; the loop goes on.
+
+    Attributes:
+        closed: whether nothing is to be drawn any more.
     """
 
     def __init__(self, draw: Callable[[bool], float | None], failed: Callable[[Exception], None]):
@@ -59,7 +62,7 @@ class FrameLoop(threading.Thread):
         self._draw, self._failed = draw, failed
         self._changed = threading.Condition()
         self._dirty = True
-        self._closed = False
+        self.closed = False
         self._moved = 0.0
 
     def wake(self, *, moved: bool = False) -> None:
@@ -70,15 +73,10 @@ class FrameLoop(threading.Thread):
                 self._moved = time.monotonic()
             self._changed.notify()
 
-    @property
-    def closed(self) -> bool:
-        """Whether nothing is to be drawn any more."""
-        return self._closed
-
     def close(self) -> None:
         """Ends the thread after the frame that it is at."""
         with self._changed:
-            self._closed = True
+            self.closed = True
             self._changed.notify()
 
     def run(self) -> None:
@@ -89,7 +87,7 @@ class FrameLoop(threading.Thread):
                 again = self._draw(moving)
             except Exception as error:  # whatever it is belongs into the panel, not into a dead thread
                 again = None
-                if not self._closed:
+                if not self.closed:
                     self._failed(error)
             if moving:
                 again = REST
@@ -97,7 +95,7 @@ class FrameLoop(threading.Thread):
     def _wait(self, again: float | None) -> bool:
         """Until something changes or the time is over; False when closed."""
         with self._changed:
-            if not self._dirty and not self._closed:
+            if not self._dirty and not self.closed:
                 self._changed.wait(again)
             self._dirty = False
-            return not self._closed
+            return not self.closed

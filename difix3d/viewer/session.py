@@ -74,7 +74,7 @@ class Session:
         with tabs.add_tab("Training" if live else "Run", viser.Icon.CHART_LINE):
             self.training = TrainingTab(page, monitor)
         self._splats = Splats(client)
-        self._divider = Divider(client, self._drag_divider)
+        self._divider = Divider(client, self.view.share)
         self._add_commands()
         client.camera.on_update(lambda _: self.loop.wake(moved=True))
         self.loop.start()
@@ -119,7 +119,7 @@ class Session:
             image = letterbox(compared(mode, image, photo.to(image), self._tick), self.client.camera.aspect)
         self._send(image, None if followed is not None else frame.out, moving)
         if divided and followed is None:
-            self._divider.show(camera, self.view.share.value)
+            self._divider.show(camera)
         else:
             self._divider.hide()
         seconds = time.perf_counter() - start
@@ -201,18 +201,21 @@ class Session:
     def _at(self) -> str:
         return "" if self._snapshot.step is None else f", step {self._snapshot.step:,}"
 
-    def _drag_divider(self, share: float) -> None:
-        self.view.share.value = share
-
     def _add_commands(self) -> None:
         """Hot keys, which viser lists in its palette (Ctrl-K) as well."""
         commands: tuple[tuple[str, Any, Callable[[], None]], ...] = (
-            ("Next layer", "L", lambda: self.view.next_of(self.view.layer)),
-            ("Fixer: off, on, split", "F", lambda: self.view.next_of(self.view.fixing)),
-            ("Next comparison with the photo", "C", lambda: self.view.next_of(self.cameras.compare)),
+            ("Next layer", "L", lambda: _choose_next(self.view.layer)),
+            ("Fixer: off, on, split", "F", lambda: _choose_next(self.view.fixing)),
+            ("Next comparison with the photo", "C", lambda: _choose_next(self.cameras.compare)),
             ("Next camera", "N", lambda: self.cameras.go(1)),
             ("Previous camera", "P", lambda: self.cameras.go(-1)),
             ("Add the view to the path", "K", self.path.add),
         )
         for label, key, action in commands:
             self.client.gui.add_command(label, hotkey=key).on_trigger(self.page.attempting(action))
+
+
+def _choose_next(handle: Any) -> None:
+    """The next option of a drop-down."""
+    options = handle.options
+    handle.value = options[(options.index(handle.value) + 1) % len(options)]

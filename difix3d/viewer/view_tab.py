@@ -1,10 +1,12 @@
 """The controls of a client's picture: what is shown of the model, whether it is fixed, and the box it is cut to."""
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 import viser
+from jaxtyping import Float
+from torch import Tensor
 
 from difix3d.errors import UserError
 from difix3d.gaussians import transform, write_ply
@@ -91,11 +93,6 @@ class ViewTab:
             self._shown = photo.index
         self._reference_title.visible = self._reference.visible = True
 
-    def next_of(self, handle: Any) -> None:
-        """The next option of a drop-down, for hot keys."""
-        options = handle.options
-        handle.value = options[(options.index(handle.value) + 1) % len(options)]
-
 
 class Crop:
     """The controls of the box, and the model within it.
@@ -108,7 +105,7 @@ class Crop:
         self._page = page
         self._model = page.model
         self._kept: tuple[tuple, Gaussians] | None = None
-        low, high = self._body()
+        low, high = self._body().numpy()
         gui = page.gui
         with gui.add_folder("Crop and export", expand_by_default=False):
             self.on = gui.add_checkbox("Crop", False, hint="Show and export only what lies within the box")
@@ -145,17 +142,16 @@ class Crop:
         if path.stat().st_size <= LARGEST_DOWNLOAD:
             self._page.client.send_file_download(path.name, path.read_bytes())
 
-    def _body(self) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-        """A box around the model without its outliers and its backdrop."""
+    def _body(self) -> Float[Tensor, "2 3"]:
+        """Lowest and highest corner of a box around the model without its outliers and its backdrop, on the CPU."""
         means = self._model.snapshot.gaussians.means.detach().cpu()
         means = means[means.isfinite().all(1)][:: max(1, len(means) // 100_000)]
         surfaces = self._model.settings.get("surfaces")
         if surfaces is not None and len(means):
             means = means[(means - means.median(0).values).norm(dim=1) < surfaces]
         if len(means) == 0:
-            return (-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)
-        low, high = means.quantile(BODY, 0).tolist(), means.quantile(1 - BODY, 0).tolist()
-        return (low[0], low[1], low[2]), (high[0], high[1], high[2])
+            return torch.tensor([[-1.0] * 3, [1.0] * 3])
+        return means.quantile(torch.tensor([BODY, 1 - BODY]).to(means), 0)
 
     def _fit(self) -> None:
         low, high = bounds(self._model.snapshot.gaussians)

@@ -155,25 +155,25 @@ class Splats:
 
 
 class Divider:
-    """The grip by which the border between render and fix is dragged: a small box just before the camera, at a share
-    of the picture's width.
+    """The grip by which the border between render and fix is dragged: a small box just before the camera.
 
     Args:
         client: whose.
-        dragged: is told the new share, 0..1.
+        slider: where the border is, as a share of the picture's width, 0..1; dragging moves it.
     """
 
-    def __init__(self, client: viser.ClientHandle, dragged: Callable[[float], None]):
+    def __init__(self, client: viser.ClientHandle, slider: viser.GuiSliderHandle):
         self._client = client
-        self._dragged = dragged
+        self._slider: Any = slider
         self._box: viser.BoxHandle | None = None
 
-    def show(self, camera: Cameras, share: float) -> None:
+    def show(self, camera: Cameras) -> None:
         """Puts the grip where the camera sees the border, in the middle of the height."""
         width, height = camera.size
+        aside = (self._slider.value - 0.5) * width
         unit = DISTANCE / float(camera.K[0, 0, 0])  # of a pixel
         c2w = camera.c2w[0].double().cpu().numpy()
-        position = c2w[:3, 3] + c2w[:3, :3] @ np.array([(share - 0.5) * width * unit, 0.0, DISTANCE])
+        position = c2w[:3, 3] + c2w[:3, :3] @ np.array([aside * unit, 0.0, DISTANCE])
         size = (0.018 * height * unit, 0.14 * height * unit, 0.002 * height * unit)
         if self._box is None:
             self._box = self._client.scene.add_box("/divider", (255, 255, 255), size, cast_shadow=False)
@@ -189,4 +189,4 @@ class Divider:
             self._box.visible = False
 
     async def _drag(self, event: viser.SceneNodeDragEvent) -> None:
-        self._dragged(min(1.0, max(0.0, event.end_screen_pos[0])))
+        self._slider.value = min(1.0, max(0.0, event.end_screen_pos[0]))

@@ -23,7 +23,7 @@ def test_the_fixer_at_rest(serve, join, pictures, redden):
     browser.set(session.view.fixing, "split")
     until(lambda: (last(pictures, session)[0][:, :47, :] == plain[:, :47, :]).all())
     assert last(pictures, session)[0][:, 49:, 0].min() == 255
-    session._drag_divider(0.25)
+    session.view.share.value = 0.25
     until(lambda: last(pictures, session)[0][:, 30:, 0].min() == 255)
     assert redden.count == 1  # the divider alone asks for nothing
     browser.set(session.view.trust, True)
