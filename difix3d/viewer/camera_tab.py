@@ -119,8 +119,9 @@ class CameraTab:
         camera_views = self.camera_views()
         if not camera_views:
             raise UserError("There is no camera to fly to", "None is shown", "Tick one of the groups")
-        if self.followed is not None and self.followed.view in camera_views:
-            number = (camera_views.index(self.followed.view) + by) % len(camera_views)
+        titles = [camera_view.title for camera_view in camera_views]
+        if self.followed is not None and self.followed.view.title in titles:
+            number = (titles.index(self.followed.view.title) + by) % len(titles)
         else:
             poses = torch.cat([camera_view.camera.c2w for camera_view in camera_views])
             number = int(pose_distance(c2w_of(self._client.camera), poses).argmin())

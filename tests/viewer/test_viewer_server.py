@@ -235,6 +235,21 @@ def test_a_round_is_listed_when_its_pictures_are_there(serve, join, write_round)
     until(lambda: session.cameras.round.options == ("none", "round 8"))
 
 
+def test_next_goes_on_from_a_novel_view(serve, join, write_round):
+    viewer = serve()
+    write_round(11, viewer.model.scene.cameras.c2w[0])
+    _, session = join(viewer)
+    session.cameras.show["eval"].value = True
+    session.cameras.round.value = "round 11"
+    until(lambda: len(session.cameras._frustums) == 4)
+    session.cameras.fly_to(session.cameras.camera_views()[-1])
+    assert session.cameras.followed.view.title == "round 11, novel view 0"
+    session.cameras.go(-1)
+    assert session.cameras.followed.view.title == session.cameras.camera_views()[2].title
+    session.cameras.go(1)
+    assert session.cameras.followed.view.title == "round 11, novel view 0"
+
+
 def test_a_round_that_vanishes_while_it_is_shown(serve, join, write_round):
     viewer = serve()
     listed = write_round(9, viewer.model.scene.cameras.c2w[0])
