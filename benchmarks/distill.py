@@ -52,7 +52,8 @@ class Options:
     """Where the embedded scene is written."""
     json: Path | None = None
     """Results are added to this file."""
-    distill: DistillConfig = field(default_factory=DistillConfig)
+    distill: DistillConfig = field(default_factory=lambda: DistillConfig(pilot_steps=0))
+    """Without a pilot, which would keep harmful fixers from having a round, and asks the oracle at other cameras."""
 
 
 def oracle(scene: Scene, source: str) -> tuple[Fixer, Cameras | None]:

@@ -163,7 +163,7 @@ class Parts:
         start = time.perf_counter()
         config = TrainConfig(output_dir=self.folder / "run", max_steps=sizes.run_steps, eval_steps=(), save_steps=())
         densify = replace(config.densify, start=sizes.run_steps // 10, every=max(1, sizes.run_steps // 12))
-        distill = replace(config.distill, mode="once")
+        distill = replace(config.distill, mode="once", pilot_steps=0)  # random weights would not get a round
         events: list[tuple[float, Event]] = []
 
         def listen(event: Event) -> None:

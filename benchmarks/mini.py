@@ -74,7 +74,8 @@ class Options:
     table: bool = False
     """Only show the table of the file."""
     distill: DistillConfig = field(default_factory=lambda: DistillConfig(novel_prob=NOVEL_PROBS["mini"]))
-    """Of the trainings with the fixer: by default what suits `mini`. The oracle has the program's defaults."""
+    """Of the trainings with the fixer: by default what suits `mini`. The oracle has the program's
+    defaults, and no pilot: it knows no photo that a pilot leaves out."""
 
 
 def scores(render: RenderFn, scene: Scene, views: Views, lpips: LPIPS, seen: Seen) -> dict[str, float]:
@@ -112,7 +113,7 @@ def models(training: str, trainer: Trainer, fixer: Fixer, views: Views) -> dict[
 def measure(options: Options, source: str, training: str, seed: int) -> list[dict[str, Any]]:
     """One training, and the rows that follow from it."""
     scene = load_scene(source, data_dir=options.data_dir, resolution=options.resolution)
-    distill, targets = DistillConfig() if training == "oracle" else options.distill, None
+    distill, targets = DistillConfig(pilot_steps=0) if training == "oracle" else options.distill, None
     fixer = load_fixer(options.fixer, torch.device("cpu"))
     assert fixer is not None
     teacher: Fixer = fixer

@@ -12,14 +12,19 @@ from difix3d.training.events import (
     Event,
     Finished,
     Paused,
+    PilotDone,
+    PilotProgress,
     RoundDone,
     RoundProgress,
     Saved,
     Started,
     Stepped,
 )
+from difix3d.training.pilot import in_words
 
 log = logging.getLogger(__name__)
+
+DECLINED = "\nnothing is distilled, and the fixer is for render time only; --distill.pilot-steps 0 distils all the same"
 
 PERIOD = 50
 """Steps between the losses that TensorBoard gets; reading one waits for the GPU."""
@@ -50,6 +55,11 @@ class ProgressLog:
                 self._bar = Bar("train", event.last, first=event.first, to=self.console).__enter__()
             case Stepped():
                 self._stepped(event)
+            case PilotProgress(done, total):
+                self._bar.status(f"pilot, step {done:,} of {total:,}")
+            case PilotDone(step, pilot, seconds):
+                ending = "" if pilot.helps else DECLINED
+                self.print(f"step {step:,}: pilot: {in_words(pilot.row())}; {seconds:.0f} s{ending}")
             case RoundProgress(step, done, total):
                 self._bar.status(f"fixing novel view {done} of {total}")
             case RoundDone():

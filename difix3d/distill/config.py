@@ -52,6 +52,10 @@ class DistillConfig:
     """Gate: photos to leave out of a round and to judge it by; at most an eighth of the photos, at least one."""
     tolerance: Annotated[float, Limits(min=-100, max=100)] = 0.25
     """Gate: loss of PSNR on the photos left out, in dB, that is still taken for chance."""
+    pilot_steps: Annotated[int, Limits(min=0)] = 1000
+    """Gate: steps, at most a quarter of the run, of a training without some photos, before the first round. If fixing
+    brings its renders no nearer to those photos, nothing is distilled. 0 goes without; so do runs under 1,000 steps and
+    captures of less than five training photos."""
     confidence: Annotated[ConfidenceConfig, tyro.conf.Suppress] = field(default_factory=ConfidenceConfig)
     """The numbers by which photos judge fixes; in a YAML file only, not on the command line."""
 
@@ -72,3 +76,7 @@ class DistillConfig:
     def steps_of_trial(self, max_steps: int) -> int:
         """Steps of each branch of the gate's trial."""
         return max(1, min(self.trial_steps, self.period(max_steps) // 5))
+
+    def steps_of_pilot(self, max_steps: int) -> int:
+        """Steps of the pilot."""
+        return min(self.pilot_steps, max_steps // 4)

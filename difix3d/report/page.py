@@ -21,6 +21,7 @@ from difix3d.report.views import cards, main_variant
 from difix3d.runfiles import changed
 from difix3d.scene import Views
 from difix3d.training.evaluation import last_evaluation
+from difix3d.training.pilot import in_words
 from difix3d.training.run import ROWS, RunFolder
 
 SHEET = 1000
@@ -47,7 +48,7 @@ def write_report(run: RunFolder, plain: RunFolder | None = None, evaluation: Run
         parts += _steadiness(run.path, evaluation)
         parts += [tag("h2", "Views"), cards(run.path, evaluation, Views(run.scene))]
         parts += [tag("h2", "Cameras"), tag("p", "From above. A wedge opens where its camera looks.", class_="soft")]
-        parts += [camera_map(run.scene, rounds), *_rounds(run, rounds)]
+        parts += [camera_map(run.scene, rounds), *_pilot(run), *_rounds(run, rounds)]
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         damaged = [name for name in ROWS if (run.path / name).exists() and changed(run.path / name)]
         if not damaged:
@@ -204,6 +205,19 @@ def _steadiness(root: Path, evaluation: RunEvaluation) -> Iterable[Safe]:
 
 def _signed(value: float) -> Safe:
     return tag("b", f"{value:+.2f}", class_="good" if value >= 0 else "bad")
+
+
+def _pilot(run: RunFolder) -> Iterable[Safe]:
+    """Does fixing help in this capture?"""
+    row = run.pilot()
+    if row is None:
+        return
+    yield tag("h2", "Does fixing help here?")
+    found = f"{in_words(row)}. " + ("So there were rounds." if row["helps"] else "So nothing was distilled.")
+    yield tag("p", found, class_="soft")
+    if (run.path / "pilot.png").is_file():
+        picture = tag("img", src=data_uri(read_image(run.path / "pilot.png"), SHEET), alt="pilot", loading="lazy")
+        yield tag("details", tag("summary", "Photo, render, fixed"), picture)
 
 
 def _rounds(run: RunFolder, rounds: list[dict[str, Any]]) -> Iterable[Safe]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from difix3d.distill import Verdict
 from difix3d.evaluate import Variant
+from difix3d.training.pilot import Pilot
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,23 @@ class Evaluated:
     result: Variant
     plus: bool
     split: str
+
+
+@dataclass(frozen=True)
+class PilotProgress:
+    """``done`` of ``total`` steps of the pilot before the first round are done."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class PilotDone:
+    """It is known whether the fixer helps: what follows are rounds, or else plain training."""
+
+    step: int
+    pilot: Pilot
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -98,5 +116,17 @@ class Finished:
     memory: str = ""
 
 
-Event = Started | Stepped | RoundProgress | RoundDone | Evaluated | Saved | Paused | Resumed | Finished
+Event = (
+    Started
+    | Stepped
+    | PilotProgress
+    | PilotDone
+    | RoundProgress
+    | RoundDone
+    | Evaluated
+    | Saved
+    | Paused
+    | Resumed
+    | Finished
+)
 Listener = Callable[[Event], None]

@@ -5,12 +5,14 @@ import time
 from bisect import insort
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from difix3d.distill import Distiller, judge
@@ -20,7 +22,8 @@ from difix3d.errors import UserError
 from difix3d.ranks import ALONE, Ranks
 from difix3d.scene.pathfile import read_path
 from difix3d.training.config import TrainConfig
-from difix3d.training.events import Listener, RoundDone, RoundProgress
+from difix3d.training.events import Listener, PilotDone, PilotProgress, RoundDone, RoundProgress
+from difix3d.training.pilot import Pilot, Progress
 from difix3d.training.run import RunFolder
 from difix3d.types import Cameras, Degraded, Fixer, RenderFn, Scene, View
 
@@ -28,6 +31,8 @@ log = logging.getLogger(__name__)
 
 Trial = Callable[[list[int], PseudoViews | None], list[float]]
 """Trains a little without these photos and with these novel views, puts all back, and returns the photos' PSNR."""
+MakePilot = Callable[[Cameras | None, Progress], tuple[Pilot, UInt8[np.ndarray, "_ _ 3"]]]
+"""Finds out whether the fixer helps at such targets, and makes a picture of it."""
 
 
 class Interrupted(Exception):
@@ -46,9 +51,11 @@ class Rounds:
         folder: where rounds are recorded.
         device: where the model renders.
         ranks: the processes that share the work of a round.
+        pilot: is asked before the first round, if there is one.
 
     Attributes:
         pseudo: the novel views in use; ``None`` before the first round and after a rollback.
+        change: of errors by fixing, as the pilot found; ``None`` before it, NaN where it could not be measured.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class Rounds:
         folder: RunFolder,
         device: torch.device,
         ranks: Ranks = ALONE,
+        pilot: MakePilot | None = None,
     ):
         assert config.distill.novel_prob is not None
         self.novel_prob = config.distill.novel_prob
@@ -74,6 +82,8 @@ class Rounds:
         self.photo = photo
         self.folder = folder
         self.device = device
+        self.pilot = pilot
+        self.change: float | None = None
         self.pseudo: PseudoViews | None = None
         self._done = -1
         self._write: Callable[[], Future[None]] | None = None  # what the last round has still to leave on disk
@@ -97,9 +107,14 @@ class Rounds:
         self._targets = targets.to("cpu")
         self.distiller.targets = targets.to(self.device)
 
+    @property
+    def declined(self) -> bool:
+        """Whether the pilot found that the fixer does not help here."""
+        return self.change is not None and self.change >= 0
+
     def due(self, step: int) -> bool:
         """Whether the schedule has a round before a step."""
-        return step in self.distiller.steps
+        return step in self.distiller.steps and not self.declined
 
     def run(
         self, step: int, render: RenderFn, trial: Trial, emit: Listener, interrupted: Callable[[], bool] = lambda: False
@@ -107,7 +122,8 @@ class Rounds:
         """Makes the novel views anew, before any step, and keeps them if they do no harm. Its pictures are written, and
         then its row, while the training goes on (:meth:`settle`).
 
-        A round beside the schedule counts as one of it: the later ones go as much further. A step has one round.
+        A round beside the schedule counts as one of it: the later ones go as much further. A step has one round. Before
+        the first one of the schedule comes the pilot; if that declines, there is none.
 
         Args:
             step: of the training.
@@ -131,6 +147,10 @@ class Rounds:
             return
         if step not in steps:
             self._add(step)
+        elif self.pilot is not None and self.change is None:
+            self._ask_pilot(self.pilot, step, emit, interrupted)
+            if self.declined:
+                return
         if interrupted():
             raise Interrupted
         done = self.distiller.run_round(render, step, progress)
@@ -161,6 +181,27 @@ class Rounds:
             self._writing = self._write()
         self.pseudo, self._done = pseudo, step
         emit(RoundDone(step, steps.index(step) + 1, len(steps), len(done.pseudo), verdict, seconds))
+
+    def _ask_pilot(self, pilot: MakePilot, step: int, emit: Listener, interrupted: Callable[[], bool]) -> None:
+        start = time.perf_counter()
+
+        def progress(done: int, total: int) -> None:
+            emit(PilotProgress(done, total))
+            if interrupted():
+                raise Interrupted
+
+        def first() -> Pilot | None:
+            with suppress(Interrupted):  # the other processes wait for an answer
+                found, sheet = pilot(self.distiller.targets, progress)
+                self.folder.keep_pilot(found.row(), sheet)
+                return found
+            return None
+
+        found = self.ranks.of_first(first)
+        if found is None:
+            raise Interrupted
+        self.change = found.change
+        emit(PilotDone(step, found, time.perf_counter() - start))
 
     def settle(self) -> None:
         """Waits until the pictures of the last round, and after them its row, are on disk.
@@ -198,6 +239,8 @@ class Rounds:
         state = {} if self.pseudo is None else pack(self.pseudo)
         if self._asked:
             state |= {"rounds.asked": torch.tensor(self._asked), "rounds.done": torch.tensor(self._done)}
+        if self.change is not None:
+            state["rounds.change"] = torch.tensor(self.change, dtype=torch.float64)
         if self._targets is not None:
             state |= {f"rounds.targets.{name}": value for name, value in vars(self._targets).items()}
         return state
@@ -206,6 +249,7 @@ class Rounds:
         """Puts back what :meth:`state` gave."""
         self.pseudo = unpack(state)
         self._done = int(state.get("rounds.done", -1))
+        self.change = float(state["rounds.change"]) if "rounds.change" in state else None
         for step in state.get("rounds.asked", torch.empty(0)).tolist():
             self._add(step)
         prefix = "rounds.targets."

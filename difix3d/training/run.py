@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
+from jaxtyping import UInt8
 from torch import Tensor
 
 from difix3d.errors import UserError
@@ -17,6 +18,7 @@ from difix3d.files import as_json, cannot_write, read_json, sweep
 from difix3d.gaussians import load_newest, newest_checkpoint, save_checkpoint, write_ply
 from difix3d.gaussians.transform import transform
 from difix3d.geometry.normalize import same_world
+from difix3d.images import write_image
 from difix3d.runfiles import append_row, changed, lock, mend_rows, read_rows, write_state
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import read_own, write_yaml
@@ -166,6 +168,19 @@ class RunFolder:
     def record(self, name: str, row: dict[str, Any]) -> None:
         """Adds a row to a JSON list (``metrics.json``, ``rounds.json``); rows of later steps (before a resume) go."""
         append_row(self.path / name, row, lambda old: old["step"] <= row["step"] and _kind(old) != _kind(row))
+
+    def keep_pilot(self, row: dict[str, Any], sheet: UInt8[np.ndarray, "_ _ 3"]) -> None:
+        """Writes ``pilot.json``, and its picture beside it."""
+        try:
+            write_image(self.path / "pilot.png", sheet)
+            write_state(self.path / "pilot.json", as_json(row))
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def pilot(self) -> dict[str, Any] | None:
+        """What the pilot found; ``None`` if there was none."""
+        path = self.path / "pilot.json"
+        return read_json(path) if path.is_file() else None
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         """What was recorded; empty if nothing."""

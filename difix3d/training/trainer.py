@@ -31,6 +31,7 @@ from difix3d.training.far_views import settle_far_views
 from difix3d.training.guard import SIGHT_STEPS, BadModel, LossGuard, check_ranks, check_sight, out_of_memory
 from difix3d.training.memory import settle_memory
 from difix3d.training.model import SplatModel
+from difix3d.training.pilot import run_pilot, steps_of
 from difix3d.training.presets import settle
 from difix3d.training.rounds import Interrupted, Rounds, views_asked_for
 from difix3d.training.run import RunFolder, gaussians_in
@@ -96,7 +97,10 @@ class Trainer:
         if config.init.ply is not None and loaded is None:
             check_world(config.init.ply, self.scene, self.model.shown(), self.shown)
         photo = self.views.__getitem__
-        self.rounds = Rounds(config, self.scene, photo, self.fixer, targets, self.folder, self.device, ranks)
+        pilot = None
+        if self.fixer is not None and steps_of(config, self.scene):
+            pilot = partial(run_pilot, config, self.views, self.fixer, self.device)
+        self.rounds = Rounds(config, self.scene, photo, self.fixer, targets, self.folder, self.device, ranks, pilot)
         self.control = Control()
         self._signal: Callable[[], int] = lambda: 0
         self._lock: FileLock | None = None

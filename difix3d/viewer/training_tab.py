@@ -16,6 +16,8 @@ from difix3d.training.events import (
     Event,
     Finished,
     Paused,
+    PilotDone,
+    PilotProgress,
     Resumed,
     RoundDone,
     RoundProgress,
@@ -73,6 +75,10 @@ class Monitor:
                 self.phase = f"training on {event.device}"
             case Stepped():
                 self._stepped(event)
+            case PilotProgress():
+                self.phase = f"pilot: step {event.done} of {event.total}"
+            case PilotDone() if not event.pilot.helps:
+                self.phase = "training; the pilot found that fixing does not help here, so that there are no rounds"
             case RoundProgress():
                 self.phase = f"fixing novel view {event.done} of {event.total}"
             case RoundDone():
