@@ -18,9 +18,10 @@ START = 3000
 class DistillConfig:
     """Novel views, cleaned by the fixer, as further training views."""
 
-    mode: Literal["progressive", "once", "off"] = "progressive"
+    mode: Literal["auto", "progressive", "once", "off"] = "auto"
     """`progressive`: novel cameras move away from the captured ones round by round. `once`: all at once to their
-    targets. `off`: plain 3DGS."""
+    targets. `off`: plain 3DGS. `auto`: `progressive`, but `off` with `--fixer mini` where the views asked for lie
+    between the photos, as it has nothing to teach there."""
     targets: str = "auto"
     """Where novel cameras go. `eval`: to the held-out cameras (their photos are never looked at). `perturb`: around the
     captured cameras, further each round. Or a camera path file. `auto`: `eval` if photos are held out, else

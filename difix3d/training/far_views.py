@@ -1,4 +1,4 @@
-"""What a training does for views far off its photos, decided by the cameras alone: a backdrop, and dropout."""
+"""What a training does for views far off its photos, and what between them, decided by the cameras alone."""
 
 import math
 from dataclasses import replace
@@ -15,30 +15,43 @@ BACKDROP = 2000
 """Gaussians that a backdrop begins with."""
 
 
-def settle_far_views(config: TrainConfig, scene: Scene, targets: Cameras | None) -> tuple[TrainConfig, str]:
-    """The same configuration with backdrop and dropout decided where they were left open, and a line that says so if
-    there is one now (else empty).
+def settle_far_views(
+    config: TrainConfig, scene: Scene, targets: Cameras | None, *, small: bool = False
+) -> tuple[TrainConfig, str]:
+    """The same configuration with backdrop, dropout and the mode of distillation decided where they were left open, and
+    a line that says what is not as usual (else empty).
 
     Views between the photos lose by dropout, which blurs, and have no use for a backdrop; those far off gain by both.
     Where it was not measured there is neither: without targets, for what a splat file gave, and beside MCMC's own
-    noise. Photos with alpha say themselves what is behind them.
+    noise. Photos with alpha say themselves what is behind them. What small weights make of views between the photos is
+    no better than the renders: it is not distilled, unless novel cameras are sent elsewhere, or for a splat file.
 
     Args:
         targets: where novel cameras go, or held-out ones stand; ``None`` if that is not known.
+        small: whether the fixer is difix-mini.
     """
-    init, dropout, chosen = config.init, config.dropout, []
+    init, dropout, mode, lines = config.init, config.dropout, config.distill.mode, []
     measured = init.ply is None and config.densify.kind == "default"
-    left_open = init.backdrop is None or dropout is None
-    times = math.nan if targets is None or not (measured and left_open) else times_apart(scene, targets)
+    left_open = measured and (init.backdrop is None or dropout is None)
+    may_rest = mode == "auto" and small and init.ply is None and config.distill.targets != "perturb"
+    times = math.nan if targets is None or not (left_open or may_rest) else times_apart(scene, targets)
+    far, chosen = measured and times >= FAR, []
     if init.backdrop is None:
-        backdrop = BACKDROP if times >= FAR and not scene.alpha else 0
+        backdrop = BACKDROP if far and not scene.alpha else 0
         init = replace(init, backdrop=backdrop)
         chosen += [f"--init.backdrop {backdrop}"] * (backdrop > 0)
     if dropout is None:
-        dropout = RATE if times >= FAR else 0.0
+        dropout = RATE if far else 0.0
         chosen += [f"--dropout {dropout:g}"] * (dropout > 0)
-    line = (
-        f"the views asked for are {times:.1f} times as far from the photos as these are from each other: "
-        f"trained with {' and '.join(chosen)} (0 turns it off)"
-    )
-    return replace(config, init=init, dropout=dropout), line if chosen else ""
+    if mode == "auto":
+        mode = "off" if may_rest and times < FAR else "progressive"
+    apart = f"the views asked for are {times:.1f} times as far from the photos as these are from each other:"
+    if chosen:
+        lines.append(f"{apart} trained with {' and '.join(chosen)} (0 turns it off)")
+    if mode == "off" != config.distill.mode:
+        lines.append(
+            f"{apart} between them difix-mini has nothing to teach, and is for render time only (--distill.mode "
+            "progressive distils all the same, --distill.targets perturb goes further off)"
+        )
+    config = replace(config, init=init, dropout=dropout, distill=replace(config.distill, mode=mode))
+    return config, "\n".join(lines)

@@ -61,14 +61,17 @@ class RunFolder:
         return run
 
     def as_begun(self, config: TrainConfig) -> TrainConfig:
-        """The configuration of a run to resume, with the dropout and the backdrop that it began with where they are
-        left open: none in runs of versions that did not choose them."""
+        """The configuration of a run to resume, with the dropout, the backdrop and the mode of distillation that it
+        began with where they are left open: those of versions that did not choose them."""
         begun = read_own(self.path)
         if config.dropout is None:
             config = replace(config, dropout=float(begun.get("dropout") or 0))
         if config.init.backdrop is None:
             backdrop = int((begun.get("init") or {}).get("backdrop") or 0)
             config = replace(config, init=replace(config.init, backdrop=backdrop))
+        if config.distill.mode == "auto":
+            mode = (begun.get("distill") or {}).get("mode", "progressive")
+            config = replace(config, distill=replace(config.distill, mode=mode))
         return config
 
     def begin(self, config: TrainConfig, **facts: Any) -> None:

@@ -82,7 +82,8 @@ class Trainer:
         self.folder = RunFolder(ranks.of_first(lambda: RunFolder.find(config, self.scene).path), self.scene)
         config = self.folder.as_begun(config) if config.resume else config
         asked = views_asked_for(config, self.scene, targets, self.fixer)
-        config, self._chosen = settle_far_views(config, self.scene, asked)
+        small = fixer is None and config.fixer == "mini"
+        config, self._chosen = settle_far_views(config, self.scene, asked, small=small)
         loaded = self.folder.load() if config.resume else None
         if loaded is not None:
             first = gaussians_in(loaded[1])

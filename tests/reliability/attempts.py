@@ -61,7 +61,7 @@ class Campaign:
         """
         words = ["--scene", self.scene, "--split", "every:4", "--device", "cpu", "--init.points", "300"]
         words += ["--max-steps", "40", "--eval-steps", "12", "--save-steps", "26", "--autosave-minutes", "1e-9"]
-        words += ["--fixer", "mini", "--output-dir", run]
+        words += ["--fixer", "mini", "--distill.mode", "progressive", "--output-dir", run]
         if (run / "config.yaml").exists():
             words = ["--resume", "--output-dir", run]
         return self.fork("train", words, before, log)

@@ -17,7 +17,8 @@ from difix3d.training.events import Started
 from difix3d.training.far_views import settle_far_views
 from difix3d.training.rounds import views_asked_for
 
-NEITHER = replace(TrainConfig(), dropout=0.0, init=InitConfig(backdrop=0))
+DISTILLED = replace(TrainConfig().distill, mode="progressive")
+NEITHER = replace(TrainConfig(), dropout=0.0, init=InitConfig(backdrop=0), distill=DISTILLED)
 
 
 @pytest.fixture
@@ -26,9 +27,9 @@ def end(toy_scene):
     return replace(toy_scene, train=np.array([0, 1, 2, 3]), test=np.array([9, 10, 11]))
 
 
-def settled(scene, targets=None, **changes):
+def settled(scene, targets=None, *, small=False, **changes):
     asked = views_asked_for(TrainConfig(), scene, targets, None)
-    return settle_far_views(replace(TrainConfig(), **changes), scene, asked)
+    return settle_far_views(replace(TrainConfig(), **changes), scene, asked, small=small)
 
 
 def chosen(config):
@@ -106,6 +107,50 @@ def test_what_was_said_stays(toy_scene, end):
 def test_twice_as_far_is_far(end, monkeypatch, times, expected):
     monkeypatch.setattr(far_views, "times_apart", lambda *_: times)
     assert chosen(settled(end)[0]) == expected
+
+
+def mode(scene, *, small=True, targets=None, **changes):
+    config, line = settled(scene, targets, small=small, **changes)
+    was = changes.get("distill", TrainConfig().distill).mode
+    assert ("--distill.mode progressive" in line) == (config.distill.mode == "off" != was)
+    return config.distill.mode
+
+
+def test_small_weights_are_not_distilled_between_the_photos(toy_scene, end, tmp_path):
+    """Nor is anybody else's choice touched."""
+    given = TrainConfig().distill
+    assert mode(toy_scene) == "off"
+    assert mode(end) == "progressive"
+    assert mode(toy_scene, targets=toy_scene.cameras[:1]) == "off"
+    assert mode(toy_scene, small=False) == "progressive"
+    assert mode(replace(toy_scene, test=np.array([], int))) == "progressive"  # perturbed ones go far off
+    assert mode(toy_scene, distill=replace(given, targets="perturb")) == "progressive"
+    assert mode(toy_scene, init=InitConfig(ply=tmp_path / "any.ply")) == "progressive"
+    for asked in ("progressive", "once", "off"):
+        assert mode(toy_scene, distill=replace(given, mode=asked)) == asked
+
+
+def test_a_run_with_small_weights_between_the_photos_says_so_and_keeps_it(toy_scene, config):
+    started = []
+    config = replace(config, fixer="mini", max_steps=8, plus=False)
+    trainer = Trainer(config, toy_scene, [started.append])
+    trainer.train()
+    (begun,) = (event for event in started if isinstance(event, Started))
+    assert "difix-mini has nothing to teach" in begun.note
+    assert trainer.folder.rows("rounds.json") == []
+    longer = replace(config, max_steps=9, resume=True)
+    far = toy_scene.cameras[toy_scene.test]
+    assert Trainer(longer, toy_scene, targets=far).config.distill.mode == "off"
+    own = config.output_dir / "config.yaml"
+    own.write_text(own.read_text().replace("  mode: 'off'\n", ""))
+    assert Trainer(longer, toy_scene).config.distill.mode == "progressive"  # a version that did not choose
+    assert Trainer(replace(config, output_dir=config.output_dir / "own"), toy_scene, fixer=keep).rounds.due(2)
+
+
+def keep(degraded):
+    """A fixer of one's own."""
+    for item in degraded:
+        yield item.rgb
 
 
 def test_what_was_chosen_is_kept_by_a_resume(end, config):

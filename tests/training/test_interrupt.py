@@ -165,6 +165,7 @@ def start(tmp_path, toy_scene, monkeypatch):
         "30",
     ]
     words += ["--eval-steps", "--save-steps", "--fixer", "mini", "--output-dir", str(folder)]
+    words += ["--distill.mode", "progressive"]
 
     def start(*more, listener=None):
         monkeypatch.setattr(command, "TensorBoardLog", lambda: listener or (lambda event: None))

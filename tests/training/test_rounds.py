@@ -228,7 +228,8 @@ def test_weights_that_cannot_be_had_name_the_ways_out(toy_scene, config, tmp_pat
     with pytest.raises(UserError, match=r"cannot be loaded.*--fixer FOLDER.*--fixer none"):
         Trainer(replace(config, fixer=str(tmp_path / "nothing")), toy_scene)
     assert not config.output_dir.exists()
-    assert DistillConfig().mode == "progressive"
+    assert DistillConfig().mode == "auto"
+    assert list(DistillConfig().schedule(8)) == list(DistillConfig(mode="progressive").schedule(8)) != []
 
 
 def test_by_default_a_cpu_gets_the_small_weights(toy_scene, config):
