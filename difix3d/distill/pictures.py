@@ -19,7 +19,8 @@ THREADS = 4
 ROWS = 12
 WIDTH = 320
 TITLE = 16
-COLUMNS = ("render", "fixed", "reference photo", "confidence (white)")
+COLUMNS = ("render", "fixed", "reference photo", "confidence (white); kept as rendered (blue)")
+BLUE = (70, 110, 200)
 
 
 class RoundPictures:
@@ -78,8 +79,15 @@ class RoundPictures:
         for i in self.shown:
             render, reference = self.renders[i], int(self.pseudo.reference[i])
             photo = self.photos.get(reference, np.zeros_like(render))
-            rows.append(_row([render, self.fixed[i], photo, _grey(self.pseudo.confidence[i])]))
+            rows.append(_row([render, self.fixed[i], photo, self._taught(i)]))
         write_image(self.folder / "sheet.png", strip([_titles(), *rows], axis=0))
+
+    def _taught(self, i: int) -> UInt8[np.ndarray, "_ _ 3"]:
+        """What a view has to say: the weight of the fix, and where it says that all stays as it was rendered."""
+        weight = self.pseudo.confidence[i]
+        picture = _grey(weight)
+        picture[(weight.numpy() > 0) & (self.pseudo.images[i].numpy() == self.renders[i]).all(2)] = BLUE
+        return picture
 
 
 def _grey(values: UInt8[Tensor, "H W"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from difix3d.distill import DistillConfig, Distiller
+from difix3d.distill.pictures import TITLE, WIDTH, RoundPictures
+from difix3d.images import GAP, read_image
 from difix3d.scene import Views
 
 
@@ -43,6 +45,18 @@ def test_what_does_not_count_stays_as_rendered(run_round):
         assert (confidence[:, 32:] == 128).any()
         counts = (confidence > 0) & (confidence != 128)
         assert (after.int() - before.int())[counts].float().mean() > 5
+
+
+def test_the_sheet_shows_what_is_held_in_blue(run_round, toy_scene, tmp_path):
+    done = run_round(left_half_brighter)
+    RoundPictures(done, tmp_path, Views(toy_scene).__getitem__).write(lambda: None).result()
+    sheet = read_image(tmp_path / "sheet.png").astype(int)
+    column = sheet[TITLE + GAP :, 3 * (WIDTH + GAP) :]
+    blue = column[..., 2] - column[..., 0] > 60
+    assert blue[:, WIDTH * 34 // 48 :].mean() > 0.3
+    assert blue[:, : WIDTH * 18 // 48].mean() < 0.05
+    grey = read_image(tmp_path / "confidence" / "00.png")
+    assert (grey == grey[..., :1]).all()  # the file itself has weights
 
 
 def test_views_in_which_nothing_counts_have_no_say(run_round):

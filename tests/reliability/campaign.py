@@ -190,18 +190,8 @@ def beside(campaign: Campaign, attempts: int) -> None:
     """``evaluate``, ``render`` and ``view`` while a training replaces and prunes what they look at."""
     run = campaign.folder / "run"
     words = ["--scene", campaign.scene, "--split", "every:4", "--device", "cpu", "--fixer", "mini"]
-    words += [
-        "--distill.mode",
-        "progressive",
-        "--eval-steps",
-        "--save-steps",
-        "--max-steps",
-        "100000",
-        "--autosave-minutes",
-        "1e-9",
-        "--keep-checkpoints",
-        "1",
-    ]
+    words += ["--distill.mode", "progressive", "--eval-steps", "--save-steps", "--max-steps", "100000"]
+    words += ["--autosave-minutes", "1e-9", "--keep-checkpoints", "1"]
     with open(campaign.folder / "training", "w") as log:
         training = campaign.fork("train", [*words, "--output-dir", run], log=log.fileno())
     try:
