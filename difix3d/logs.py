@@ -24,7 +24,7 @@ from difix3d.training.pilot import in_words
 
 log = logging.getLogger(__name__)
 
-DECLINED = "\nnothing is distilled, and the fixer is for render time only; --distill.pilot-steps 0 distils all the same"
+DECLINED = "\nnothing is distilled; --distill.pilot-steps 0 distils all the same"
 
 PERIOD = 50
 """Steps between the losses that TensorBoard gets; reading one waits for the GPU."""

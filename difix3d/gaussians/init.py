@@ -22,7 +22,7 @@ class InitConfig:
     """Splat file to start from: .ply, .spz or .splat of any trainer, in the world of the cameras as their files have
     them. What held-out photos tell counts only if it was made without them."""
     points: Annotated[int, Limits(min=1, max=100_000_000)] = 100_000
-    """Random points to start from where there are neither sparse points nor enough dense ones."""
+    """Random points to start from where there are neither sparse nor enough dense ones."""
     opacity: Annotated[float, Limits(above=0, below=1)] = 0.1
     """Initial opacity."""
     scale: Annotated[float, Limits(above=0, max=1000)] = 1.0
