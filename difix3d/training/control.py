@@ -8,6 +8,10 @@ from difix3d.types import Cameras
 Request = Literal["save", "round"]
 
 
+class Interrupted(Exception):
+    """A pilot, a round or an evaluation was broken off; it is made anew when the training goes on."""
+
+
 class Control:
     """Requests from any thread; without any, training goes its way to the bit."""
 

@@ -26,6 +26,7 @@ from difix3d.metrics import psnr, ssim, texture_error
 from difix3d.scene import Views
 from difix3d.scene.batches import batches
 from difix3d.training.config import TrainConfig
+from difix3d.training.control import Interrupted
 from difix3d.training.data import initial_gaussians, near_plane
 from difix3d.training.model import SplatModel
 from difix3d.types import Cameras, Fixer, Scene, View
@@ -37,7 +38,7 @@ LEAST_PHOTOS = 5
 MOST_LEFT_OUT = 4
 
 Progress = Callable[[int, int], None]
-"""Is told how many steps of how many are done; may raise to end it."""
+"""Is told how many steps of how many are done."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,13 @@ def left_out(scene: Scene, targets: Cameras | None) -> list[int]:
 
 
 def run_pilot(
-    config: TrainConfig, views: Views, fixer: Fixer, device: torch.device, targets: Cameras | None, progress: Progress
+    config: TrainConfig,
+    views: Views,
+    fixer: Fixer,
+    device: torch.device,
+    interrupted: Callable[[], int],
+    targets: Cameras | None,
+    progress: Progress,
 ) -> tuple[Pilot, UInt8[np.ndarray, "_ _ 3"]]:
     """Trains for a few steps without some photos, and fixes what it renders at their cameras.
 
@@ -145,11 +152,15 @@ def run_pilot(
         views: the scene and its photos.
         fixer: cleans renders.
         device: where it is trained.
+        interrupted: is asked after each step; of this process alone, as no other takes part.
         targets: where novel cameras will go; ``None`` to all sides of the captured ones.
         progress: is told how it goes.
 
     Returns:
         What was found, and a picture of it: photo, render and fixed of each photo left out.
+
+    Raises:
+        Interrupted: it was asked to end.
     """
     chosen = left_out(views.scene, targets)
     scene = replace(views.scene, train=np.setdiff1d(views.scene.train, chosen), test=np.array(chosen))
@@ -161,6 +172,8 @@ def run_pilot(
         for step in range(steps):
             model.step(next(photos), step)
             progress(step + 1, steps)
+            if interrupted():
+                raise Interrupted
     once = DistillConfig(mode="once", start=0, gate="off", references=config.distill.references)
     photo, cameras = views.__getitem__, scene.cameras[chosen]
     distiller = Distiller(once, scene, photo, fixer, targets=cameras, max_steps=1, device=device)

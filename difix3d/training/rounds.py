@@ -22,6 +22,7 @@ from difix3d.errors import UserError
 from difix3d.ranks import ALONE, Ranks
 from difix3d.scene.pathfile import read_path
 from difix3d.training.config import TrainConfig
+from difix3d.training.control import Interrupted
 from difix3d.training.events import Listener, PilotDone, PilotProgress, RoundDone, RoundProgress
 from difix3d.training.pilot import Pilot, Progress
 from difix3d.training.run import RunFolder
@@ -33,10 +34,6 @@ Trial = Callable[[list[int], PseudoViews | None], list[float]]
 """Trains a little without these photos and with these novel views, puts all back, and returns the photos' PSNR."""
 MakePilot = Callable[[Cameras | None, Progress], tuple[Pilot, UInt8[np.ndarray, "_ _ 3"]]]
 """Finds out whether the fixer helps at such targets, and makes a picture of it."""
-
-
-class Interrupted(Exception):
-    """A round or an evaluation was broken off; it is made anew when the training goes on."""
 
 
 class Rounds:
@@ -148,7 +145,7 @@ class Rounds:
         if step not in steps:
             self._add(step)
         elif self.pilot is not None and self.change is None:
-            self._ask_pilot(self.pilot, step, emit, interrupted)
+            self._ask_pilot(self.pilot, step, emit)
             if self.declined:
                 return
         if interrupted():
@@ -182,17 +179,12 @@ class Rounds:
         self.pseudo, self._done = pseudo, step
         emit(RoundDone(step, steps.index(step) + 1, len(steps), len(done.pseudo), verdict, seconds))
 
-    def _ask_pilot(self, pilot: MakePilot, step: int, emit: Listener, interrupted: Callable[[], bool]) -> None:
+    def _ask_pilot(self, pilot: MakePilot, step: int, emit: Listener) -> None:
         start = time.perf_counter()
-
-        def progress(done: int, total: int) -> None:
-            emit(PilotProgress(done, total))
-            if interrupted():
-                raise Interrupted
 
         def first() -> Pilot | None:
             with suppress(Interrupted):  # the other processes wait for an answer
-                found, sheet = pilot(self.distiller.targets, progress)
+                found, sheet = pilot(self.distiller.targets, lambda done, total: emit(PilotProgress(done, total)))
                 self.folder.keep_pilot(found.row(), sheet)
                 return found
             return None

@@ -23,7 +23,7 @@ from difix3d.render.backend import require_kernels
 from difix3d.scene import Views
 from difix3d.scene.batches import batches
 from difix3d.training.config import TrainConfig
-from difix3d.training.control import Control
+from difix3d.training.control import Control, Interrupted
 from difix3d.training.data import check_world, initial_gaussians, near_plane, remark, scene_of
 from difix3d.training.evaluation import as_row, evaluate, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
@@ -33,7 +33,7 @@ from difix3d.training.memory import settle_memory
 from difix3d.training.model import SplatModel
 from difix3d.training.pilot import run_pilot, steps_of
 from difix3d.training.presets import settle
-from difix3d.training.rounds import Interrupted, Rounds, views_asked_for
+from difix3d.training.rounds import Rounds, views_asked_for
 from difix3d.training.run import RunFolder, gaussians_in
 from difix3d.training.saving import Saving
 from difix3d.types import Cameras, Fixer, Gaussians, Scene, View
@@ -100,7 +100,7 @@ class Trainer:
         photo = self.views.__getitem__
         pilot = None
         if self.fixer is not None and steps_of(config, self.scene):
-            pilot = partial(run_pilot, config, self.views, self.fixer, self.device)
+            pilot = partial(run_pilot, config, self.views, self.fixer, self.device, lambda: self.interrupted)
         self.rounds = Rounds(config, self.scene, photo, self.fixer, targets, self.folder, self.device, ranks, pilot)
         self.control = Control()
         self._signal: Callable[[], int] = lambda: 0

@@ -22,11 +22,13 @@ TWO = Ranks(1, 2, 1)
 
 
 def runs_of(config, folder):
-    """Two trainings into a folder: one of the Gaussians as they are, one that adds some and has rounds."""
+    """Trainings into a folder: one of the Gaussians as they are, one that adds some and has rounds, and one whose pilot
+    finds that the fixer does not help."""
     still = replace(config, densify=replace(config.densify, kind="none"), max_steps=12, background="white")
     still = replace(still, refine=replace(still.refine, exposure=True, poses=True), output_dir=folder / "still")
     grown = replace(config, output_dir=folder / "grown", distill=replace(config.distill, targets="eval", mode="once"))
-    return [(still, False), (grown, True)]
+    pilot = replace(grown, output_dir=folder / "pilot", distill=replace(grown.distill, pilot_steps=7))
+    return [(still, False), (grown, True), (pilot, True)]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,13 @@ def test_each_adds_gaussians_and_fixes_its_share(folders):
     assert rounds[0][0]["confidence"] == pytest.approx(rounds[1][0]["confidence"], abs=0.1)
     assert rows_of(two)[-1]["psnr"] == pytest.approx(rows_of(one)[-1]["psnr"], abs=1)
     assert (two / "point_cloud.ply").is_file()
+
+
+def test_the_first_makes_the_pilot_and_all_follow(folders):
+    for folder in folders:
+        assert json.loads((folder / "pilot" / "pilot.json").read_text())["helps"] is False
+        assert not (folder / "pilot" / "rounds.json").exists()
+        assert rows_of(folder / "pilot")[-1]["step"] == 30
 
 
 @pytest.mark.slow

@@ -6,11 +6,12 @@ The pickle holds a scene and some (configuration, whether with a fixer), which a
 import pickle
 import sys
 from pathlib import Path
+from unittest import mock
 
 import torch
 
 from difix3d.ranks import Ranks
-from difix3d.training import Trainer
+from difix3d.training import Trainer, pilot
 
 
 def brighter(degraded):
@@ -23,7 +24,8 @@ def train(content: bytes, ranks: Ranks) -> None:
     scene, runs = pickle.loads(content)
     for config, fix in runs:
         fixer = brighter if fix else None
-        Trainer(config, scene, fixer=fixer, ranks=ranks).train()
+        with mock.patch.object(pilot, "LEAST_STEPS", min(pilot.LEAST_STEPS, config.distill.pilot_steps)):
+            Trainer(config, scene, fixer=fixer, ranks=ranks).train()
 
 
 if __name__ == "__main__":
