@@ -126,6 +126,17 @@ def truth(toy_scene):
     return partial(rasterize, from_points(toy_scene.points, toy_scene.colors, opacity=0.9))
 
 
+@pytest.fixture
+def oracle(truth):
+    """Answers with the exact image of any camera."""
+
+    def fixer(degraded):
+        for item in degraded:
+            yield truth(item.camera).rgb[0].clamp(0, 1)
+
+    return fixer
+
+
 @pytest.fixture(scope="session")
 def middle(toy_scene):
     """The Gaussians in the middle of the toy scene: an object with much empty space around it."""

@@ -52,7 +52,7 @@ class Rounds:
 
     Attributes:
         pseudo: the novel views in use; ``None`` before the first round and after a rollback.
-        change: of errors by fixing, as the pilot found; ``None`` before it, NaN where it could not be measured.
+        helps: whether the fixer does, as the pilot found; ``None`` before it.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Rounds:
         self.folder = folder
         self.device = device
         self.pilot = pilot
-        self.change: float | None = None
+        self.helps: bool | None = None
         self.pseudo: PseudoViews | None = None
         self._done = -1
         self._write: Callable[[], Future[None]] | None = None  # what the last round has still to leave on disk
@@ -104,14 +104,9 @@ class Rounds:
         self._targets = targets.to("cpu")
         self.distiller.targets = targets.to(self.device)
 
-    @property
-    def declined(self) -> bool:
-        """Whether the pilot found that the fixer does not help here."""
-        return self.change is not None and self.change >= 0
-
     def due(self, step: int) -> bool:
         """Whether the schedule has a round before a step."""
-        return step in self.distiller.steps and not self.declined
+        return step in self.distiller.steps and self.helps is not False
 
     def run(
         self, step: int, render: RenderFn, trial: Trial, emit: Listener, interrupted: Callable[[], bool] = lambda: False
@@ -144,9 +139,9 @@ class Rounds:
             return
         if step not in steps:
             self._add(step)
-        elif self.pilot is not None and self.change is None:
+        elif self.pilot is not None and self.helps is None:
             self._ask_pilot(self.pilot, step, emit)
-            if self.declined:
+            if not self.helps:
                 return
         if interrupted():
             raise Interrupted
@@ -192,7 +187,7 @@ class Rounds:
         found = self.ranks.of_first(first)
         if found is None:
             raise Interrupted
-        self.change = found.change
+        self.helps = found.helps
         emit(PilotDone(step, found, time.perf_counter() - start))
 
     def settle(self) -> None:
@@ -231,8 +226,8 @@ class Rounds:
         state = {} if self.pseudo is None else pack(self.pseudo)
         if self._asked:
             state |= {"rounds.asked": torch.tensor(self._asked), "rounds.done": torch.tensor(self._done)}
-        if self.change is not None:
-            state["rounds.change"] = torch.tensor(self.change, dtype=torch.float64)
+        if self.helps is not None:
+            state["rounds.helps"] = torch.tensor(self.helps)
         if self._targets is not None:
             state |= {f"rounds.targets.{name}": value for name, value in vars(self._targets).items()}
         return state
@@ -241,7 +236,7 @@ class Rounds:
         """Puts back what :meth:`state` gave."""
         self.pseudo = unpack(state)
         self._done = int(state.get("rounds.done", -1))
-        self.change = float(state["rounds.change"]) if "rounds.change" in state else None
+        self.helps = bool(state["rounds.helps"]) if "rounds.helps" in state else None
         for step in state.get("rounds.asked", torch.empty(0)).tolist():
             self._add(step)
         prefix = "rounds.targets."

@@ -23,17 +23,6 @@ def config(config, monkeypatch):
     return merge(config, {"init": {"opacity": 0.8}, "densify": {"reset_every": 0}}, source="test")
 
 
-@pytest.fixture
-def oracle(truth):
-    """Answers with the exact image of any camera."""
-
-    def fixer(degraded):
-        for item in degraded:
-            yield truth(item.camera).rgb[0].clamp(0, 1)
-
-    return fixer
-
-
 def lifted(degraded):
     """Fog, which photos carried along hardly notice."""
     for item in degraded:
@@ -96,9 +85,9 @@ def test_what_a_pilot_found_is_known_after_a_resume(toy_scene, config):
 
     trainer = Trainer(config, toy_scene, [stop], lifted)
     trainer.train()
-    assert trainer.rounds.declined
+    assert trainer.rounds.helps is False
     resumed, events = run(replace(config, resume=True), toy_scene, lifted, config.output_dir.name)
-    assert resumed.rounds.declined
+    assert resumed.rounds.helps is False
     assert not of(events, PilotDone)
     assert not of(events, RoundDone)
 
@@ -110,7 +99,7 @@ def test_stopped_within_a_pilot_it_is_made_anew(toy_scene, config, oracle):
 
     trainer = Trainer(config, toy_scene, [stop], oracle)
     trainer.train()
-    assert trainer.rounds.change is None
+    assert trainer.rounds.helps is None
     assert trainer.saving.step == 7
     _, events = run(replace(config, resume=True), toy_scene, oracle, config.output_dir.name)
     assert of(events, PilotDone)

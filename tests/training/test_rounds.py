@@ -32,17 +32,6 @@ def config(config):
     return merge(config, {"init": {"opacity": 0.8}, "densify": {"reset_every": 0}}, source="test")
 
 
-@pytest.fixture
-def oracle(truth):
-    """Answers with the exact image of any camera."""
-
-    def fixer(degraded):
-        for item in degraded:
-            yield truth(item.camera).rgb[0].clamp(0, 1)
-
-    return fixer
-
-
 def inverted(degraded):
     """Wrong colours everywhere."""
     for item in degraded:
