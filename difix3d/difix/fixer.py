@@ -10,6 +10,7 @@ from difix3d.devices import short_of_memory
 from difix3d.difix.colors import anchor_colors
 from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix.sizes import fit
+from difix3d.geometry.holes import without_holes
 from difix3d.geometry.warp import guide
 from difix3d.types import Degraded
 
@@ -76,6 +77,8 @@ class DifixFixer:
                     torch.cuda.empty_cache()
 
     def _fix(self, group: list[Degraded]) -> Float[Tensor, "B H W 3"]:
+        if self.pipe.vae.guide:
+            group = [without_holes(item) for item in group]
         images = torch.stack([item.rgb for item in group]).permute(0, 3, 1, 2)
         if self.pipe.vae.guide:
             guides = torch.stack([guide(item, self.pipe.vae.layers, self.pipe.vae.foreground) for item in group])

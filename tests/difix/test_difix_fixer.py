@@ -6,6 +6,7 @@ import torch
 from difix3d.difix import DifixFixer, load_difix
 from difix3d.difix.architecture import random_difix
 from difix3d.difix.fixer import batches
+from difix3d.geometry.holes import without_holes
 from difix3d.types import Degraded, View
 
 
@@ -82,3 +83,16 @@ def test_the_model_is_on_the_gpu_only_while_it_fixes(toy_scene, shared):
     assert pipe.device.type == "cuda"
     assert list(stream) == []
     assert pipe.device.type == "cpu"
+
+
+def test_the_small_weights_see_holes_filled_and_others_do_not(toy_scene, pipe, monkeypatch):
+    """What published weights make of it is not known."""
+    full = item(toy_scene.cameras[0])
+    alpha = full.alpha.clone()
+    alpha[:, :24] = 0
+    holed = replace(full, rgb=full.rgb * alpha[..., None], alpha=alpha, reference_depths=(full.depth,))
+    for model, filled in ((load_difix("mini", "cpu"), True), (pipe, False)):
+        monkeypatch.setattr(model, "fix", lambda images, *_, **__: images)
+        fixed = next(DifixFixer(model, anchor_colors=False)([holed]))
+        assert torch.equal(fixed, without_holes(holed).rgb if filled else holed.rgb)
+        assert bool(fixed[:, :12].mean() > 0.3) == filled
