@@ -298,6 +298,7 @@ class Degraded:
         references: captured views that show the same part of the scene, the best first; may be empty.
         reference_depths: depth maps of the model from the references' cameras, at any size of the same aspect.
         foreground: coverage, in 0..1, by what is nearer than a backdrop; ``None`` if there is none.
+        near: the captured cameras nearest to it; ``None`` if they are not known.
     """
 
     camera: Cameras
@@ -307,6 +308,7 @@ class Degraded:
     references: tuple[View, ...] = ()
     reference_depths: tuple[Float[Tensor, "_ _"], ...] = ()
     foreground: Float[Tensor, "H W"] | None = None
+    near: Cameras | None = None
 
     @property
     def coverage(self) -> Float[Tensor, "H W"]:

@@ -41,13 +41,14 @@ class References:
 
     def __call__(self, camera: Cameras, depth: Float[Tensor, "H W"], count: int) -> list[int]:
         """The ``count`` best captured cameras for a novel one with its rendered depth, the best first."""
-        order = pose_distance(camera.c2w.cpu(), self._poses).argsort()[: max(CANDIDATES, count)]
-        near = self.candidates[order].tolist()
+        return self._best(self._near(camera, count), camera, depth)[:count]
+
+    def _best(self, near: list[int], camera: Cameras, depth: Float[Tensor, "H W"]) -> list[int]:
         overlaps = self._overlaps(camera, depth, near)
         enough = 0.9 * max(overlaps)
         # those that see (nearly) as much as the best one come first, by distance; then the others, by overlap
         ranks = [(0.0, i) if overlap >= enough else (1 - overlap, i) for i, overlap in enumerate(overlaps)]
-        return [near[i] for _, i in sorted(ranks)[:count]]
+        return [near[i] for _, i in sorted(ranks)]
 
     def degraded(self, camera: Cameras, out: Render, photo: Callable[[int], View], own: int = -1) -> Degraded:
         """A render of a novel camera as fixers get it: with the best photos, and the depth that their cameras see.
@@ -59,7 +60,9 @@ class References:
             own: the index of a photo that must not be among them.
         """
         depth = out.depth_map
-        best = [index for index in self(camera, depth, OFFERED + (own >= 0)) if index != own][:OFFERED]
+        near = self._near(camera, OFFERED + (own >= 0))
+        best = [index for index in self._best(near, camera, depth) if index != own][:OFFERED]
+        others = [index for index in near if index != own]
         depths = tuple(self.depth(index, SIDE) for index in best)
         photos = tuple(photo(index).to(depth.device) for index in best)
         return Degraded(
@@ -70,6 +73,7 @@ class References:
             photos,
             depths,
             None if out.foreground is None else out.foreground[0, ..., 0],
+            self.cameras[others] if others else None,
         )
 
     def depth(self, index: int, side: int) -> Float[Tensor, "H W"]:
@@ -77,6 +81,11 @@ class References:
         if (index, side) not in self._depths:
             self._depths[index, side] = self.render(self.cameras[index].limited(side)).depth_map
         return self._depths[index, side]
+
+    def _near(self, camera: Cameras, count: int) -> list[int]:
+        """The captured cameras nearest by pose, at least eight if there are so many."""
+        order = pose_distance(camera.c2w.cpu(), self._poses).argsort()[: max(CANDIDATES, count)]
+        return self.candidates[order].tolist()
 
     def _overlaps(self, camera: Cameras, depth: Float[Tensor, "H W"], captured: list[int]) -> list[float]:
         """Share of the novel pixels that each captured camera sees as well."""

@@ -90,7 +90,8 @@ def test_the_small_weights_see_holes_filled_and_others_do_not(toy_scene, pipe, m
     full = item(toy_scene.cameras[0])
     alpha = full.alpha.clone()
     alpha[:, :24] = 0
-    holed = replace(full, rgb=full.rgb * alpha[..., None], alpha=alpha, reference_depths=(full.depth,))
+    away = replace(full.camera, c2w=full.camera.c2w @ torch.diag(torch.tensor([-1.0, 1, -1, 1])))
+    holed = replace(full, rgb=full.rgb * alpha[..., None], alpha=alpha, reference_depths=(full.depth,), near=away)
     for model, filled in ((load_difix("mini", "cpu"), True), (pipe, False)):
         monkeypatch.setattr(model, "fix", lambda images, *_, **__: images)
         fixed = next(DifixFixer(model, anchor_colors=False)([holed]))
