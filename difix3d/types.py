@@ -320,7 +320,8 @@ class Degraded:
 class Fixer(Protocol):
     """Cleans renders: takes a stream of them and gives the clean images (0..1, the size of the render) in its order.
 
-    Streams, so that the next renders can be made while the last ones are cleaned, and progress can be shown.
+    Streams, so that the next renders can be made while the last ones are cleaned, and progress can be shown. One with a
+    true ``fills_holes`` fills holes of renders before it cleans them: frames between those that it gets need it, too.
     """
 
     def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]: ...

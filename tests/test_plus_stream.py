@@ -64,7 +64,34 @@ def test_only_key_frames_are_fixed_and_their_change_is_carried(model, truth, pat
         assert frame.max() <= (1 if every > 1 else 1.1)
 
 
-def test_frames_that_are_carried_have_no_references(model, path, monkeypatch):
+class Fill(Brighten):
+    """Fills holes first, with what the colours around them are: another grey in each frame."""
+
+    fills_holes = True
+
+    def __call__(self, degraded):
+        yield from super().__call__(map(greyed, degraded))
+
+
+def greyed(degraded):
+    return replace(degraded, rgb=degraded.rgb + grey(degraded.camera) * (1 - degraded.alpha[..., None]))
+
+
+def grey(camera):
+    return 0.2 + 0.6 * float(100 * camera.c2w[0, 0, 3] % 1)
+
+
+@pytest.mark.parametrize("options", [{"every": 4}, {"mix": 0.5}])
+def test_holes_are_filled_in_every_frame(model, truth, path, monkeypatch, options):
+    """They are at no place, so that their colours cannot be carried from other frames."""
+    monkeypatch.setattr("difix3d.postrender.behind.without_holes", greyed)
+    for frame, camera in zip(model(Fill()).stream(path, **options), path, strict=True):
+        out = truth(camera)
+        expected = (out.rgb[0].clamp(0, 1) + grey(camera) * (1 - out.alpha[0]) + 0.1).clamp(0, 1)
+        assert (frame.clamp(0, 1) - expected).abs().max() < 0.02
+
+
+def test_no_references_are_chosen_for_frames_that_are_carried(model, path, monkeypatch):
     post = model(Brighten())
     calls = []
     degraded = post._nearest.degraded

@@ -48,6 +48,11 @@ class DifixFixer:
         self.tile = tile
 
     @property
+    def fills_holes(self) -> bool:
+        """Whether renders are given to the model :func:`~difix3d.geometry.holes.without_holes`: small ones need it."""
+        return bool(self.pipe.vae.guide)
+
+    @property
     def needs(self) -> tuple[int, int]:
         """Bytes of the weights, and of each pixel of a batch that is fixed: at its peak the decoder holds so many
         copies of its two widest layers (counted on three networks), and the latest references are kept: sixteen as
@@ -77,7 +82,7 @@ class DifixFixer:
                     torch.cuda.empty_cache()
 
     def _fix(self, group: list[Degraded]) -> Float[Tensor, "B H W 3"]:
-        if self.pipe.vae.guide:
+        if self.fills_holes:
             group = [without_holes(item) for item in group]
         images = torch.stack([item.rgb for item in group]).permute(0, 3, 1, 2)
         if self.pipe.vae.guide:

@@ -59,21 +59,28 @@ class References:
             photo: gives a captured view by its index.
             own: the index of a photo that must not be among them.
         """
-        depth = out.depth_map
         near = self._near(camera, OFFERED + (own >= 0))
-        best = [index for index in self._best(near, camera, depth) if index != own][:OFFERED]
-        others = [index for index in near if index != own]
+        best = [index for index in self._best(near, camera, out.depth_map) if index != own][:OFFERED]
         depths = tuple(self.depth(index, SIDE) for index in best)
-        photos = tuple(photo(index).to(depth.device) for index in best)
+        photos = tuple(photo(index).to(out.rgb.device) for index in best)
+        return self._degraded(camera, out, photos, depths, [index for index in near if index != own])
+
+    def like(self, other: Degraded, camera: Cameras, out: Render) -> Degraded:
+        """A render with the references of another one, which need not be its best."""
+        return self._degraded(camera, out, other.references, other.reference_depths, self._near(camera, 0))
+
+    def _degraded(
+        self, camera: Cameras, out: Render, photos: tuple[View, ...], depths: tuple[Tensor, ...], near: list[int]
+    ) -> Degraded:
         return Degraded(
-            camera.to(depth.device),
+            camera.to(out.rgb.device),
             out.rgb[0].clamp(0, 1),
             out.alpha[0, ..., 0],
-            depth,
+            out.depth_map,
             photos,
             depths,
             None if out.foreground is None else out.foreground[0, ..., 0],
-            self.cameras[others] if others else None,
+            self.cameras[near] if near else None,
         )
 
     def depth(self, index: int, side: int) -> Float[Tensor, "H W"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
 from difix3d.geometry.warp import project_each, surface, unproject
-from difix3d.types import Degraded, View
+from difix3d.types import Degraded, Fixer, View
 
 DARK = 0.04
 """A photo's pixel whose brightest channel, 0..1, is below this is black."""
@@ -26,6 +26,11 @@ EDGE = 0.05
 at the edges of photos."""
 COARSE = 80
 """Long side, in pixels, of the grid on which it is found out what lies outside of the photos."""
+
+
+def fills_holes(fixer: Fixer) -> bool:
+    """Whether a fixer gives :func:`without_holes` to its network."""
+    return bool(getattr(fixer, "fills_holes", False))
 
 
 def without_holes(degraded: Degraded) -> Degraded:

@@ -15,6 +15,7 @@ from difix3d.distill.confidence import ConfidenceConfig, compare_with_photos, me
 from difix3d.distill.references import References
 from difix3d.errors import UserError
 from difix3d.geometry.carry import Key, carry, share_seen
+from difix3d.geometry.holes import fills_holes, without_holes
 from difix3d.geometry.warp import COVERED
 from difix3d.postrender.pipe import ahead, behind_by_one, tolerant
 from difix3d.types import Cameras, Degraded, Fixer, Render, RenderFn, Scene, View
@@ -37,7 +38,7 @@ class Frame:
     """A render on its way to the screen.
 
     Attributes:
-        degraded: as fixers get it; without references unless it is a key frame.
+        degraded: as fixers get it; with references of the key frame before it, unless it is one.
         out: as it is shown.
         is_key: whether it goes through the fixer.
     """
@@ -79,6 +80,7 @@ class PostRender:
         self.device = torch.device(device)
         self._train = scene.train.tolist()
         self._alpha = scene.alpha
+        self._fills = fills_holes(fixer)
         self._nearest = References(scene.cameras.to(device), self._train, render)
 
     @cached_property
@@ -160,7 +162,7 @@ class PostRender:
             camera = camera.to(self.device)
             out = self.render(camera)
             since += 1
-            frame = self._frame(camera, out, is_key=last is None or since >= every)
+            frame = self._frame(camera, out, last if since < every else None)
             if last is not None and not frame.is_key and share_seen(frame.degraded, last) < LEAST_SEEN:
                 frame = self._frame(camera, out)
             if frame.is_key:
@@ -174,19 +176,19 @@ class PostRender:
         degraded = frame.degraded
         if fixed is None:
             return degraded.rgb, None
-        rgb = self._trusted(degraded, fixed)
+        rgb, base = self._trusted(degraded, fixed), self._base(degraded)
         if mix and before is not None:
             carried, seen = carry([before], [1.0], degraded.depth, degraded.camera)
-            mixed = degraded.rgb + (1 - mix) * (rgb - degraded.rgb) + mix * carried
+            mixed = base + (1 - mix) * (rgb - base) + mix * carried
             rgb = torch.where(seen[..., None] & _shows_model(degraded), mixed.clamp(0, 1), rgb)
-        return rgb, Key(degraded.camera, degraded.depth, rgb - degraded.rgb)
+        return rgb, Key(degraded.camera, degraded.depth, rgb - base)
 
     def _between(
         self, frames: Sequence[Frame], before: Key | None, after: Key | None
     ) -> Iterator[Float[Tensor, "H W 3"]]:
         """Frames between two that were fixed: changed as those were, by how near they are."""
         for place, frame in enumerate(frames, 1):
-            rgb = frame.degraded.rgb
+            rgb = self._base(frame.degraded)
             near = ((before, len(frames) + 1 - place), (after, place))
             known = [(key, float(weight)) for key, weight in near if key is not None]
             if known:
@@ -200,11 +202,17 @@ class PostRender:
         """A frame that is to be fixed, whose references are without the photo ``own``."""
         return self._frame(camera, self.render(camera), own=own)
 
-    def _frame(self, camera: Cameras, out: Render, *, is_key: bool = True, own: int = -1) -> Frame:
+    def _frame(self, camera: Cameras, out: Render, key: Degraded | None = None, *, own: int = -1) -> Frame:
+        """A key frame; or one behind a key frame, whose photos say as much about holes as its own would."""
         given = recolored(out, None) if self._alpha else out
-        if is_key:
+        if key is None:
             return Frame(self._nearest.degraded(camera, given, self.photo, own), out, True)
-        return Frame(Degraded(camera, given.rgb[0].clamp(0, 1), out.alpha[0, ..., 0], out.depth_map), out, False)
+        return Frame(self._nearest.like(key, camera, given), out, False)
+
+    def _base(self, degraded: Degraded) -> Float[Tensor, "H W 3"]:
+        """What a fix changes, and what is changed likewise in frames near it: the render, without holes if the fixer
+        fills them."""
+        return without_holes(degraded).rgb if self._fills else degraded.rgb
 
     @torch.no_grad()
     def _trusted(self, degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from difix3d.background import over
 from difix3d.geometry.carry import Key, carry
+from difix3d.geometry.holes import fills_holes
+from difix3d.geometry.warp import COVERED
 from difix3d.postrender import PostRender
 from difix3d.types import Cameras, Degraded, Fixer, Gaussians, View
 from difix3d.viewer.frames import Frame
@@ -46,6 +48,7 @@ class RecordingFixer:
 
     def __init__(self, fixer: Fixer):
         self.fixer = fixer
+        self.fills_holes = fills_holes(fixer)
         self.reference: View | None = None
         self.seconds = 0.0
 
@@ -75,6 +78,7 @@ class FixQueue:
         assert viewer_model.fixer is not None
         self._model = viewer_model
         self._fixer = RecordingFixer(viewer_model.fixer)
+        self.fills_holes = self._fixer.fills_holes
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="viewer fixer")
         self._last: tuple[tuple[int, bool], PostRender] | None = None
 
@@ -193,6 +197,9 @@ class ClientFixes:
             if self._of != (frame.of, trust):
                 self._keys.clear()
                 self._of = (frame.of, trust)
-            self._keys.appendleft(Key(frame.camera, frame.out.depth_map, fixed.rgb - frame.out.rgb[0].clamp(0, 1)))
+            change = fixed.rgb - frame.out.rgb[0].clamp(0, 1)
+            if self._queue.fills_holes:  # holes have no place that the colours in them could be carried to
+                change = torch.where(frame.out.alpha[0] > COVERED, change, 0.0)
+            self._keys.appendleft(Key(frame.camera, frame.out.depth_map, change))
             self._held_until = time.monotonic() + max(2.0, 10 * fixed.seconds)
         self._arrived()

@@ -16,6 +16,7 @@ from difix3d.background import over
 from difix3d.distill.confidence import ConfidenceConfig
 from difix3d.errors import UserError
 from difix3d.gaussians import near_origin, read_splats, transform
+from difix3d.geometry.holes import fills_holes
 from difix3d.render import rasterize
 from difix3d.scene import Views
 from difix3d.training import Trainer
@@ -29,6 +30,7 @@ class LockedFixer:
 
     def __init__(self, fixer: Fixer):
         self.fixer = fixer
+        self.fills_holes = fills_holes(fixer)
         self._lock = threading.Lock()
 
     def __call__(self, degraded: Iterable[Degraded]) -> Iterator[Float[Tensor, "H W 3"]]:

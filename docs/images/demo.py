@@ -1,8 +1,7 @@
-"""Makes ``demo.png`` of the README from two runs of ``difix3d train --scene demo``, and prints its figures.
+"""Makes ``demo.png`` of the README from a run of ``difix3d train --scene demo``, and prints its figures.
 
-python scripts/train.py --scene demo --init.dense 0 --output-dir outputs/demo/black
-python scripts/train.py --scene demo --init.dense 0 --init.backdrop 2000 --output-dir outputs/demo/backdrop
-python docs/images/demo.py outputs/demo/black outputs/demo/backdrop --data-dir data
+python scripts/train.py --scene demo --output-dir outputs/demo
+python docs/images/demo.py outputs/demo --data-dir data
 """
 
 import tempfile
@@ -23,20 +22,17 @@ SHOWN = {"interpolation": ("between the cameras", 2), "extrapolation": ("far off
 WIDTH, GAP, TITLE = 320, 4, 26
 
 
-def main(run: tyro.conf.Positional[Path], backdrop: tyro.conf.Positional[Path], data_dir: Path = Path("data")) -> None:
+def main(run: tyro.conf.Positional[Path], data_dir: Path = Path("data")) -> None:
     """Writes the picture beside this file.
 
     Args:
         run: folder of the training, with plain 3DGS beside it (``--compare``).
-        backdrop: that of one with a backdrop.
         data_dir: where the embedded scene was written.
     """
-    before, after, behind = (load_run(path, data_dir=data_dir) for path in (run / "plain", run, backdrop))
+    before, after = (load_run(path, data_dir=data_dir) for path in (run / "plain", run))
     fixer, why = choose_fixer(None, after)
     rows, _ = choose_rows({"3dgs": before, "difix3d": after}, fixer, ("3dgs", "difix3d+"), why)
     renders = {ABLATION[key].title: render for key, render in rows.items()}
-    rows, _ = choose_rows({"difix3d": behind}, fixer, ("difix3d+",), why)
-    renders["Difix3D+, backdrop"] = rows["difix3d+"]
     strips = []
     for split, (where, number) in SHOWN.items():
         scene = load_scene("demo", data_dir=data_dir, split=split)
