@@ -61,7 +61,7 @@ def settle(config: TrainConfig, device: torch.device) -> TrainConfig:
         )
     if config.max_steps == 0 and config.compare:
         raise UserError(
-            "--compare needs a training, and --max-steps is 0", "It trains plain 3DGS beside it", "Leave out --compare"
+            "--compare needs a training, and --max-steps is 0", "It trains plain 3DGS beside it", "Add --no-compare"
         )
     fixer = resolve_fixer(config.fixer, device)
     distill, densify, init = config.distill, config.densify, config.init
