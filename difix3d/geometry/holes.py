@@ -20,7 +20,7 @@ DARK = 0.04
 """A photo's pixel whose brightest channel, 0..1, is below this is black."""
 BLACK = (0.03, 0.1)
 """Shares of black in the photos from which holes are filled less, and not at all: there black may be what is behind the
-scene. Photos of nine captures have at most 0.025; an object before black has 0.58, a room at night 0.15."""
+scene. Photos of seven captures have at most 0.025; an object before black has 0.58, a dark room 0.15."""
 EDGE = 0.05
 """Share of a photo's width or height, from its edge inwards, in which holes are filled more and more: models, too, end
 at the edges of photos."""
