@@ -1,6 +1,7 @@
 """Which photos show the part of the scene that a novel camera sees."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -18,6 +19,13 @@ COARSE = 80
 """Long side, in pixels, of the depth maps that overlap is measured with."""
 SIDE = 320
 """Long side, in pixels, of the depth maps that photos are carried by."""
+
+
+def bare(camera: Cameras, out: Render) -> Degraded:
+    """A render of a single camera, without references."""
+    foreground = None if out.foreground is None else out.foreground[0, ..., 0]
+    rgb, alpha = out.rgb[0].clamp(0, 1), out.alpha[0, ..., 0]
+    return Degraded(camera.to(rgb.device), rgb, alpha, out.depth_map, foreground=foreground)
 
 
 class References:
@@ -63,25 +71,15 @@ class References:
         best = [index for index in self._best(near, camera, out.depth_map) if index != own][:OFFERED]
         depths = tuple(self.depth(index, SIDE) for index in best)
         photos = tuple(photo(index).to(out.rgb.device) for index in best)
-        return self._degraded(camera, out, photos, depths, [index for index in near if index != own])
+        others = [index for index in near if index != own]
+        beside = self.cameras[others] if others else None
+        return replace(bare(camera, out), references=photos, reference_depths=depths, near=beside)
 
     def like(self, other: Degraded, camera: Cameras, out: Render) -> Degraded:
         """A render with the references of another one, which need not be its best."""
-        return self._degraded(camera, out, other.references, other.reference_depths, self._near(camera, 0))
-
-    def _degraded(
-        self, camera: Cameras, out: Render, photos: tuple[View, ...], depths: tuple[Tensor, ...], near: list[int]
-    ) -> Degraded:
-        return Degraded(
-            camera.to(out.rgb.device),
-            out.rgb[0].clamp(0, 1),
-            out.alpha[0, ..., 0],
-            out.depth_map,
-            photos,
-            depths,
-            None if out.foreground is None else out.foreground[0, ..., 0],
-            self.cameras[near] if near else None,
-        )
+        near = self.cameras[self._near(camera, 0)]
+        given = bare(camera, out)
+        return replace(given, references=other.references, reference_depths=other.reference_depths, near=near)
 
     def depth(self, index: int, side: int) -> Float[Tensor, "H W"]:
         """Depth map of a captured camera, of at most ``side`` pixels on the long side; rendered once."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from difix3d.background import behind, recolored, within
 from difix3d.distill.confidence import ConfidenceConfig, compare_with_photos, mean_agreement, share_of_fix
-from difix3d.distill.references import References
+from difix3d.distill.references import References, bare
 from difix3d.errors import UserError
 from difix3d.geometry.carry import Key, carry, share_seen
 from difix3d.geometry.holes import fills_holes, without_holes
@@ -38,7 +38,8 @@ class Frame:
     """A render on its way to the screen.
 
     Attributes:
-        degraded: as fixers get it; with references of the key frame before it, unless it is one.
+        degraded: as fixers get it; of frames between key frames without references, or with those of the key frame
+            before, by which holes are filled.
         out: as it is shown.
         is_key: whether it goes through the fixer.
     """
@@ -147,7 +148,7 @@ class PostRender:
                 between = []
                 while not (frame := waiting.popleft()).is_key:
                     between.append(frame)
-                rgb, after = self._fixed(frame, fixed, before, mix)
+                rgb, after = self._fixed(frame, fixed, before, mix, carries=every > 1 or mix > 0)
                 yield from self._between(between, before, after)
                 yield self._shown(frame, rgb)
                 before = after
@@ -170,13 +171,16 @@ class PostRender:
             yield frame
 
     def _fixed(
-        self, frame: Frame, fixed: Float[Tensor, "H W 3"] | None, before: Key | None, mix: float
+        self, frame: Frame, fixed: Float[Tensor, "H W 3"] | None, before: Key | None, mix: float, carries: bool
     ) -> tuple[Float[Tensor, "H W 3"], Key | None]:
         """A frame that went through the fixer, and what is carried from it to others; as rendered where that failed."""
         degraded = frame.degraded
         if fixed is None:
             return degraded.rgb, None
-        rgb, base = self._trusted(degraded, fixed), self._base(degraded)
+        rgb = self._trusted(degraded, fixed)
+        if not carries:
+            return rgb, None
+        base = self._base(degraded)
         if mix and before is not None:
             carried, seen = carry([before], [1.0], degraded.depth, degraded.camera)
             mixed = base + (1 - mix) * (rgb - base) + mix * carried
@@ -207,7 +211,7 @@ class PostRender:
         given = recolored(out, None) if self._alpha else out
         if key is None:
             return Frame(self._nearest.degraded(camera, given, self.photo, own), out, True)
-        return Frame(self._nearest.like(key, camera, given), out, False)
+        return Frame(self._nearest.like(key, camera, given) if self._fills else bare(camera, given), out, False)
 
     def _base(self, degraded: Degraded) -> Float[Tensor, "H W 3"]:
         """What a fix changes, and what is changed likewise in frames near it: the render, without holes if the fixer
