@@ -56,7 +56,8 @@ class DistillConfig:
     pilot_steps: Annotated[int, Limits(min=0)] = 1000
     """Gate: steps, at most a quarter of the run, of a training without some photos, before the first round. If fixing
     brings its renders no nearer to those photos, nothing is distilled. 0 goes without; so do runs under 1,000 steps and
-    captures of fewer than five training photos."""
+    captures of fewer than five training photos. Beside a splat file, which has seen all photos, it starts from points,
+    and has 500 steps at least."""
     confidence: Annotated[ConfidenceConfig, tyro.conf.Suppress] = field(default_factory=ConfidenceConfig)
     """The numbers by which photos judge fixes; in a YAML file only, not on the command line."""
 

@@ -33,6 +33,8 @@ from difix3d.types import Cameras, Fixer, Scene, View
 
 LEAST_STEPS = 250
 """Of a pilot: after fewer, all renders are blurred, and every fixer sharpens them."""
+AFRESH = 500
+"""The least of one beside a splat file, which starts from points, however few steps the file is trained on for."""
 LEAST_PHOTOS = 5
 """Training photos without which there is no pilot: with fewer, leaving two out makes it another capture."""
 MOST_LEFT_OUT = 4
@@ -118,11 +120,11 @@ def in_words(row: dict[str, Any]) -> str:
 
 
 def steps_of(config: TrainConfig, scene: Scene) -> int:
-    """Steps of the pilot of a training; 0 where there is none: without the gate, too short, too few photos, or of a
-    splat file, which has seen them all."""
+    """Steps of the pilot of a training; 0 where there is none: without the gate, too short, or too few photos."""
     steps = config.distill.steps_of_pilot(config.max_steps)
-    possible = config.distill.gate == "on" and config.init.ply is None and len(scene.train) >= LEAST_PHOTOS
-    return steps if possible and steps >= LEAST_STEPS else 0
+    if config.distill.gate == "off" or steps < LEAST_STEPS or len(scene.train) < LEAST_PHOTOS:
+        return 0
+    return steps if config.init.ply is None else max(steps, min(AFRESH, config.distill.pilot_steps))
 
 
 def left_out(scene: Scene, targets: Cameras | None) -> list[int]:
@@ -145,7 +147,8 @@ def run_pilot(
     targets: Cameras | None,
     progress: Progress,
 ) -> tuple[Pilot, UInt8[np.ndarray, "_ _ 3"]]:
-    """Trains for a few steps without some photos, and fixes what it renders at their cameras.
+    """Trains for a few steps without some photos, and fixes what it renders at their cameras. It starts from points,
+    also beside a splat file: that one has seen them all.
 
     Args:
         config: of the training, settled.
@@ -165,7 +168,7 @@ def run_pilot(
     chosen = left_out(views.scene, targets)
     scene = replace(views.scene, train=np.setdiff1d(views.scene.train, chosen), test=np.array(chosen))
     steps = steps_of(config, views.scene)
-    config = replace(config, max_steps=steps)
+    config = replace(config, max_steps=steps, init=replace(config.init, ply=None))
     first = initial_gaussians(scene, config, device)
     model = SplatModel(config, scene, near_plane(scene, config), device, first)
     with closing(views.batches(batches(scene, config.batch_size, config.seed, 0))) as photos:

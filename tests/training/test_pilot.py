@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from difix3d.gaussians import from_points, write_ply
 from difix3d.logs import ProgressLog
 from difix3d.report import write_report
 from difix3d.training import Trainer, pilot
@@ -78,6 +79,26 @@ def test_a_fixer_that_helps_is_distilled_as_without_a_pilot(toy_scene, config, o
     assert "So there were rounds." in write_report(trainer.folder).read_text(encoding="utf-8")
 
 
+def test_beside_a_splat_file_it_starts_from_points(toy_scene, config, oracle, tmp_path, monkeypatch):
+    """The file has seen the photos that a pilot leaves out."""
+    monkeypatch.setattr(pilot, "AFRESH", 9)
+    first = []
+    real = pilot.initial_gaussians
+    monkeypatch.setattr(pilot, "initial_gaussians", lambda *args: first.append(real(*args)) or first[0])
+    write_ply(from_points(toy_scene.points[:250], toy_scene.colors[:250], opacity=0.9), tmp_path / "theirs.ply")
+    given = merge(config, {"init": {"ply": str(tmp_path / "theirs.ply")}, "distill": {"start": 5}}, source="test")
+    plain, _ = run(given, toy_scene, None, "plain")
+    trainer, events = run(given, toy_scene, lifted, "lifted")
+    (found,) = of(events, PilotDone)
+    assert (found.step, found.pilot.steps, found.pilot.helps) == (5, 9, False)
+    assert len(first[0]) == 300
+    ours, theirs = trainer.gaussians.as_dict(), plain.gaussians.as_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    _, events = run(given, toy_scene, oracle, "helped")
+    assert of(events, PilotDone)[0].pilot.helps
+    assert of(events, RoundDone)
+
+
 def test_what_a_pilot_found_is_known_after_a_resume(toy_scene, config):
     def stop(event):
         if isinstance(event, PilotDone):
@@ -134,7 +155,10 @@ def test_photos_nearest_to_the_targets_are_left_out(toy_scene):
         ({}, 4, 0),
         ({"distill": {"gate": "off"}}, 9, 0),
         ({"distill": {"pilot_steps": 0}}, 9, 0),
-        ({"init": {"ply": "my.ply"}}, 9, 0),
+        ({"init": {"ply": "my.ply"}}, 9, 500),
+        ({"init": {"ply": "my.ply"}, "max_steps": 1000}, 9, 500),
+        ({"init": {"ply": "my.ply"}, "max_steps": 999}, 9, 0),
+        ({"init": {"ply": "my.ply"}, "distill": {"pilot_steps": 300}}, 9, 300),
     ],
 )
 def test_where_there_is_a_pilot(toy_scene, change, train, steps):
