@@ -3,7 +3,8 @@
 Black behind a model is wrong twice. Where no photo sees, a view far off the photos has a black hole. And whatever is
 dark can be left empty, whatever is bright has to be made of something: fog in front of the cameras does it, and from
 few photos it stays. With an opaque shell behind everything neither pays. It has the photos' colours by direction,
-blurred, and is trained, densified and exported as all Gaussians are; only it stays opaque.
+blurred. In the first half of a run only these colours are trained: if it could move and grow, it would paint what is
+to stand before it. Then it is trained as all Gaussians are, but for its opacity, and is not densified.
 """
 
 import math
@@ -24,6 +25,8 @@ from difix3d.types import Gaussians, Scene, View
 
 RADIUS, MARGIN, FARTHEST = 10.0, 1.5, 99
 """Of the shell: so many scene extents, and at least so many times this percentile of the sparse points' distances."""
+BEHIND_SPLATS = 100.0
+"""Its radius around what a splat file gave, in scene extents: behind nearly any sky of its own."""
 BEYOND, SURFACES = 0.7, 0.5
 """Shares of the radius: whatever is farther from the centre belongs to the backdrop, and up to where depth along an
 optical axis is that of a surface. The backdrop's own is less than its distance, at the edges of wide pictures."""
@@ -31,6 +34,8 @@ OPACITY = 0.9
 """The least that each of its Gaussians covers; they overlap."""
 EVERY = 10
 """Steps after which that is seen to; resets of all opacities take place at such."""
+REST = 0.5
+"""First share of a run, in which only its colours are trained."""
 PHOTOS, SIDE = 24, 32
 """Training photos, at most, that give its first colours, and their long side in pixels."""
 BLOCK = 250
@@ -46,7 +51,7 @@ class Backdrop:
     Attributes:
         center: of the training cameras.
         radius: in scene units.
-        count: of its Gaussians at the start.
+        count: of its Gaussians.
     """
 
     center: Float[Tensor, "3"]
@@ -62,9 +67,22 @@ class Backdrop:
         """Which Gaussians belong to it."""
         return (means - self.center).square().sum(1) > (BEYOND * self.radius) ** 2
 
+    def rest(self, splats: SplatOptimizer, behind: Bool[Tensor, "N"], done: float) -> None:
+        """After a backward pass: takes away the gradients of what is not trained of it.
+
+        Args:
+            splats: all Gaussians.
+            behind: which of them belong to it.
+            done: the share of the run before this step.
+        """
+        for name in ("means", "quats", "scales", "opacities") if done < REST else ("opacities",):
+            gradient = splats.params[name].grad
+            assert gradient is not None
+            gradient.masked_fill_(behind if gradient.ndim == 1 else behind[:, None], 0)
+
     @torch.no_grad()
     def hold(self, splats: SplatOptimizer, step: int) -> None:
-        """At the end of a step, in which opacities may have been reset: keeps it opaque."""
+        """At the end of a step, in which all opacities may have been reset: makes it opaque again."""
         if step % EVERY == 0:
             opacities = splats.params["opacities"].data
             opaque = opacities.clamp_min(math.log(OPACITY / (1 - OPACITY)))
@@ -86,6 +104,8 @@ def backdrop_of(scene: Scene, config: InitConfig, device: torch.device | str = "
     if not config.backdrop:
         return None
     center = scene.cameras.centers[scene.train].mean(0).float().cpu()
+    if config.ply is not None:
+        return Backdrop(center.to(device), BEHIND_SPLATS * scene.extent, config.backdrop)
     points = scene.points[visible_points(scene, at_least=config.seen_by)]
     distances = np.linalg.norm(points - center.numpy(), axis=1)
     farthest = float(np.percentile(distances, FARTHEST)) if len(points) else 0.0

@@ -22,16 +22,17 @@ def settle_far_views(
     a line that says what is not as usual (else empty).
 
     Views between the photos lose by dropout, which blurs, and have no use for a backdrop; those far off gain by both.
-    Where it was not measured there is neither: without targets, for what a splat file gave, and beside MCMC's own
-    noise. Photos with alpha say themselves what is behind them. What small weights make of views between the photos is
-    no better than the renders: it is not distilled, unless novel cameras are sent elsewhere, or for a splat file.
+    Where it was not measured there is neither: without targets, and beside MCMC's own noise; nor is there dropout for
+    what a splat file gave. Photos with alpha say themselves what is behind them. What small weights make of views
+    between the photos is no better than the renders: it is not distilled, unless novel cameras are sent elsewhere, or
+    for a splat file.
 
     Args:
         targets: where novel cameras go, or held-out ones stand; ``None`` if that is not known.
         small: whether the fixer is difix-mini.
     """
     init, dropout, mode, lines = config.init, config.dropout, config.distill.mode, []
-    measured = init.ply is None and config.densify.kind == "default"
+    measured = config.densify.kind == "default" and config.max_steps > 0
     left_open = measured and (init.backdrop is None or dropout is None)
     may_rest = mode == "auto" and small and init.ply is None and config.distill.targets != "perturb"
     times = math.nan if targets is None or not (left_open or may_rest) else times_apart(scene, targets)
@@ -41,7 +42,7 @@ def settle_far_views(
         init = replace(init, backdrop=backdrop)
         chosen += [f"--init.backdrop {backdrop}"] * (backdrop > 0)
     if dropout is None:
-        dropout = RATE if far else 0.0
+        dropout = RATE if far and init.ply is None else 0.0
         chosen += [f"--dropout {dropout:g}"] * (dropout > 0)
     if mode == "auto":
         mode = "off" if may_rest and times < FAR else "progressive"

@@ -52,6 +52,7 @@ class SplatModel:
     ):
         assert config.dropout is not None
         self.config = config
+        self.scene = scene
         self.dropout = config.dropout
         self.ranks = ranks
         self.settings = config.render_settings(scene, near, device)
@@ -90,6 +91,13 @@ class SplatModel:
     def whole_gaussians(self) -> Gaussians:
         """Those of all processes."""
         return self.gaussians.map(self.ranks.whole)
+
+    def put_backdrop_behind(self) -> None:
+        """Before the first step: behind what a splat file gave, unless that has as much out there itself."""
+        backdrop = self.backdrop
+        if backdrop is None or self.ranks.totals(int(backdrop.beyond(self.gaussians.means).sum()))[0] >= backdrop.count:
+            return
+        self.splats.add(backdrop.gaussians(self.scene, self.config.sh_degree).map(self.ranks.part))
 
     def shown(self, **options: Any) -> Callable[..., Render]:
         """Renders the Gaussians of all processes, as they are now, without the help of the others."""
@@ -130,6 +138,9 @@ class SplatModel:
             near=self.clear.near_at(step) if captured else self.settings["near"],
             ranks=self.ranks,
         )
+        behind = None if self.backdrop is None else self.backdrop.beyond(self.gaussians.means.detach())
+        if behind is not None:
+            keep = ~behind if keep is None else keep & ~behind
         if keep is not None:
             out = replace(out, info=without(out.info, keep))
         if densify:
@@ -142,12 +153,14 @@ class SplatModel:
         self.ranks.share_of_loss(sum(losses.values(), torch.zeros((), device=self.device))).backward()
         self.ranks.add_gradients(self.corrections.parameters())
         self.whole = False
+        if self.backdrop is not None and behind is not None:
+            self.backdrop.rest(self.splats, behind, step / config.max_steps)
         self.splats.step(step)
         self.corrections.step(step)
         if densify:
             self.densifier.after_backward(self.splats, out, step, weight=views[0].weight)
             self.clear(self.splats, self.densifier.by_gaussian, step)
-        if self.backdrop is not None:
+        if self.backdrop is not None and self.densifier.reset_every:
             self.backdrop.hold(self.splats, step)
         self.whole = True
         return {name: value.detach() for name, value in losses.items()}, squared_error(rgb, views)

@@ -80,6 +80,10 @@ class SplatOptimizer:
         """The state of the optimisers, by parameter."""
         return moments(self.params, self.optimizers)
 
+    def add(self, gaussians: Gaussians) -> None:
+        """Adds some, before the first step."""
+        self.load(Gaussians.cat([self.gaussians.map(Tensor.detach), gaussians.to(self.params["means"].device)]), {})
+
     def load(self, gaussians: Gaussians, state: dict[str, dict[str, Tensor]]) -> None:
         """Puts back a model and what :meth:`moments` gave beside it."""
         for name, value in gaussians.as_dict().items():

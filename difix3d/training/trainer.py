@@ -148,6 +148,8 @@ class Trainer:
                     self._save(0, export=config.max_steps == 0)  # from here on the file is not needed any more
                 if config.init.ply is not None or done:
                     self._evaluate(done, missing=True)
+                if config.init.ply is not None and done == 0 < config.max_steps:
+                    self.model.put_backdrop_behind()
                 while done < config.max_steps and not self._to_stop():
                     self._handle_requests(done)
                     if done in SIGHT_STEPS:

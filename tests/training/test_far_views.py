@@ -87,7 +87,9 @@ def test_where_it_was_not_measured_there_is_neither(toy_scene, end, cutout, tmp_
     assert settled(replace(toy_scene, test=np.array([], int))) == (NEITHER, "")
     assert chosen(settled(toy_scene, targets=toy_scene.cameras[:1])[0]) == (0, 0)
     assert chosen(settled(end, densify=DensifyConfig(kind="mcmc"))[0]) == (0, 0)
-    assert chosen(settled(end, init=InitConfig(ply=tmp_path / "any.ply"))[0]) == (0, 0)
+    given = InitConfig(ply=tmp_path / "any.ply")
+    assert chosen(settled(end, init=given)[0]) == (2000, 0)
+    assert chosen(settled(end, init=given, max_steps=0)[0]) == chosen(settled(toy_scene, init=given)[0]) == (0, 0)
     assert chosen(settled(replace(cutout, train=end.train, test=end.test))[0]) == (0, 0.2)  # whose alpha says enough
     assert chosen(settled(replace(end, test=np.array([], int)), targets=end.cameras[10:])[0]) == (2000, 0.2)
 

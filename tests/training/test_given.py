@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from small_run import write_scene
 
 from difix3d.errors import UserError
@@ -19,7 +20,10 @@ from difix3d.training import Trainer
 from difix3d.training.configfile import merge
 from difix3d.training.data import initial_gaussians
 from difix3d.training.densify import DensifyConfig
+from difix3d.training.events import Started
 from difix3d.training.load import as_exported, load_run
+from difix3d.training.run import gaussians_in
+from difix3d.types import Gaussians
 
 QUARTER = np.array([[0, -2, 0, 3], [2, 0, 0, -1], [0, 0, 2, 0.5], [0, 0, 0, 1.0]])
 """A similarity: turned by a quarter, twice as large, moved."""
@@ -138,6 +142,62 @@ def test_it_is_resumed_without_the_file_and_from_elsewhere(toy_scene, begun, the
         file.unlink()
     with pytest.raises(UserError, match=r"no file .*theirs\.ply"):
         Trainer(replace(begun, max_steps=10, resume=True), toy_scene)
+
+
+def saved_at_0(folder):
+    (path,) = (folder / "checkpoints").glob("*_0000000.safetensors")
+    return gaussians_in(load_file(path))
+
+
+@pytest.fixture
+def far_off(toy_scene):
+    """The scene with photos at one end only; views at the other are asked for."""
+    return replace(toy_scene, train=np.array([0, 1, 2, 3]), test=np.array([9, 10, 11]))
+
+
+def test_far_off_a_backdrop_joins_it_behind_all_that_it_has(far_off, begun, theirs):
+    """After it was scored and kept as it came. Its own sky is not touched: it would be made opaque."""
+    sky = read_ply(theirs).map(lambda x: x[:5])
+    write_ply(
+        Gaussians.cat([read_ply(theirs), replace(sky, means=sky.means * 100, opacities=sky.opacities - 9)]), theirs
+    )
+    trainer = Trainer(replace(begun, max_steps=6, densify=DensifyConfig(every=1000)), far_off)
+    assert (trainer.config.init.backdrop, trainer.config.dropout) == (2000, 0)
+    trainer.train()
+    folder, backdrop = begun.output_dir, trainer.model.backdrop
+    assert [(row["step"], row["gaussians"]) for row in json.loads((folder / "metrics.json").read_text())] == [
+        (0, 305),
+        (6, 2305),
+    ]
+    came = saved_at_0(folder)
+    assert len(came) == 305
+    ended = trainer.gaussians
+    assert not backdrop.beyond(ended.means[:300]).any()
+    assert backdrop.beyond(ended.means[305:]).all()
+    assert ended.opacities[300:305].sigmoid().max() < 0.1
+    assert rasterize(ended, far_off.cameras, near=1e-3).alpha.min() > 0.97
+    assert rasterize(came, far_off.cameras, near=1e-3).alpha.min() < 0.9
+
+
+def test_the_backdrop_joins_it_once(far_off, begun, theirs):
+    """Stopped before the first step, resumed, and saved at step 0 as well; a file that has it gets no second."""
+    config = replace(begun, max_steps=4, densify=DensifyConfig(every=1000))
+
+    def stop(event):
+        if isinstance(event, Started):
+            trainer.control.stop()
+
+    trainer = Trainer(config, far_off, [stop])
+    trainer.train()
+    trainer = Trainer(replace(config, resume=True), far_off)
+    assert (trainer.first, len(trainer.gaussians)) == (0, 300)
+    trainer.control.save()
+    assert len(trainer.train()) == 2300
+    for file in (begun.output_dir / "checkpoints").glob("*4.safetensors"):
+        file.unlink()
+    trainer = Trainer(replace(config, resume=True), far_off)
+    assert (trainer.first, len(trainer.gaussians)) == (0, 2300)
+    assert len(trainer.train()) == 2300
 
 
 def test_a_splat_of_another_world_is_an_error_or_a_word(toy_scene, begun, theirs, caplog):
