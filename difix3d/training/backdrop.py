@@ -65,20 +65,20 @@ class Backdrop:
 
     def beyond(self, means: Float[Tensor, "N 3"]) -> Bool[Tensor, "N"]:
         """Which Gaussians belong to it."""
-        return (means - self.center).square().sum(1) > (BEYOND * self.radius) ** 2
+        return torch.linalg.vector_norm(means - self.center, dim=1) > BEYOND * self.radius
 
-    def rest(self, splats: SplatOptimizer, behind: Bool[Tensor, "N"], done: float) -> None:
+    def rest(self, splats: SplatOptimizer, before: Bool[Tensor, "N"], done: float) -> None:
         """After a backward pass: takes away the gradients of what is not trained of it.
 
         Args:
             splats: all Gaussians.
-            behind: which of them belong to it.
+            before: which of them do not belong to it.
             done: the share of the run before this step.
         """
         for name in ("means", "quats", "scales", "opacities") if done < REST else ("opacities",):
             gradient = splats.params[name].grad
             assert gradient is not None
-            gradient.masked_fill_(behind if gradient.ndim == 1 else behind[:, None], 0)
+            gradient.mul_(before if gradient.ndim == 1 else before[:, None])
 
     @torch.no_grad()
     def hold(self, splats: SplatOptimizer, step: int) -> None:

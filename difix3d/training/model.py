@@ -138,9 +138,9 @@ class SplatModel:
             near=self.clear.near_at(step) if captured else self.settings["near"],
             ranks=self.ranks,
         )
-        behind = None if self.backdrop is None else self.backdrop.beyond(self.gaussians.means.detach())
-        if behind is not None:
-            keep = ~behind if keep is None else keep & ~behind
+        before = None if self.backdrop is None else ~self.backdrop.beyond(self.gaussians.means.detach())
+        if before is not None:  # what is behind is not densified
+            keep = before if keep is None else keep & before
         if keep is not None:
             out = replace(out, info=without(out.info, keep))
         if densify:
@@ -153,8 +153,8 @@ class SplatModel:
         self.ranks.share_of_loss(sum(losses.values(), torch.zeros((), device=self.device))).backward()
         self.ranks.add_gradients(self.corrections.parameters())
         self.whole = False
-        if self.backdrop is not None and behind is not None:
-            self.backdrop.rest(self.splats, behind, step / config.max_steps)
+        if self.backdrop is not None and before is not None:
+            self.backdrop.rest(self.splats, before, step / config.max_steps)
         self.splats.step(step)
         self.corrections.step(step)
         if densify:

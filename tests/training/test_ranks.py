@@ -14,7 +14,7 @@ from train_in_ranks import train
 
 from difix3d.cli.train import train as run_train
 from difix3d.errors import UserError
-from difix3d.gaussians import from_points, load_checkpoint, newest_checkpoint
+from difix3d.gaussians import from_points, load_checkpoint, newest_checkpoint, write_ply
 from difix3d.ranks import ALONE, Ranks
 from difix3d.training.guard import check_ranks, out_of_memory
 
@@ -22,13 +22,15 @@ TWO = Ranks(1, 2, 1)
 
 
 def runs_of(config, folder):
-    """Trainings into a folder: one of the Gaussians as they are, one that adds some and has rounds, and one whose pilot
-    finds that the fixer does not help."""
+    """Trainings into a folder: one of the Gaussians as they are, one that adds some and has rounds, one whose pilot
+    finds that the fixer does not help, and one of the splat file there, with a backdrop."""
     still = replace(config, densify=replace(config.densify, kind="none"), max_steps=12, background="white")
     still = replace(still, refine=replace(still.refine, exposure=True, poses=True), output_dir=folder / "still")
     grown = replace(config, output_dir=folder / "grown", distill=replace(config.distill, targets="eval", mode="once"))
     pilot = replace(grown, output_dir=folder / "pilot", distill=replace(grown.distill, pilot_steps=7))
-    return [(still, False), (grown, True), (pilot, True)]
+    given = replace(still, init=replace(config.init, ply=folder / "theirs.ply", backdrop=51))
+    given = replace(given, output_dir=folder / "given", background="auto", refine=config.refine)
+    return [(still, False), (grown, True), (pilot, True), (given, False)]
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +41,8 @@ def folders(toy_scene, tmp_path_factory):
     base = TrainConfig(fixer="none", max_steps=30, eval_steps=(), save_steps=(), device="cpu", sh_degree=1)
     base = replace(base, densify=replace(base.densify, start=2, every=5, reset_every=0))
     both, alone = tmp_path_factory.mktemp("both"), tmp_path_factory.mktemp("alone")
+    for folder in (both, alone):
+        write_ply(from_points(toy_scene.points, toy_scene.colors, opacity=0.9), folder / "theirs.ply")
     (both / "runs.pickle").write_bytes(pickle.dumps((toy_scene, runs_of(base, both))))
     launch(Path(__file__).with_name("train_in_ranks.py"), both / "runs.pickle")
     train(pickle.dumps((toy_scene, runs_of(replace(base, batch_size=2), alone))), ALONE)
@@ -101,6 +105,16 @@ def test_the_first_makes_the_pilot_and_all_follow(folders):
         assert json.loads((folder / "pilot" / "pilot.json").read_text())["helps"] is False
         assert not (folder / "pilot" / "rounds.json").exists()
         assert rows_of(folder / "pilot")[-1]["step"] == 30
+
+
+def test_a_backdrop_joins_a_splat_file_in_equal_parts(folders):
+    two, one = (folder / "given" for folder in folders)
+    assert [[row["gaussians"] for row in rows_of(folder)] for folder in (two, one)] == [[300, 351]] * 2
+    means, expected = (tensors_of(folder)["gaussians.means"] for folder in (two, one))
+    far = [positions[positions.norm(dim=1) > 100] for positions in (means, expected)]
+    torch.testing.assert_close(*(positions[positions[:, 2].argsort()] for positions in far))
+    assert len(far[0]) == 51
+    assert rows_of(two)[-1]["psnr"] == pytest.approx(rows_of(one)[-1]["psnr"], abs=0.1)
 
 
 @pytest.mark.slow
