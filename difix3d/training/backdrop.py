@@ -3,8 +3,7 @@
 Black behind a model is wrong twice. Where no photo sees, a view far off the photos has a black hole. And whatever is
 dark can be left empty, whatever is bright has to be made of something: fog in front of the cameras does it, and from
 few photos it stays. With an opaque shell behind everything neither pays. It has the photos' colours by direction,
-blurred. In the first half of a run only these colours are trained: if it could move and grow, it would paint what is
-to stand before it. Then it is trained as all Gaussians are, but for its opacity, and is not densified.
+blurred, and is trained, densified and exported as all Gaussians are; only it stays opaque.
 """
 
 import math
@@ -25,8 +24,8 @@ from difix3d.types import Gaussians, Scene, View
 
 RADIUS, MARGIN, FARTHEST = 10.0, 1.5, 99
 """Of the shell: so many scene extents, and at least so many times this percentile of the sparse points' distances."""
-BEHIND_SPLATS = 100.0
-"""Its radius around what a splat file gave, in scene extents: behind nearly any sky of its own."""
+BEHIND_SPLATS = 1000.0
+"""Its radius around what a splat file gave, in scene extents: behind a sky of its own."""
 BEYOND, SURFACES = 0.7, 0.5
 """Shares of the radius: whatever is farther from the centre belongs to the backdrop, and up to where depth along an
 optical axis is that of a surface. The backdrop's own is less than its distance, at the edges of wide pictures."""
@@ -34,8 +33,6 @@ OPACITY = 0.9
 """The least that each of its Gaussians covers; they overlap."""
 EVERY = 10
 """Steps after which that is seen to; resets of all opacities take place at such."""
-REST = 0.5
-"""First share of a run, in which only its colours are trained."""
 PHOTOS, SIDE = 24, 32
 """Training photos, at most, that give its first colours, and their long side in pixels."""
 BLOCK = 250
@@ -51,7 +48,7 @@ class Backdrop:
     Attributes:
         center: of the training cameras.
         radius: in scene units.
-        count: of its Gaussians.
+        count: of its Gaussians at the start.
     """
 
     center: Float[Tensor, "3"]
@@ -65,24 +62,11 @@ class Backdrop:
 
     def beyond(self, means: Float[Tensor, "N 3"]) -> Bool[Tensor, "N"]:
         """Which Gaussians belong to it."""
-        return torch.linalg.vector_norm(means - self.center, dim=1) > BEYOND * self.radius
-
-    def rest(self, splats: SplatOptimizer, before: Bool[Tensor, "N"], done: float) -> None:
-        """After a backward pass: takes away the gradients of what is not trained of it.
-
-        Args:
-            splats: all Gaussians.
-            before: which of them do not belong to it.
-            done: the share of the run before this step.
-        """
-        for name in ("means", "quats", "scales", "opacities") if done < REST else ("opacities",):
-            gradient = splats.params[name].grad
-            assert gradient is not None
-            gradient.mul_(before if gradient.ndim == 1 else before[:, None])
+        return (means - self.center).square().sum(1) > (BEYOND * self.radius) ** 2
 
     @torch.no_grad()
     def hold(self, splats: SplatOptimizer, step: int) -> None:
-        """At the end of a step, in which all opacities may have been reset: makes it opaque again."""
+        """At the end of a step, in which opacities may have been reset: keeps it opaque."""
         if step % EVERY == 0:
             opacities = splats.params["opacities"].data
             opaque = opacities.clamp_min(math.log(OPACITY / (1 - OPACITY)))

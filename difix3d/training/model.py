@@ -138,9 +138,6 @@ class SplatModel:
             near=self.clear.near_at(step) if captured else self.settings["near"],
             ranks=self.ranks,
         )
-        before = None if self.backdrop is None else ~self.backdrop.beyond(self.gaussians.means.detach())
-        if before is not None:  # what is behind is not densified
-            keep = before if keep is None else keep & before
         if keep is not None:
             out = replace(out, info=without(out.info, keep))
         if densify:
@@ -153,14 +150,12 @@ class SplatModel:
         self.ranks.share_of_loss(sum(losses.values(), torch.zeros((), device=self.device))).backward()
         self.ranks.add_gradients(self.corrections.parameters())
         self.whole = False
-        if self.backdrop is not None and before is not None:
-            self.backdrop.rest(self.splats, before, step / config.max_steps)
         self.splats.step(step)
         self.corrections.step(step)
         if densify:
             self.densifier.after_backward(self.splats, out, step, weight=views[0].weight)
             self.clear(self.splats, self.densifier.by_gaussian, step)
-        if self.backdrop is not None and self.densifier.reset_every:
+        if self.backdrop is not None:
             self.backdrop.hold(self.splats, step)
         self.whole = True
         return {name: value.detach() for name, value in losses.items()}, squared_error(rgb, views)
