@@ -3,7 +3,8 @@
 import math
 from dataclasses import replace
 
-from difix3d.scene import times_apart
+from difix3d.geometry.holes import share_to_fill
+from difix3d.scene import Views, times_apart
 from difix3d.training.config import TrainConfig
 from difix3d.training.dropout import RATE
 from difix3d.types import Cameras, Scene
@@ -13,6 +14,8 @@ FAR = 2.0
 those off them 2.5 to 6.0 (docs/method.md)."""
 BACKDROP = 2000
 """Gaussians that a backdrop begins with."""
+PHOTOS = 8
+"""Training photos, at most, of which it is asked whether they are black."""
 
 
 def settle_far_views(
@@ -22,10 +25,10 @@ def settle_far_views(
     a line that says what is not as usual (else empty).
 
     Views between the photos lose by dropout, which blurs, and have no use for a backdrop; those far off gain by both.
-    Where it was not measured there is neither: without targets, and beside MCMC's own noise; nor is there dropout for
-    what a splat file gave. Photos with alpha say themselves what is behind them. What small weights make of views
-    between the photos is no better than the renders: it is not distilled, unless novel cameras are sent elsewhere, or
-    for a splat file.
+    Where it was not measured there is neither: without targets, and beside MCMC's own noise. What a splat file gave
+    has no dropout, and no backdrop if its photos are largely black, as it is black that it was trained before. Photos
+    with alpha say themselves what is behind them. What small weights make of views between the photos is no better than
+    the renders: it is not distilled, unless novel cameras are sent elsewhere, or for a splat file.
 
     Args:
         targets: where novel cameras go, or held-out ones stand; ``None`` if that is not known.
@@ -38,7 +41,8 @@ def settle_far_views(
     times = math.nan if targets is None or not (left_open or may_rest) else times_apart(scene, targets)
     far, chosen = measured and times >= FAR, []
     if init.backdrop is None:
-        backdrop = BACKDROP if far and not scene.alpha else 0
+        left_out = scene.alpha or (init.ply is not None and far and largely_black(scene))
+        backdrop = BACKDROP if far and not left_out else 0
         init = replace(init, backdrop=backdrop)
         chosen += [f"--init.backdrop {backdrop}"] * (backdrop > 0)
     if dropout is None:
@@ -56,3 +60,10 @@ def settle_far_views(
         )
     config = replace(config, init=init, dropout=dropout, distill=replace(config.distill, mode=mode))
     return config, "\n".join(lines)
+
+
+def largely_black(scene: Scene) -> bool:
+    """Whether so much of the training photos is black that it may be what is behind the scene; some are looked at."""
+    views = Views(scene)
+    some = scene.train[:: -(-len(scene.train) // PHOTOS)].tolist()
+    return bool(share_to_fill([views[index] for index in some]) == 0)

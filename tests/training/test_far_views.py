@@ -10,6 +10,7 @@ import torch
 
 from difix3d.cli.train import make_plain
 from difix3d.gaussians.init import InitConfig
+from difix3d.images import write_image
 from difix3d.scene import far, times_apart
 from difix3d.training import TrainConfig, Trainer, far_views
 from difix3d.training.densify import DensifyConfig
@@ -92,6 +93,20 @@ def test_where_it_was_not_measured_there_is_neither(toy_scene, end, cutout, tmp_
     assert chosen(settled(end, init=given, max_steps=0)[0]) == chosen(settled(toy_scene, init=given)[0]) == (0, 0)
     assert chosen(settled(replace(cutout, train=end.train, test=end.test))[0]) == (0, 0.2)  # whose alpha says enough
     assert chosen(settled(replace(end, test=np.array([], int)), targets=end.cameras[10:])[0]) == (2000, 0.2)
+
+
+def test_a_splat_before_black_stays_before_it(end, tmp_path):
+    """As far as the photos tell: an eighth of them is enough to be in doubt."""
+    given, photos = InitConfig(ply=tmp_path / "any.ply"), []
+    for index, photo in enumerate(end.photos):
+        image = torch.full((40, 48, 3), 0.5)
+        image[:5] = 0.01
+        write_image(tmp_path / f"{index}.png", image)
+        photos.append(replace(photo, path=tmp_path / f"{index}.png", mask=None))
+    dark = replace(end, photos=tuple(photos))
+    assert chosen(settled(dark, init=given)[0]) == (0, 0)
+    assert chosen(settled(dark)[0]) == (2000, 0.2)
+    assert chosen(settled(dark, init=replace(given, backdrop=9))[0]) == (9, 0)
 
 
 def test_what_was_said_stays(toy_scene, end):
