@@ -173,6 +173,10 @@ class Scene:
         """
         return safe_names([photo.name for photo in self.photos])
 
+    def some_train(self, most: int) -> list[int]:
+        """Training photos, evenly spread over all: every one, or so many at most."""
+        return self.train[:: max(1, -(-len(self.train) // most))].tolist()
+
 
 @dataclass(frozen=True)
 class View:

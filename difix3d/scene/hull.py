@@ -32,7 +32,7 @@ def hull_points(scene: Scene, count: int, radius: float, seed: int) -> Float[np.
     Returns:
         None (P = 0) if no point was found in the hull.
     """
-    chosen = scene.train[:: -(-len(scene.train) // PHOTOS)].tolist()
+    chosen = scene.some_train(PHOTOS)
     views = [_alpha(scene, index) for index in chosen]
     photos = [(camera, alpha) for camera, alpha in views if alpha is not None]
     rng = np.random.default_rng(seed)

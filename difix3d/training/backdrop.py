@@ -111,8 +111,7 @@ def colors_around(scene: Scene, directions: Float[np.ndarray, "N 3"]) -> UInt8[n
     It is as if all stood in one place and showed what is infinitely far: the sky up there, the ground down here.
     """
     views = Views(scene)
-    some = scene.train[:: -(-len(scene.train) // PHOTOS)].tolist()
-    rays, colors = zip(*(_pixels(views[index]) for index in some), strict=True)
+    rays, colors = zip(*(_pixels(views[index]) for index in scene.some_train(PHOTOS)), strict=True)
     seen, pixels = torch.cat(rays), torch.cat(colors)
     if len(seen) == 0:
         return np.full((len(directions), 3), 128, np.uint8)

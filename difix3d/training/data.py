@@ -149,7 +149,7 @@ def check_world(path: Path, scene: Scene, render: RenderFn, photo: Callable[[int
         UserError: the cameras see nothing of it.
     """
     covered, scores, plain = [], [], []
-    for index in scene.train[:: -(-len(scene.train) // LOOKED_AT)].tolist():
+    for index in scene.some_train(LOOKED_AT):
         view = photo(index)
         image, mask = target(view, "cpu")
         with torch.no_grad():

@@ -65,5 +65,4 @@ def settle_far_views(
 def largely_black(scene: Scene) -> bool:
     """Whether so much of the training photos is black that it may be what is behind the scene; some are looked at."""
     views = Views(scene)
-    some = scene.train[:: -(-len(scene.train) // PHOTOS)].tolist()
-    return bool(share_to_fill([views[index] for index in some]) == 0)
+    return bool(share_to_fill([views[index] for index in scene.some_train(PHOTOS)]) == 0)

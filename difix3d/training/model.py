@@ -52,7 +52,6 @@ class SplatModel:
     ):
         assert config.dropout is not None
         self.config = config
-        self.scene = scene
         self.dropout = config.dropout
         self.ranks = ranks
         self.settings = config.render_settings(scene, near, device)
@@ -92,12 +91,12 @@ class SplatModel:
         """Those of all processes."""
         return self.gaussians.map(self.ranks.whole)
 
-    def put_backdrop_behind(self) -> None:
+    def put_backdrop_behind(self, scene: Scene) -> None:
         """Before the first step: behind what a splat file gave, unless that has as much out there itself."""
         backdrop = self.backdrop
         if backdrop is None or self.ranks.totals(int(backdrop.beyond(self.gaussians.means).sum()))[0] >= backdrop.count:
             return
-        self.splats.add(backdrop.gaussians(self.scene, self.config.sh_degree).map(self.ranks.part))
+        self.splats.add(backdrop.gaussians(scene, self.config.sh_degree).map(self.ranks.part))
 
     def shown(self, **options: Any) -> Callable[..., Render]:
         """Renders the Gaussians of all processes, as they are now, without the help of the others."""

@@ -149,7 +149,7 @@ class Trainer:
                 if config.init.ply is not None or done:
                     self._evaluate(done, missing=True)
                 if config.init.ply is not None and done == 0 < config.max_steps:
-                    self.model.put_backdrop_behind()
+                    self.model.put_backdrop_behind(self.scene)
                 while done < config.max_steps and not self._to_stop():
                     self._handle_requests(done)
                     if done in SIGHT_STEPS:
