@@ -20,8 +20,9 @@ from difix3d.training import Trainer
 
 pytestmark = pytest.mark.gpu
 
-NOVEL, PLUS = 9, 3
-"""Waits for a novel view of a round, and for a frame of "+" with its evidence: docs/performance.md says which."""
+NOVEL, PLUS = 9, 2
+"""Waits for a novel view of a round, and for a frame of "+" with its evidence and the references of the one before:
+docs/performance.md says which."""
 
 
 def total(waits):
@@ -74,7 +75,8 @@ def test_a_novel_view(toy_scene, render, fixer):
 
 def test_a_frame_of_plus(toy_scene, render, fixer):
     post = PostRender(render, fixer, toy_scene, Views(toy_scene, "cuda").__getitem__, device="cuda")
-    post(toy_scene.cameras[2])
+    for _ in range(2):  # the first one is also compared with what is known of other photos
+        post(toy_scene.cameras[2])
     with counted() as waits:
         post(toy_scene.cameras[2])
     assert total(waits)[0] <= PLUS, waits

@@ -45,7 +45,7 @@ class MultiViewAttnProcessor(AttnProcessor2_0):
         if num_views == 1:
             return super().__call__(attn, hidden_states, None, *args, **kwargs)
         joined = hidden_states.unflatten(0, (-1, num_views)).flatten(1, 2)
-        mixed = super().__call__(attn, joined, None, *args, **kwargs)
+        mixed = attend(attn, joined, attn.to_k(joined), attn.to_v(joined))
         return mixed.unflatten(1, (num_views, -1)).flatten(0, 1)
 
 

@@ -77,8 +77,13 @@ def predict_noise(
     if frozen:
         return _rest(unet, begun, temb, 1, {"frozen": iter(references)})
     views = 1 + references[0].shape[1]
-    begun = [torch.cat([own[:, None], others], 1).flatten(0, 1) for own, others in zip(begun, references, strict=True)]
+    begun = [_beside(own, others) for own, others in zip(begun, references, strict=True)]
     return _rest(unet, begun, temb, views, {"num_views": views})
+
+
+def _beside(own: Float[Tensor, "B C h w"], others: Float[Tensor, "B V C h w"]) -> Float[Tensor, "bv C h w"]:
+    """An image and its references one after the other, with channels last in memory, as all behind it has them."""
+    return torch.cat([own.movedim(1, -1)[:, None], others.movedim(2, -1)], 1).flatten(0, 1).movedim(-1, 1)
 
 
 @torch.no_grad()

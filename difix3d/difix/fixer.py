@@ -1,6 +1,6 @@
 """Difix as a :class:`~difix3d.types.Fixer`: a stream of renders in, a stream of clean images out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -46,6 +46,7 @@ class DifixFixer:
         self.anchor_colors = anchor_colors
         self.offload = offload
         self.tile = tile
+        self._last: tuple[tuple[int, int, int], list[Tensor], Tensor] | None = None
 
     @property
     def fills_holes(self) -> bool:
@@ -78,6 +79,7 @@ class DifixFixer:
             if short_of_memory(self.device) if self.offload is None else self.offload:
                 self.pipe.to("cpu")
                 self.pipe.prepared.calls.clear()
+                self._last = None
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
 
@@ -90,17 +92,35 @@ class DifixFixer:
             fixed = self.pipe.fix(images, guide=guides, tile=self.tile)
         else:
             height, width = images.shape[-2:]
-            photos = [[view.image.permute(2, 0, 1) for view in item.references[: self.references]] for item in group]
-            sets = [torch.stack([fit(photo, height, width) for photo in some]) for some in photos if some]
-            fixed = self.pipe.fix(images, torch.stack(sets) if sets else None, tile=self.tile)
+            photos = [[view.image for view in item.references[: self.references]] for item in group]
+            fixed = self.pipe.fix(images, self._beside(photos, height, width), tile=self.tile)
         if self.anchor_colors:
             covered = torch.stack([item.coverage for item in group])
             fixed = self.pipe.recorded(anchor_colors, [fixed, images, covered], "anchor")  # hundreds of small kernels
         return fixed.permute(0, 2, 3, 1)
 
+    def _beside(
+        self, photos: list[list[Float[Tensor, "h w 3"]]], height: int, width: int
+    ) -> Float[Tensor, "B V 3 H W"] | None:
+        """The references of a batch in its size; for the same ones as last time the same tensor, which the pipeline
+        knows again."""
+        if not photos[0]:
+            return None
+        flat = [photo for some in photos for photo in some]
+        size = (len(photos), height, width)
+        if self._last is None or self._last[0] != size or not _are(self._last[1], flat):
+            fitted = torch.stack([fit(photo.permute(2, 0, 1), height, width) for photo in flat])
+            self._last = size, flat, fitted.unflatten(0, (len(photos), -1))
+        return self._last[2]
+
 
 def _lies_on(place: torch.device, device: torch.device) -> bool:
     return place.type == device.type and device.index in (None, place.index)
+
+
+def _are(known: Sequence[Tensor], given: Sequence[Tensor]) -> bool:
+    """Whether these are the very same tensors."""
+    return len(known) == len(given) and all(one is other for one, other in zip(known, given, strict=True))
 
 
 def batches(degraded: Iterable[Degraded], size: int) -> Iterator[list[Degraded]]:

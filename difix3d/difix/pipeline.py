@@ -1,6 +1,7 @@
 """``DifixPipeline``: Difix as users of diffusers expect it, and the plain call for the rest of the program."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from difix3d.difix.attention import keep_prompt, mix_views
 from difix3d.difix.fast import fix_fast, is_usual
 from difix3d.difix.frozen import check_frozen
 from difix3d.difix.inputs import alike, check_call, check_fix, from_tensors, one_each, to_references, to_tensors
-from difix3d.difix.references import Prepared, ReferenceCache
-from difix3d.difix.resnet import make_lean
+from difix3d.difix.lean import make_lean
+from difix3d.difix.references import Last, Prepared, ReferenceCache
 from difix3d.difix.sizes import CELL, fit, in_tiles, pad, usual_tile
 from difix3d.difix.step import TIMESTEP, encode, fix_views, unguided
 from difix3d.difix.vae import DifixVAE
@@ -53,6 +54,7 @@ class DifixPipeline(DiffusionPipeline):
         self._fix_views = fix_views
         self._fix_fast: Callable[..., Tensor] | None = None
         self.prepared = Prepared()
+        self._ready = Last()
         self.recordings = Recordings()
 
     @classmethod
@@ -240,7 +242,7 @@ class DifixPipeline(DiffusionPipeline):
             return self.recorded(step, [images.to(dtype), *(kept or ())], "fix", *how)
 
         if references is not None:
-            references = (pad(references) if references.shape[2] == 3 else references).to(device, dtype)
+            references = self._ready(partial(_padded, device=device, dtype=dtype), references, device, dtype)
         # A single tiny view is padded further: deep in a narrow UNet, normalisation would be left with one value.
         alone = references is None and len(images) == 1 and max(size) <= 4 * CELL
         padded = pad(images, 5 * CELL if alone else CELL)
@@ -297,6 +299,13 @@ class DifixPipeline(DiffusionPipeline):
                 fixed[i] = result
         output = from_tensors(fixed, output_type)
         return ImagePipelineOutput(images=output) if return_dict else (output,)
+
+
+def _padded(
+    references: Float[Tensor, "B V _ h w"], device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "B V _ h8 w8"]:
+    """As the step takes them: pixels padded, latents as they are."""
+    return (pad(references) if references.shape[2] == 3 else references).to(device, dtype)
 
 
 def half(device: torch.device) -> torch.dtype:

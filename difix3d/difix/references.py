@@ -1,7 +1,8 @@
 """What is kept of the references that were seen last."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -10,12 +11,36 @@ from torch import Tensor
 
 from difix3d.difix.fast import prepare
 
+Result = TypeVar("Result")
+
+
+class Last:
+    """What a function made of a tensor last time: for the same one it is not called again, and no host has to ask a
+    GPU for values to see that it is the same."""
+
+    def __init__(self) -> None:
+        self._known: tuple[Tensor, Hashable, Any] | None = None
+
+    def __call__(self, function: Callable[[Tensor], Result], tensor: Tensor, *kind: Hashable) -> Result:
+        """``function(tensor)``.
+
+        Args:
+            kind: what else makes a difference to that.
+        """
+        if tensor.is_inference():  # nothing tells whether it was written into
+            return function(tensor)
+        how = (tensor._version, *kind)
+        if self._known is None or self._known[0] is not tensor or self._known[1] != how:
+            self._known = tensor, how, function(tensor)
+        return self._known[2]
+
 
 class ReferenceCache:
     """The latents of the references seen last, found again by comparing pixels."""
 
     def __init__(self, size: int = 16):
         self.entries: deque[tuple[Tensor, Tensor]] = deque(maxlen=size)
+        self._last = Last()
 
     def __call__(
         self, references: Float[Tensor, "B V 3 H W"], encode: Callable[[Tensor], Tensor]
@@ -27,8 +52,12 @@ class ReferenceCache:
         self, references: Float[Tensor, "B V _ H W"], encode: Callable[[Tensor], Tensor]
     ) -> list[Float[Tensor, "C h w"]]:
         """The same one by one: for a known reference the same tensor as before. Latents are taken as they are."""
-        views = references.flatten(0, 1)
-        return [self._find(view, encode) for view in views] if views.shape[1] == 3 else list(views)
+
+        def find(references: Tensor) -> list[Tensor]:
+            views = references.flatten(0, 1)
+            return [self._find(view, encode) for view in views] if views.shape[1] == 3 else list(views)
+
+        return self._last(find, references)
 
     def _find(self, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
         alike = [entry for entry in self.entries if entry[0].shape == pixels.shape and entry[0].device == pixels.device]
@@ -73,5 +102,14 @@ class Prepared:
             used.append(entry)
         self.calls.appendleft(used)
         return [
-            torch.stack(parts).unflatten(0, (batch, -1)) for parts in zip(*(parts for _, _, parts in used), strict=True)
+            _together(parts).unflatten(0, (batch, -1)) for parts in zip(*(parts for *_, parts in used), strict=True)
         ]
+
+
+def _together(parts: tuple[Float[Tensor, "..."], ...]) -> Float[Tensor, "N ..."]:
+    """In one tensor; pictures stay with channels last in memory."""
+    return (
+        torch.stack([part.movedim(0, -1) for part in parts]).movedim(-1, 1)
+        if parts[0].ndim == 3
+        else torch.stack(parts)
+    )

@@ -17,6 +17,8 @@ ROWS, CHANNELS = 64, 64
 """Pixels and channels that a program holds at a time."""
 PROGRAMS = 2048
 """As many as keep a large GPU busy; a program takes the moments of more rows where a picture has more."""
+HELD = 8192
+"""Values of the moments that are joined at a time."""
 
 
 # no_type_check keeps the tests' import hook, which wraps functions, away from what Triton compiles
@@ -25,29 +27,30 @@ PROGRAMS = 2048
 def _moments(
     x, means, squares, rows, channels, STEPS: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr
 ):  # fmt: skip
-    """Of ``STEPS * ROWS`` rows the mean of every channel, and the sum of its squared differences from that mean."""
+    """Of ``STEPS * ROWS`` rows the mean of every channel, and the sum of its squared differences from that mean.
+
+    Sums are of differences from the first row, one of the values themselves: those of large means do not cancel.
+    """
     item, part = tl.program_id(0), tl.program_id(1)
     channel = tl.program_id(2) * CHANNELS + tl.arange(0, CHANNELS)
     inside = channel < channels
     x += item.to(tl.int64) * rows * channels
     first = part * STEPS * ROWS
-    mean = tl.zeros((CHANNELS,), tl.float32)
-    square = tl.zeros((CHANNELS,), tl.float32)
-    before = 0.0
-    for step in range(STEPS):
+    pivot = tl.load(x + first * channels + channel, mask=inside, other=0.0).to(tl.float32)
+    sums = tl.zeros((ROWS, CHANNELS), tl.float32)
+    powers = tl.zeros((ROWS, CHANNELS), tl.float32)
+    for step in range(STEPS):  # joined behind the loop: within it each sum over rows would stop all threads
         row = first + step * ROWS + tl.arange(0, ROWS)
         there = (row < rows)[:, None] & inside[None, :]
         value = tl.load(x + row[:, None] * channels + channel[None, :], mask=there, other=0.0).to(tl.float32)
-        count = tl.maximum(tl.minimum(rows - first - step * ROWS, ROWS), 0).to(tl.float32)
-        own = tl.sum(value, 0) / tl.maximum(count, 1.0)
-        away = tl.where(there, value - own[None, :], 0.0)
-        apart, both = own - mean, before + count
-        mean += apart * (count / both)
-        square += tl.sum(away * away, 0) + apart * apart * (before * count / both)
-        before = both
+        away = tl.where(there, value - pivot[None, :], 0.0)
+        sums += away
+        powers += away * away
+    count = tl.minimum(rows - first, STEPS * ROWS).to(tl.float32)
+    apart = tl.sum(sums, 0) / count
     at = (item * tl.num_programs(1) + part) * channels + channel
-    tl.store(means + at, mean, mask=inside)
-    tl.store(squares + at, square, mask=inside)
+    tl.store(means + at, pivot + apart, mask=inside)
+    tl.store(squares + at, tl.maximum(tl.sum(powers, 0) - count * apart * apart, 0.0), mask=inside)
 
 
 @triton.jit(do_not_specialize=["rows", "each", "parts"])  # each variant takes a part of a second at first use
@@ -114,11 +117,13 @@ def _apply(
 
 @triton.jit
 @no_type_check
-def _add(x, other, bias, count, channels, BLOCK: tl.constexpr):
+def _add(x, other, bias, count, channels, SUMMED: tl.constexpr, BLOCK: tl.constexpr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = at < count
-    value = tl.load(x + at, mask=there, other=0.0).to(tl.float32) + tl.load(other + at, mask=there, other=0.0)
+    value = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
     value += tl.load(bias + at % channels, mask=there, other=0.0)
+    if SUMMED:
+        value += tl.load(other + at, mask=there, other=0.0)
     tl.store(x + at, value.to(x.dtype.element_ty), mask=there)
 
 
@@ -152,7 +157,7 @@ def group_norm(
     with torch.cuda.device_of(y):
         _moments[(batch, parts, blocks)](y, means, squares, rows, channels, steps, ROWS, CHANNELS)
         width = triton.next_power_of_2(channels // groups)
-        held = max(1, min(64, 2048 // width))
+        held = max(1, min(1024, HELD // width))
         given = weight if shift is None else shift
         _affine[(batch, groups)](
             means, squares, weight, bias, given, factors, offsets, rows, channels, each, parts, eps,
@@ -162,12 +167,13 @@ def group_norm(
     return out
 
 
-def add_(x: Float[Tensor, "B C *size"], other: Float[Tensor, "B C *size"], bias: Float[Tensor, "C"]) -> Tensor:
+def add_(x: Float[Tensor, "B C *size"], other: Float[Tensor, "B C *size"] | None, bias: Float[Tensor, "C"]) -> Tensor:
     """``x + other + bias``, written into ``x`` if that is channels last in memory; the sum is made in fp32."""
     y = channels_last(x)
     count, block = y.numel(), 2048
+    given = y if other is None else channels_last(other)
     with torch.cuda.device_of(y):
-        _add[(triton.cdiv(count, block),)](y, channels_last(other), bias, count, y.shape[1], block)
+        _add[(triton.cdiv(count, block),)](y, given, bias, count, y.shape[1], other is not None, block)
     return y
 
 

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,11 +12,12 @@ from torch import Tensor
 
 from difix3d.background import behind, recolored, within
 from difix3d.distill.confidence import ConfidenceConfig, compare_with_photos, mean_agreement, share_of_fix
-from difix3d.distill.references import References, bare
+from difix3d.distill.references import OFFERED, References, bare
 from difix3d.errors import UserError
 from difix3d.geometry.carry import Key, carry, share_seen
 from difix3d.geometry.holes import fills_holes, without_holes
 from difix3d.geometry.warp import COVERED
+from difix3d.gpu.lane import Handed, Lane
 from difix3d.postrender.pipe import ahead, behind_by_one, tolerant
 from difix3d.types import Cameras, Degraded, Fixer, Render, RenderFn, Scene, View
 
@@ -24,6 +25,8 @@ CALIBRATION = 3
 """Captured cameras at which it is measured how far fixes agree with photos."""
 AHEAD = 2
 """Frames that are rendered while one is fixed."""
+LATEST = OFFERED + 1
+"""Photos that are kept, as frames of a path share them."""
 LEAST_SEEN = 0.4
 """Share of a frame's surface that the last fixed frame has to see, for its changes to be carried there."""
 MIXED = 0.5
@@ -75,7 +78,7 @@ class PostRender:
     ):
         self.render = render
         self.fixer = fixer
-        self.photo = photo
+        self.photo = lru_cache(LATEST)(photo)
         self.trust = trust
         self.confidence = confidence or ConfidenceConfig()
         self.device = torch.device(device)
@@ -106,7 +109,8 @@ class PostRender:
         """Fixed frames of single cameras, in their order.
 
         A thread renders two frames ahead while one is fixed, and one is with the fixer while the caller uses the last.
-        The fixer runs in the caller's thread, to which recorded CUDA graphs belong.
+        The fixer runs in the caller's thread, to which recorded CUDA graphs belong. On a GPU renders, fixes and what
+        the caller does are three queues (:mod:`difix3d.gpu.lane`), so that nothing waits for the next fix.
 
         Cameras may jump, leave the scene, and have different sizes. A frame at which the fixer fails, or in which
         nothing of the model is seen, stays as rendered.
@@ -134,25 +138,28 @@ class PostRender:
 
     @torch.no_grad()
     def _stream(self, cameras: Iterable[Cameras], every: int, mix: float) -> Iterator[Float[Tensor, "H W 3"]]:
-        waiting: deque[Frame] = deque()
+        waiting: deque[Handed[Frame]] = deque()
 
         def keys() -> Iterator[Degraded]:
-            for frame in frames:
-                waiting.append(frame)
+            for handed in frames:
+                waiting.append(handed)
+                frame = handed.take()
                 if frame.is_key:
                     yield frame.degraded
 
         before: Key | None = None
-        with closing(ahead(self._frames(cameras, every), AHEAD)) as frames:  # after an error, too, its thread ends
-            for fixed in behind_by_one(tolerant(self.fixer, keys())):
+        renders = Lane(self.device, urgent=True).each(self._frames(cameras, every))
+        with closing(ahead(renders, AHEAD)) as frames:  # after an error, too, its thread ends
+            for handed in behind_by_one(Lane(self.device).each(tolerant(self.fixer, keys()))):
+                fixed = handed.take()
                 between = []
-                while not (frame := waiting.popleft()).is_key:
+                while not (frame := waiting.popleft().take()).is_key:
                     between.append(frame)
                 rgb, after = self._fixed(frame, fixed, before, mix, carries=every > 1 or mix > 0)
                 yield from self._between(between, before, after)
                 yield self._shown(frame, rgb)
                 before = after
-            yield from self._between(waiting, before, None)
+            yield from self._between([last.take() for last in waiting], before, None)
 
     @torch.no_grad()
     def _frames(self, cameras: Iterable[Cameras], every: int) -> Iterator[Frame]:

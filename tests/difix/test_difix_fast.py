@@ -13,8 +13,9 @@ from difix3d.difix import fast as fast_step
 from difix3d.difix import pipeline as pipeline_module
 from difix3d.difix.architecture import random_difix
 from difix3d.difix.fast import predict_noise, prepare
+from difix3d.difix.lean import make_lean
 from difix3d.difix.references import ReferenceCache
-from difix3d.difix.resnet import LeanResnetBlock, make_lean
+from difix3d.difix.resnet import LeanResnetBlock
 from difix3d.difix.step import denoise
 from difix3d.errors import UserError
 

@@ -49,7 +49,7 @@ def test_channels_first_are_taken_as_well(device):
 def test_a_residual_block(device, shortcut, time):
     from diffusers.models.resnet import ResnetBlock2D
 
-    from difix3d.difix.resnet import make_lean
+    from difix3d.difix.lean import make_lean
 
     torch.manual_seed(0)
     options = {"in_channels": 64, "out_channels": 96 if shortcut else 64, "temb_channels": 32 if time else None}
