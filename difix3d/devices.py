@@ -27,6 +27,11 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
 
 
+def half(device: torch.device) -> torch.dtype:
+    """The 16-bit type that a GPU computes in: bf16 from Ampere on, fp16 before."""
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
 def short_of_memory(device: torch.device, share: float = 1 / 3) -> bool:
     """Whether less than this share of a GPU's memory is free; the rest is needed more by a training."""
     if device.type != "cuda":

@@ -12,18 +12,19 @@ from jaxtyping import Float
 from safetensors.torch import save_file
 from torch import Tensor
 
+from difix3d.devices import half
 from difix3d.difix.attention import keep_prompt, mix_views
-from difix3d.difix.fast import fix_fast, is_usual
+from difix3d.difix.fast import fix_fast, is_usual, prepare
 from difix3d.difix.frozen import check_frozen
 from difix3d.difix.inputs import alike, check_call, check_fix, from_tensors, one_each, to_references, to_tensors
 from difix3d.difix.lean import make_lean
 from difix3d.difix.references import Last, Prepared, ReferenceCache
-from difix3d.difix.sizes import CELL, fit, in_tiles, pad, usual_tile
+from difix3d.difix.sizes import CELL, fit, in_tiles, pad, ready, usual_tile
 from difix3d.difix.step import TIMESTEP, encode, fix_views, unguided
 from difix3d.difix.vae import DifixVAE
 from difix3d.difix.weights import PROMPTS, SD_TURBO, load_parts
 from difix3d.errors import UserError
-from difix3d.gpu.recorded import Recordings
+from difix3d.gpu.recorded import Made, Recordings
 
 PROMPT = "remove degradation"
 
@@ -174,7 +175,13 @@ class DifixPipeline(DiffusionPipeline):
         weight = self.unet.conv_in.weight
         return self._execution_device if self._moves else weight.device, weight.dtype
 
-    def recorded(self, function: Callable[..., Tensor], tensors: Sequence[Tensor], *kind: Any) -> Tensor:
+    def _prepare(self, latents: Float[Tensor, "N C h w"], timestep: int, frozen: bool) -> list[Float[Tensor, "N ..."]]:
+        """What the fast step keeps of references."""
+        return self.recorded(
+            lambda latents: prepare(self.unet, latents, timestep, frozen), [latents], "prepare", timestep, frozen
+        )
+
+    def recorded(self, function: Callable[..., Made], tensors: Sequence[Tensor], *kind: Any) -> Made:
         """``function(*tensors)``, on a GPU as a CUDA graph (:mod:`difix3d.gpu.recorded`) if this pipeline is
         :meth:`optimize` d and its weights stay where they are."""
         if self.reference_cache is None or self._moves:
@@ -232,7 +239,7 @@ class DifixPipeline(DiffusionPipeline):
             kept, how = None, (timestep, self.frozen_references)
             if references is not None:
                 known = self.reference_cache.each(references, self.encode_references)
-                kept = self.prepared(self.unet, known, len(images), *how)
+                kept = self.prepared(self._prepare, known, len(images), *how)
             if self._fix_fast is not fix_fast:
                 return self._fix_fast(*parts, kept, timestep, alpha_bar, how[1]).float()
 
@@ -242,7 +249,7 @@ class DifixPipeline(DiffusionPipeline):
             return self.recorded(step, [images.to(dtype), *(kept or ())], "fix", *how)
 
         if references is not None:
-            references = self._ready(partial(_padded, device=device, dtype=dtype), references, device, dtype)
+            references = self._ready(partial(ready, device=device, dtype=dtype), references, device, dtype)
         # A single tiny view is padded further: deep in a narrow UNet, normalisation would be left with one value.
         alone = references is None and len(images) == 1 and max(size) <= 4 * CELL
         padded = pad(images, 5 * CELL if alone else CELL)
@@ -299,18 +306,6 @@ class DifixPipeline(DiffusionPipeline):
                 fixed[i] = result
         output = from_tensors(fixed, output_type)
         return ImagePipelineOutput(images=output) if return_dict else (output,)
-
-
-def _padded(
-    references: Float[Tensor, "B V _ h w"], device: torch.device, dtype: torch.dtype
-) -> Float[Tensor, "B V _ h8 w8"]:
-    """As the step takes them: pixels padded, latents as they are."""
-    return (pad(references) if references.shape[2] == 3 else references).to(device, dtype)
-
-
-def half(device: torch.device) -> torch.dtype:
-    """The 16-bit type that a GPU computes in: bf16 from Ampere on, fp16 before."""
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
 
 
 def load_difix(

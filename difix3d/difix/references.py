@@ -5,11 +5,8 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from jaxtyping import Float
 from torch import Tensor
-
-from difix3d.difix.fast import prepare
 
 Result = TypeVar("Result")
 
@@ -85,19 +82,23 @@ class Prepared:
 
     def __call__(
         self,
-        unet: UNet2DConditionModel,
+        prepare: Callable[[Tensor, int, bool], list[Tensor]],
         latents: Sequence[Float[Tensor, "C h w"]],
         batch: int,
         timestep: int,
         frozen: bool,
     ) -> list[Float[Tensor, "B V ..."]]:
         """What the fast step takes of the references of a batch; those whose latents are other tensors than before are
-        prepared, one at a time. (Comparing values would let the host wait for the GPU.)"""
+        prepared, one at a time. (Comparing values would let the host wait for the GPU.)
+
+        Args:
+            prepare: does it, for latents ``[1, C, h, w]``.
+        """
         known = [entry for call in self.calls for entry in call]
         how, used = (timestep, frozen), []
         for one in latents:
             same = (entry for entry in known if entry[0] is one and entry[1] == how)
-            entry = next(same, None) or (one, how, [part[0] for part in prepare(unet, one[None], *how)])
+            entry = next(same, None) or (one, how, [part[0] for part in prepare(one[None], *how)])
             known.append(entry)
             used.append(entry)
         self.calls.appendleft(used)

@@ -29,6 +29,13 @@ def pad(images: Float[Tensor, "*B H W"], least: int = CELL) -> Float[Tensor, "*B
     return images
 
 
+def ready(
+    references: Float[Tensor, "B V _ h w"], device: torch.device, dtype: torch.dtype
+) -> Float[Tensor, "B V _ h8 w8"]:
+    """References as the network takes them: pixels padded, latents as they are."""
+    return (pad(references) if references.shape[2] == 3 else references).to(device, dtype)
+
+
 def fit(image: Float[Tensor, "3 h w"], height: int, width: int) -> Float[Tensor, "3 H W"]:
     """Scales the image until it covers the size and crops its centre: the aspect stays."""
     h, w = image.shape[-2:]

@@ -15,6 +15,8 @@ from torch import Tensor
 
 ROWS, CHANNELS = 64, 64
 """Pixels and channels that a program holds at a time."""
+SUMMED_ROWS = 32
+"""Pixels that it takes the moments of at a time: with more it needs so many registers that few programs run at once."""
 PROGRAMS = 2048
 """As many as keep a large GPU busy; a program takes the moments of more rows where a picture has more."""
 HELD = 8192
@@ -148,14 +150,14 @@ def group_norm(
     rows = y[0, 0].numel()
     out = torch.empty_like(y)
     blocks = triton.cdiv(channels, CHANNELS)
-    parts = max(1, min(triton.cdiv(rows, ROWS), PROGRAMS // (batch * blocks)))
-    steps = triton.next_power_of_2(triton.cdiv(rows, parts * ROWS))  # few values, as each is compiled anew
-    each = steps * ROWS
+    parts = max(1, min(triton.cdiv(rows, SUMMED_ROWS), PROGRAMS // (batch * blocks)))
+    steps = triton.next_power_of_2(triton.cdiv(rows, parts * SUMMED_ROWS))  # few values, as each is compiled anew
+    each = steps * SUMMED_ROWS
     parts = triton.cdiv(rows, each)
     means, squares = y.new_empty(2, batch, parts, channels, dtype=torch.float32)
     factors, offsets = y.new_empty(2, batch, channels, dtype=torch.float32)
     with torch.cuda.device_of(y):
-        _moments[(batch, parts, blocks)](y, means, squares, rows, channels, steps, ROWS, CHANNELS)
+        _moments[(batch, parts, blocks)](y, means, squares, rows, channels, steps, SUMMED_ROWS, CHANNELS)
         width = triton.next_power_of_2(channels // groups)
         held = max(1, min(1024, HELD // width))
         given = weight if shift is None else shift

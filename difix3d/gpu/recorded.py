@@ -8,6 +8,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ KEPT = 6
 """Kinds of calls that stay recorded; each keeps what it computes in between in the GPU's memory."""
 ROOM = 0.5
 """Share of a GPU's memory that has to be free: no plan of a training's memory counts with what is recorded."""
-Function = Callable[..., Tensor]
+Made = TypeVar("Made", bound="Tensor | list[Tensor]")
+"""What a function gives back."""
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +33,7 @@ class Recordings:
     """
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Hashable, Recording | None] = OrderedDict()
+        self._known: OrderedDict[Hashable, Recording[Any] | None] = OrderedDict()
         self._refused: set[Hashable] = set()
 
     def clear(self) -> None:
@@ -43,7 +45,7 @@ class Recordings:
         if self._known and short_of_memory(device, ROOM):
             self.clear()
 
-    def __call__(self, function: Function, tensors: Sequence[Tensor], kind: Hashable) -> Tensor:
+    def __call__(self, function: Callable[..., Made], tensors: Sequence[Tensor], kind: Hashable) -> Made:
         """``function(*tensors)``.
 
         Args:
@@ -70,26 +72,31 @@ class Recordings:
         return recording(tensors)
 
 
-class Recording:
+class Recording(Generic[Made]):
     """A function's kernels, for tensors like these.
 
     Raises:
         RuntimeError: they cannot be recorded.
     """
 
-    def __init__(self, function: Function, tensors: Sequence[Tensor]):
+    def __init__(self, function: Callable[..., Made], tensors: Sequence[Tensor]):
         self.inputs = [x.clone() for x in tensors]
         self.graph = torch.cuda.CUDAGraph()
         # other threads may render meanwhile
         with torch.cuda.device_of(tensors[0]), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self.output = function(*self.inputs)
+            self.output: Made = function(*self.inputs)
 
-    def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
+    def __call__(self, tensors: Sequence[Tensor]) -> Made:
         for kept, given in zip(self.inputs, tensors, strict=True):
             kept.copy_(given)
         with torch.cuda.device_of(tensors[0]):
             self.graph.replay()
-        return self.output.clone()
+        return _copied(self.output)
+
+
+def _copied(made: Made) -> Made:
+    copies: Any = made.clone() if isinstance(made, Tensor) else [part.clone() for part in made]
+    return copies
 
 
 def may_record(device: torch.device) -> bool:

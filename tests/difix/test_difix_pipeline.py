@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from difix3d.devices import half
 from difix3d.difix import DifixPipeline, load_difix
-from difix3d.difix.pipeline import half
 from difix3d.difix.sizes import fit
 from difix3d.difix.step import decode, denoise, encode
 from difix3d.errors import UserError

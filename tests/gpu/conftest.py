@@ -10,6 +10,7 @@ import torch
 def device(request, monkeypatch) -> torch.device:
     """Where kernels of :mod:`difix3d.gpu` run in this test, which may import them, and everything takes them."""
     pytest.importorskip("triton", reason="Triton comes with CUDA builds of torch")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # the twins' convolutions shall be in full fp32
     interpreter = os.environ.get("TRITON_INTERPRET") == "1"  # set in tests/conftest.py
     if (request.param == "interpreter") != interpreter:
         pytest.skip("in this process the kernels are for the other")

@@ -44,6 +44,14 @@ def test_the_second_call_of_a_kind_is_recorded_once(made):
     assert counts == [0, 1, 1, 1]
 
 
+def test_a_function_may_give_several_tensors(made):
+    recordings, x = Recordings(), torch.ones(3)
+    for _ in range(3):
+        first, second = recordings(lambda x: [x, 2 * x], [x], "both")
+        assert torch.equal(second, 2 * first)
+    assert made() == 1
+
+
 def test_other_shapes_layouts_and_kinds_are_others(made):
     recordings, x = Recordings(), torch.zeros(2, 2)
     for tensors, kind in (([x], "fix"), ([x.T], "fix"), ([x], "encode"), ([x[:1]], "fix")):
