@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -11,21 +11,26 @@ from torch import Tensor
 Item = TypeVar("Item")
 
 
+@dataclass(frozen=True)
 class Handed(Generic[Item]):
-    """What was queued in a lane, for work in another queue."""
+    """What was queued in a lane, for work in another queue.
 
-    def __init__(self, item: Item, done: torch.cuda.Event | None = None):
-        self._item = item
-        self._done = done
+    Attributes:
+        item: may not be made yet: :meth:`take` it.
+        done: comes when it is; ``None`` where there is one queue for all.
+    """
+
+    item: Item
+    done: torch.cuda.Event | None = None
 
     def take(self) -> Item:
         """The item, for whose making the caller's queue waits, and not its host. May be called in several queues."""
-        if self._done is not None:
-            own = torch.cuda.current_stream()
-            own.wait_event(self._done)
-            for tensor in _tensors(self._item):
+        if self.done is not None:
+            own = torch.cuda.current_stream(self.done.device)
+            own.wait_event(self.done)
+            for tensor in _tensors(self.item):
                 tensor.record_stream(own)  # its memory is not given to others before it was used here
-        return self._item
+        return self.item
 
 
 class Lane:
@@ -50,7 +55,7 @@ class Lane:
     def each(self, items: Iterator[Item]) -> Iterator[Handed[Item]]:
         """The items, whose making is queued in the lane; the thread is the one that asks for them."""
         end: Any = object()
-        while (handed := self._run(lambda: next(items, end)))._item is not end:
+        while (handed := self._run(lambda: next(items, end))).item is not end:
             yield handed
         handed.take()
 

@@ -47,8 +47,8 @@ class Holds:
 
 def test_the_queue_that_takes_waits_and_all_tensors_know_it(monkeypatch):
     own = mock.Mock(used=[])
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda: own)
-    done = mock.Mock(spec=torch.cuda.Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: own)
+    done = mock.Mock(spec=torch.cuda.Event, device=torch.device("cuda"))
     parts = [torch.full((2,), float(i)).as_subclass(OnGpu) for i in range(3)]
     item = (parts[0], [Holds(parts[1]), torch.zeros(1)], 1.0, parts[2])
     assert Handed(item, done).take() is item
