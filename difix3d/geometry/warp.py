@@ -22,12 +22,21 @@ def pixel_centers(image: Float[Tensor, "H W *channels"]) -> Float[Tensor, "H W 3
     return torch.stack([column, row, torch.ones_like(row)], -1)
 
 
+def times(points: Float[Tensor, "*shape 3"], matrix: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*shape 3"]:
+    """``points @ matrix``; on a GPU not as a product of matrices, which takes 0.1 ms for one as thin as this."""
+    if not points.is_cuda:
+        return points @ matrix
+    x, y, z = points.unsqueeze(-1).unbind(-2)
+    first, second, third = matrix.unsqueeze(-3).unbind(-2)
+    return torch.addcmul(torch.addcmul(x * first, y, second), z, third)
+
+
 def unproject(depth: Float[Tensor, "H W"], camera: Cameras) -> Float[Tensor, "H W 3"]:
     """World points of the pixel centres; the camera's own position where the depth is 0."""
     camera = camera.to(depth.device)
     c2w, K = camera.c2w[0], camera.K[0]
-    rays = pixel_centers(depth).to(depth) @ torch.linalg.inv_ex(K)[0].T
-    return (rays * depth[..., None]) @ c2w[:3, :3].T + c2w[:3, 3]
+    rays = times(pixel_centers(depth).to(depth), torch.linalg.inv_ex(K)[0].T)
+    return times(rays * depth[..., None], c2w[:3, :3].T) + c2w[:3, 3]
 
 
 def project(
@@ -43,9 +52,9 @@ def project_each(
 ) -> tuple[Float[Tensor, "N *shape 2"], Float[Tensor, "N *shape"]]:
     """:func:`project` into several cameras at once."""
     cameras = cameras.to(points.device)
-    local = (points.reshape(-1, 3) - cameras.c2w[:, None, :3, 3]) @ cameras.c2w[:, :3, :3]
+    local = times(points.reshape(-1, 3) - cameras.c2w[:, None, :3, 3], cameras.c2w[:, :3, :3])
     depth = local[..., 2]
-    pixels = (local @ cameras.K.mT)[..., :2] / depth.clamp(min=1e-9)[..., None]
+    pixels = times(local, cameras.K.mT)[..., :2] / depth.clamp(min=1e-9)[..., None]
     shape = (len(cameras), *points.shape[:-1])
     return pixels.reshape(*shape, 2), depth.reshape(shape)
 

@@ -174,3 +174,11 @@ def test_the_numbers_decide(case):
     assert config.distill.confidence == replace(CONFIG, min_weight=0.1)
     with pytest.raises(UserError, match="window of the confidence is 8.*odd"):
         check_limits(merge(TrainConfig(), {"distill": {"confidence": {"window": 8}}}, source="test"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("window", [1, 9])
+def test_a_gpu_sums_windows_as_a_host_does(window):
+    values = torch.rand(2, 3, 17, 23)
+    expected = module._sums(values, window)
+    torch.testing.assert_close(module._sums(values.cuda(), window).cpu(), expected, atol=1e-4, rtol=1e-5)

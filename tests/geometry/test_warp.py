@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from difix3d.geometry.poses import look_at
-from difix3d.geometry.warp import guide, project, seen_by, seen_by_each, unproject, warp, warped_references
+from difix3d.geometry.warp import guide, project, seen_by, seen_by_each, times, unproject, warp, warped_references
 from difix3d.types import Cameras, Degraded, View
 
 W, H = 64, 48
@@ -35,6 +35,13 @@ def test_project_undoes_unproject():
     assert torch.allclose(z, depth, atol=1e-5)
     assert torch.allclose(pixels[0, 0], torch.tensor([0.5, 0.5]), atol=1e-3)
     assert torch.allclose(pixels[-1, -1], torch.tensor([W - 0.5, H - 0.5]), atol=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("points", "matrix"), [((5, 7, 3), (3, 3)), ((2, 9, 3), (2, 3, 3)), ((1, 9, 3), (1, 3, 3))])
+def test_a_gpu_multiplies_points_as_a_host_does(points, matrix):
+    points, matrix = torch.randn(points), torch.randn(matrix)
+    torch.testing.assert_close(times(points.cuda(), matrix.cuda()).cpu(), points @ matrix, atol=1e-5, rtol=1e-5)
 
 
 def test_warped_plane_is_the_plane_as_the_other_camera_sees_it():
