@@ -4,10 +4,13 @@ One affine map for each channel, fitted from the fixed image to its render by it
 (Geman-McClure weights, whose scale shrinks from fit to fit: graduated non-convexity, Blake and Zisserman 1987).
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from difix3d import gpu
 from difix3d.geometry.warp import COVERED
 
 SIDE = 64
@@ -51,6 +54,23 @@ def color_map(
     covered = covered[:, None].float()
     sums = torch.cat([covered, fixed * covered, render * covered], 1)
     sums = torch.nn.functional.interpolate(sums, size, mode="area").flatten(2)
+    if gpu.usable(sums):
+        from difix3d.gpu import anchor
+
+        numbers: Any = {"scales": SCALES, "prior": PRIOR, "explained": EXPLAINED, "gains": GAIN, "beyond": BEYOND}
+        gain, offset = anchor.fit_colors(sums, **numbers)
+    else:
+        gain, offset = fit_colors(sums)
+    return gain[..., None, None], offset[..., None, None]
+
+
+def fit_colors(sums: Float[Tensor, "B 7 N"]) -> tuple[Float[Tensor, "B 3"], Float[Tensor, "B 3"]]:
+    """The fit, and how much of it is used.
+
+    Args:
+        sums: of each cell the share of its pixels that is covered, and, times that, the mean colours of the fixed image
+            and of the render there.
+    """
     share, x, y = sums.split([1, 3, 3], 1)
     x, y = x / share.clamp(min=1e-6), y / share.clamp(min=1e-6)
 
@@ -63,7 +83,7 @@ def color_map(
     outside = ((GAIN[0] - gain).clamp(min=0) + (gain - GAIN[1]).clamp(min=0)).amax(1, keepdim=True)
     used = ((explained - EXPLAINED[0]) / (EXPLAINED[1] - EXPLAINED[0])).clamp(0, 1)
     used = used * (1 - outside / BEYOND).clamp(min=0)
-    return (1 + used * (gain - 1))[..., None], (used * offset)[..., None]
+    return (1 + used * (gain - 1))[..., 0], (used * offset)[..., 0]
 
 
 def _fit(
