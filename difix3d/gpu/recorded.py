@@ -15,8 +15,9 @@ from torch import Tensor
 
 from difix3d.devices import short_of_memory
 
-KEPT = 6
-"""Kinds of calls that stay recorded; each keeps what it computes in between in the GPU's memory."""
+KEPT = 8
+"""Kinds of calls that stay recorded, as many as pictures of two sizes with references need; each keeps what it computes
+in between in the GPU's memory."""
 ROOM = 0.5
 """Share of a GPU's memory that has to be free: no plan of a training's memory counts with what is recorded."""
 Made = TypeVar("Made", bound="Tensor | list[Tensor]")

@@ -127,3 +127,17 @@ def test_what_cannot_be_recorded_is_called(made, monkeypatch, caplog):
         "a CUDA graph could not be recorded (operation not permitted when stream is capturing): "
         "the host is slower without"
     ]
+
+
+def test_pictures_of_two_sizes_with_references_stay_recorded(made):
+    from difix3d.difix.architecture import random_difix
+
+    pipe = random_difix().optimize()
+    given = [(torch.rand(1, 3, 32, 8 * n), [torch.rand(1, 1, 3, 32, 8 * n) for _ in range(6)]) for n in (5, 6)]
+    for number in range(6):
+        for image, photos in given:
+            pipe.fix(image, photos[number])
+            pipe.recorded(torch.sin, [image], "anchor")
+        if number == 2:
+            before = made()
+    assert made() == before == 8
