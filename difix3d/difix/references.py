@@ -109,8 +109,6 @@ class Prepared:
 
 def _together(parts: tuple[Float[Tensor, "..."], ...]) -> Float[Tensor, "N ..."]:
     """In one tensor; pictures stay with channels last in memory."""
-    return (
-        torch.stack([part.movedim(0, -1) for part in parts]).movedim(-1, 1)
-        if parts[0].ndim == 3
-        else torch.stack(parts)
-    )
+    if parts[0].ndim != 3:
+        return torch.stack(parts)
+    return torch.stack([part.movedim(0, -1) for part in parts]).movedim(-1, 1)
