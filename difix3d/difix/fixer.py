@@ -1,6 +1,6 @@
 """Difix as a :class:`~difix3d.types.Fixer`: a stream of renders in, a stream of clean images out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 from jaxtyping import Float
@@ -9,6 +9,7 @@ from torch import Tensor
 from difix3d.devices import short_of_memory
 from difix3d.difix.colors import anchor_colors
 from difix3d.difix.pipeline import DifixPipeline
+from difix3d.difix.references import Last
 from difix3d.difix.sizes import fit
 from difix3d.geometry.holes import without_holes
 from difix3d.geometry.warp import guide
@@ -46,7 +47,7 @@ class DifixFixer:
         self.anchor_colors = anchor_colors
         self.offload = offload
         self.tile = tile
-        self._last: tuple[tuple[int, int, int], list[Tensor], Tensor] | None = None
+        self._last = Last()
 
     @property
     def fills_holes(self) -> bool:
@@ -79,7 +80,7 @@ class DifixFixer:
             if short_of_memory(self.device) if self.offload is None else self.offload:
                 self.pipe.to("cpu")
                 self.pipe.prepared.calls.clear()
-                self._last = None
+                self._last = Last()
                 if self.device.type == "cuda":
                     torch.cuda.empty_cache()
 
@@ -96,7 +97,7 @@ class DifixFixer:
             fixed = self.pipe.fix(images, self._beside(photos, height, width), tile=self.tile)
         if self.anchor_colors:
             covered = torch.stack([item.coverage for item in group])
-            fixed = self.pipe.recorded(anchor_colors, [fixed, images, covered], "anchor")  # hundreds of small kernels
+            fixed = self.pipe.recorded(anchor_colors, [fixed, images, covered], "anchor")  # many small kernels
         return fixed.permute(0, 2, 3, 1)
 
     def _beside(
@@ -106,21 +107,18 @@ class DifixFixer:
         knows again."""
         if not photos[0]:
             return None
-        flat = [photo for some in photos for photo in some]
-        size = (len(photos), height, width)
-        if self._last is None or self._last[0] != size or not _are(self._last[1], flat):
-            fitted = torch.stack([fit(photo.permute(2, 0, 1), height, width) for photo in flat])
-            self._last = size, flat, fitted.unflatten(0, (len(photos), -1))
-        return self._last[2]
+
+        def fitted(*photos: Tensor) -> Tensor:
+            return torch.stack([fit(photo.permute(2, 0, 1), height, width) for photo in photos]).unflatten(
+                0, (count, -1)
+            )
+
+        count, flat = len(photos), [photo for some in photos for photo in some]
+        return self._last(fitted, flat, count, height, width)
 
 
 def _lies_on(place: torch.device, device: torch.device) -> bool:
     return place.type == device.type and device.index in (None, place.index)
-
-
-def _are(known: Sequence[Tensor], given: Sequence[Tensor]) -> bool:
-    """Whether these are the very same tensors."""
-    return len(known) == len(given) and all(one is other for one, other in zip(known, given, strict=True))
 
 
 def batches(degraded: Iterable[Degraded], size: int) -> Iterator[list[Degraded]]:

@@ -249,7 +249,7 @@ class DifixPipeline(DiffusionPipeline):
             return self.recorded(step, [images.to(dtype), *(kept or ())], "fix", *how)
 
         if references is not None:
-            references = self._ready(partial(ready, device=device, dtype=dtype), references, device, dtype)
+            references = self._ready(partial(ready, device=device, dtype=dtype), [references], device, dtype)
         # A single tiny view is padded further: deep in a narrow UNet, normalisation would be left with one value.
         alone = references is None and len(images) == 1 and max(size) <= 4 * CELL
         padded = pad(images, 5 * CELL if alone else CELL)

@@ -12,24 +12,29 @@ Result = TypeVar("Result")
 
 
 class Last:
-    """What a function made of a tensor last time: for the same one it is not called again, and no host has to ask a
-    GPU for values to see that it is the same."""
+    """What a function made of some tensors last time: for the same ones it is not called again, and no host has to ask
+    a GPU for values to see that they are the same."""
 
     def __init__(self) -> None:
-        self._known: tuple[Tensor, Hashable, Any] | None = None
+        self._known: tuple[Sequence[Tensor], Hashable, Any] | None = None
 
-    def __call__(self, function: Callable[[Tensor], Result], tensor: Tensor, *kind: Hashable) -> Result:
-        """``function(tensor)``.
+    def __call__(self, function: Callable[..., Result], tensors: Sequence[Tensor], *kind: Hashable) -> Result:
+        """``function(*tensors)``.
 
         Args:
             kind: what else makes a difference to that.
         """
-        if tensor.is_inference():  # nothing tells whether it was written into
-            return function(tensor)
-        how = (tensor._version, *kind)
-        if self._known is None or self._known[0] is not tensor or self._known[1] != how:
-            self._known = tensor, how, function(tensor)
+        if any(tensor.is_inference() for tensor in tensors):  # nothing tells whether they were written into
+            return function(*tensors)
+        how = (tuple(tensor._version for tensor in tensors), *kind)
+        if self._known is None or self._known[1] != how or not _are(self._known[0], tensors):
+            self._known = tensors, how, function(*tensors)
         return self._known[2]
+
+
+def _are(known: Sequence[Tensor], given: Sequence[Tensor]) -> bool:
+    """Whether these are the very same tensors."""
+    return all(one is other for one, other in zip(known, given, strict=True))
 
 
 class ReferenceCache:
@@ -54,7 +59,7 @@ class ReferenceCache:
             views = references.flatten(0, 1)
             return [self._find(view, encode) for view in views] if views.shape[1] == 3 else list(views)
 
-        return self._last(find, references)
+        return self._last(find, [references])
 
     def _find(self, pixels: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
         alike = [entry for entry in self.entries if entry[0].shape == pixels.shape and entry[0].device == pixels.device]

@@ -84,14 +84,14 @@ def test_the_same_tensor_is_not_looked_at_again():
 
     x, same = torch.zeros(2), torch.zeros(2)
     for tensor, kind, count in ((x, 0, 1), (x, 0, 1), (same, 0, 2), (same, 1, 3), (same, 1, 3)):
-        assert torch.equal(last(function, tensor, kind), tensor + 1)
+        assert torch.equal(last(function, [tensor], kind), tensor + 1)
         assert len(calls) == count
     same += 1
-    assert torch.equal(last(function, same, 1), torch.full((2,), 2.0))
+    assert torch.equal(last(function, [same], 1), torch.full((2,), 2.0))
     with torch.inference_mode():
         unknown = torch.zeros(2)
-        last(function, unknown)
-        last(function, unknown)
+        last(function, [unknown])
+        last(function, [unknown])
     assert len(calls) == 6
 
 
