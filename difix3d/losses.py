@@ -162,12 +162,11 @@ def sparse_depth(
     Args:
         depth: rendered depth in scene units, 0 where nothing is seen (such points do not count).
         pixels: where the points project, in pixels (centre of the first pixel at 0.5).
-        target: their depths, positive.
+        target: their depths; points at 0 or behind (as those behind the camera) do not count.
     """
     height, width, _ = depth.shape
     column = pixels[:, 0].long().clamp(0, width - 1)
     row = pixels[:, 1].long().clamp(0, height - 1)
-    rendered = depth[row, column, 0]
-    seen = rendered > 0
-    difference = torch.where(seen, 1 / rendered.clamp_min(1e-6) - 1 / target, 0.0)
-    return difference.abs().sum() / max(len(target), 1)
+    rendered, ahead = depth[row, column, 0], target > 0
+    difference = 1 / rendered.clamp_min(1e-6) - 1 / target.clamp_min(1e-6)
+    return torch.where(ahead & (rendered > 0), difference, 0.0).abs().sum() / ahead.sum().clamp_min(1)

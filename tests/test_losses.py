@@ -83,11 +83,13 @@ def test_regularisers_are_left_out_at_zero():
 def test_sparse_depth_counts_seen_points_only():
     depth = torch.zeros(4, 6, 1)
     depth[1, 2] = 2.0
-    pixels = torch.tensor([[2.5, 1.5], [5.5, 3.5]])
-    loss = sparse_depth(depth.requires_grad_(), pixels, torch.tensor([4.0, 4.0]))
-    assert float(loss) == pytest.approx((1 / 2 - 1 / 4) / 2)
+    pixels = torch.tensor([[2.5, 1.5], [5.5, 3.5], [2.5, 1.5]])
+    loss = sparse_depth(depth.requires_grad_(), pixels, torch.tensor([4.0, 4.0, 0.0]))
+    assert float(loss.detach()) == pytest.approx((1 / 2 - 1 / 4) / 2)
     loss.backward()
+    assert depth.grad.isfinite().all()
     assert int((depth.grad != 0).sum()) == 1
+    assert float(sparse_depth(depth, pixels[2:], torch.zeros(1)).detach()) == 0
 
 
 @pytest.mark.skipif(native.find_compiler() is None, reason="needs a C++ compiler")

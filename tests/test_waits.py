@@ -13,10 +13,12 @@ from difix3d.distill import Distiller
 from difix3d.distill.config import DistillConfig
 from difix3d.gaussians import from_points
 from difix3d.images import to_uint8
+from difix3d.losses import LossConfig
 from difix3d.postrender import PostRender
 from difix3d.render import rasterize
 from difix3d.scene import Views
 from difix3d.training import Trainer
+from difix3d.training.refine import RefineConfig
 
 pytestmark = pytest.mark.gpu
 
@@ -45,7 +47,20 @@ def test_a_wait_is_counted():
     assert total(waits)[0] == 1
 
 
-@pytest.mark.parametrize("change", [{}, {"packed": True}, {"antialiased": True}], ids=str)
+CHANGES = {
+    "plain": {},
+    "packed": {"packed": True},
+    "antialiased": {"antialiased": True},
+    "white": {"background": "white"},
+    "random": {"background": "random"},
+    "dropout": {"dropout": 0.2},
+    "poses": {"refine": RefineConfig(poses=True)},
+    "exposure": {"refine": RefineConfig(exposure=True)},
+    "depth": {"loss": LossConfig(depth=0.01)},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
 def test_a_plain_step_waits_for_nothing(toy_scene, config, change):
     trainer = Trainer(replace(config, device="cuda", **change), toy_scene)
     photos = trainer.photos(toy_scene, 0)

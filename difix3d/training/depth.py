@@ -8,6 +8,9 @@ from difix3d.losses import sparse_depth
 from difix3d.scene import visible_points
 from difix3d.types import Render, Scene, View
 
+NEAREST = 1e-3
+"""Depth in scene units up to which points do not count."""
+
 
 class SparseDepth:
     """The mean error of inverse depth at the points that each photo sees.
@@ -32,6 +35,7 @@ class SparseDepth:
             camera = self._points[view.index] @ w2c[:3, :3].T + w2c[:3, 3]
             pixels = camera @ view.camera.K[0].T
             z = camera[:, 2]
-            ahead = z > 1e-3
-            total = total + sparse_depth(depth, pixels[ahead, :2] / z[ahead, None], z[ahead])
+            # those behind are not cut out: a GPU would be waited for to know how many are left
+            ahead = torch.where(z > NEAREST, z, 0.0)
+            total = total + sparse_depth(depth, pixels[:, :2] / z.clamp_min(NEAREST)[:, None], ahead)
         return total / len(views)

@@ -171,7 +171,9 @@ class SplatModel:
             kind = "black" if all(view.alpha is None for view in views) else "random"
         if kind == "black":
             return None
-        return (torch.rand(3) if kind == "random" else torch.ones(3)).to(self.device)
+        if kind == "white":
+            return torch.ones(3, device=self.device)
+        return torch.rand(3).to(self.device, non_blocking=True)
 
     def state(self) -> dict[str, Tensor]:
         """All that training goes on from, by dotted names; the tensors themselves, not copies."""

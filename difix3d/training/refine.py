@@ -44,14 +44,21 @@ class Corrections(nn.Module):
         max_steps: of the run, over which the poses' rate falls: exact poses would be shaken to its end otherwise.
     """
 
+    train_photos: Tensor
+    common: Tensor
+    unchanged: Tensor
+
     def __init__(self, scene: Scene, config: RefineConfig, max_steps: int):
         super().__init__()
         photos = len(scene.photos)
         self.config = config
         self.max_steps = max_steps
-        self.train_photos = torch.from_numpy(scene.train)
-        common = common_motions(scene.cameras.c2w[self.train_photos].double())
-        self.common = torch.linalg.qr(common.flatten(0, 1))[0].float()  # orthonormal columns
+        train = torch.from_numpy(scene.train)
+        common = torch.linalg.qr(common_motions(scene.cameras.c2w[train].double()).flatten(0, 1))[0]
+        # beside the parameters, wherever these are; they follow from the scene and are not saved
+        self.register_buffer("train_photos", train, persistent=False)
+        self.register_buffer("common", common.float(), persistent=False)  # orthonormal columns
+        self.register_buffer("unchanged", torch.eye(3, 4), persistent=False)
         self.motion = nn.Parameter(torch.zeros(photos, 6), requires_grad=config.poses)
         self.exposure = nn.Parameter(torch.eye(3, 4).repeat(photos, 1, 1), requires_grad=config.exposure)
         self.params = {"motion": self.motion, "exposure": self.exposure}
@@ -66,13 +73,13 @@ class Corrections(nn.Module):
         """The cameras of the photos ``indices``, moved in their own frames; differentiable in the motion."""
         if not self.config.poses:
             return cameras
-        return replace(cameras, c2w=moved(cameras.c2w, self.motion[indices]))
+        return replace(cameras, c2w=moved(cameras.c2w, _rows(self.motion, indices)))
 
     def colors(self, render: Render, views: list[View]) -> Float[Tensor, "B H W 3"]:
         """Renders as the photos' exposures would show them: what is there, not what is put behind it."""
         if not self.config.exposure:
             return render.rgb
-        affine = self.exposure[[view.index for view in views]]
+        affine = _rows(self.exposure, [view.index for view in views])
         rgb = recolored(render, None).rgb
         rgb = torch.einsum("bij,bhwj->bhwi", affine[..., :3], rgb) + render.alpha * affine[:, None, None, :, 3]
         return recolored(replace(render, rgb=rgb, background=None), render.background).rgb
@@ -92,9 +99,9 @@ class Corrections(nn.Module):
         """Takes away what all training photos have in common."""
         train = self.train_photos
         if self.config.exposure:
-            self.exposure[train] += torch.eye(3, 4).to(self.exposure) - self.exposure[train].mean(0)
+            self.exposure[train] += self.unchanged - self.exposure[train].mean(0)
         if self.config.poses:
-            common, motion = self.common.to(self.motion), self.motion[train].flatten()
+            common, motion = self.common, self.motion[train].flatten()
             self.motion[train] = (motion - common @ (common.T @ motion)).view(-1, 6)
 
     def moments(self) -> dict[str, dict[str, Tensor]]:
@@ -105,3 +112,8 @@ class Corrections(nn.Module):
         """Puts back the corrections and what :meth:`moments` gave beside them."""
         self.load_state_dict(values)
         load_moments(self.params, self.optimizers, state)
+
+
+def _rows(values: Tensor, indices: list[int]) -> Tensor:
+    """Some rows; a GPU is told which without being waited for."""
+    return values[torch.tensor(indices).to(values.device, non_blocking=True)]
