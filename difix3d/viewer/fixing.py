@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,10 +22,8 @@ from difix3d.viewer.viewer_model import ViewerModel
 
 OLDER = 0.01
 """Weight of the fix before the last one: it counts where the last one does not see the surface."""
-LONGEST = 0.3
-"""Seconds that a moving picture waits for the fixer."""
 QUICK = 1.0
-"""Seconds that a fix may take, for fixing in motion: the one at rest waits for the last of them."""
+"""Seconds that a fix may take, for key frames in motion: the one at rest waits for the last of them."""
 
 
 @dataclass(frozen=True)
@@ -128,16 +126,17 @@ class ClientFixes:
 
     Args:
         queue: fixes pictures.
-        in_motion: whether the fixer keeps up with a moving camera.
         arrived: is called when a fix is there or has failed.
+
+    Attributes:
+        took: seconds of the last fix.
     """
 
-    def __init__(self, queue: FixQueue, in_motion: bool, arrived: Callable[[], None]):
+    def __init__(self, queue: FixQueue, arrived: Callable[[], None]):
         self._queue = queue
-        self._in_motion = in_motion
         self._arrived = arrived
         self._asked: tuple[tuple, Future[Fixed]] | None = None
-        self._took, self._held_until = 0.0, 0.0
+        self.took, self._held_until = 0.0, 0.0
         self._keys: deque[Key] = deque(maxlen=2)
         self._of: tuple | None = None
 
@@ -151,11 +150,12 @@ class ClientFixes:
     ) -> tuple[Fixed | None, BaseException | None]:
         """The fixed picture of a frame, or what went wrong with it.
 
-        If it is not there it is asked for, and what waited before is dropped.
+        If it is not there it is asked for, and what waited before is dropped. In motion only key frames are, one after
+        the other: a frame neither waits for its fix, nor flickers against the last one (:meth:`carried`).
         """
         key = (*frame.key, trust)
-        if moving and not self._in_motion:  # key frames only, as the fixer gets done, and if it is quick
-            if self._asked is not None and self._asked[1].done() and self._took < QUICK:
+        if moving:
+            if self._asked is not None and self._asked[1].done() and self.took < QUICK:
                 self._ask(key, frame, gaussians, trust)
             return None, None
         if self._asked is None or self._asked[0] != key:
@@ -163,8 +163,6 @@ class ClientFixes:
             self._ask(key, frame, gaussians, trust)
         assert self._asked is not None
         future = self._asked[1]
-        if moving:
-            wait([future], LONGEST)
         if not future.done() or future.cancelled():
             return None, None
         if future.exception() is not None:
@@ -193,7 +191,7 @@ class ClientFixes:
         """Keeps what a fix changed, and drops what is known of another model or crop."""
         if not future.cancelled() and future.exception() is None:
             fixed = future.result()
-            self._took = fixed.seconds
+            self.took = fixed.seconds
             if self._of != (frame.of, trust):
                 self._keys.clear()
                 self._of = (frame.of, trust)

@@ -61,7 +61,7 @@ class Session:
         self._seen: tuple[Gaussians, Seen] | None = None
         self._fixes: ClientFixes | None = None
         if fix_queue is not None:
-            self._fixes = ClientFixes(fix_queue, viewer_model.fixes_in_motion, self.loop.wake)
+            self._fixes = ClientFixes(fix_queue, self.loop.wake)
         tabs = client.gui.add_tab_group()
         live = monitor.control is not None
         with tabs.add_tab("View", viser.Icon.EYE):
@@ -127,10 +127,12 @@ class Session:
             self._adaptive_scale.took(seconds)
         else:
             self._busy(seconds)
-        if not moving or clean is not None:
-            doing = "fixing ..." if clean is None else "carried from the last fix"
-            doing += f", {1 / seconds:.0f} frames a second" if moving else ""
-            self._show_status(frame, fixed, len(model), "" if fixes is None else doing)
+        doing = [f"{1 / seconds:.0f} frames a second"] if moving else []
+        if fixes is not None and not moving:
+            doing.append("fixing ...")
+        elif fixes is not None and clean is not None:
+            doing.append(f"carried from the last key frame, fixed in {fixes.took * 1e3:.0f} ms")
+        self._show_status(frame, fixed, len(model), doing)
         if failure is not None:
             self.page.error(failure)  # the render is shown all the same
         else:
@@ -188,14 +190,14 @@ class Session:
             depth = torch.where(covered, out.depth_map[::stride, ::stride], FAR).cpu().numpy()
         self.client.scene.set_background_image(to_uint8(image), "jpeg", jpeg_quality=70 if moving else 92, depth=depth)
 
-    def _show_status(self, frame: Frame, fixed: Fixed | None, count: int, doing: str) -> None:
+    def _show_status(self, frame: Frame, fixed: Fixed | None, count: int, doing: list[str]) -> None:
         width, height = frame.camera.size
         parts = [f"{width} x {height}", f"render {frame.seconds * 1e3:.0f} ms"]
         if fixed is not None:
             parts.append(f"fix {fixed.seconds * 1e3:.0f} ms")
             parts[-1] += ", on the right" if self.view.fixing.value == "split" else ""
-        elif doing:
-            parts.append(doing)
+        else:
+            parts += doing
         self.view.status.content = " · ".join(parts) + f"\n\n{count:,} Gaussians{self._at()}"
 
     def _at(self) -> str:

@@ -96,11 +96,6 @@ class ViewerModel:
     def device(self) -> torch.device:
         return self.snapshot.gaussians.device
 
-    @property
-    def fixes_in_motion(self) -> bool:
-        """Whether the fixer keeps up with a moving camera; else it works when the camera rests."""
-        return self.device.type == "cuda"
-
     def replace(self, gaussians: Gaussians, step: int) -> None:
         """Shows another model from now on; the tensors are taken as they are, so give copies."""
         self.snapshot = Snapshot(gaussians, self.snapshot.number + 1, step)
