@@ -79,7 +79,7 @@ class Views:
         coming: deque[tuple[int, Future[Pixels]]] = deque()
         try:
             for index in order:
-                coming.append((index, self._workers.submit(self._pixels, index)))
+                coming.append((index, self._workers.submit(self._ready, index)))
                 if len(coming) > self._ahead:
                     yield self._next(coming)
             while coming:
@@ -111,6 +111,13 @@ class Views:
             mask=None if mask is None else mask.to(self.device, non_blocking=True),
             place=self.scene.places[index],
         )
+
+    def _ready(self, index: int) -> Pixels:
+        """The pixels, where a GPU can fetch them while it works: of other memory than pinned its host would wait."""
+        image, mask = self._pixels(index)
+        if self.device.type != "cuda" or image.is_cuda:
+            return image, mask
+        return image.pin_memory(), None if mask is None else mask.pin_memory()
 
     def _pixels(self, index: int) -> Pixels:
         with self._lock:

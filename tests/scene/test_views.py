@@ -73,6 +73,19 @@ def test_an_image_is_decoded_once_if_it_fits(make_scene, monkeypatch: pytest.Mon
     assert len(decoded) == 10
 
 
+@pytest.mark.gpu
+def test_photos_on_their_way_to_a_gpu_are_in_pinned_memory(make_scene, monkeypatch: pytest.MonkeyPatch):
+    scene, pinned, pin = load_scene(make_scene()), [], torch.Tensor.pin_memory
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda x: pinned.append(x.shape) or pin(x))
+    for keep_on, count in (("cpu", 2), ("cuda", 0)):
+        views = Views(scene, "cuda", keep_on=keep_on)
+        streamed = list(views.stream([0, 1]))
+        assert len(pinned) == count
+        pinned.clear()
+        for view, index in zip(streamed, (0, 1), strict=True):
+            assert torch.equal(view.image.cpu(), Views(scene)[index].image)
+
+
 def test_a_photo_that_breaks_after_loading_is_named(make_scene):
     scene = load_scene(make_scene())
     data = scene.photos[1].path.read_bytes()
