@@ -115,12 +115,12 @@ def check_sight(train: np.ndarray, photo: Callable[[int], View], render: RenderF
     )
 
 
-def out_of_memory(step: int, count: int, ranks: Ranks = ALONE) -> UserError:
+def out_of_memory(step: int, count: int, ranks: Ranks = ALONE, *, packed: bool = False) -> UserError:
     """What to say where the GPU had no room for a step, a round or an evaluation with so many Gaussians of this
-    process."""
-    less = "add --packed" if ranks.count == 1 else "start more processes"
+    process, ``packed`` already or not."""
+    less = "start more processes, " if ranks.count > 1 else "" if packed else "add --packed, "
     return UserError(
         f"The GPU ran out of memory at step {step} with {count:,} Gaussians",
-        cure=f"Lower --densify.cap-max, --resolution or --batch-size, {less}, or where it fixed or evaluated, "
+        cure=f"Lower --densify.cap-max, --resolution or --batch-size, {less}or where it fixed or evaluated, "
         "--fixer mini or --fixer none; then go on with --resume",
     )

@@ -180,7 +180,7 @@ class Trainer:
                 self.saving.rescue(done, self.drawn)
             if not isinstance(error, torch.OutOfMemoryError):
                 raise
-            raise out_of_memory(done, len(self.gaussians), self.ranks) from error
+            raise out_of_memory(done, len(self.gaussians), self.ranks, packed=config.packed) from error
         finally:
             photos.close()
             self.rounds.close()

@@ -158,13 +158,15 @@ def test_a_loss_that_is_none_stops_the_run(toy_scene, config, monkeypatch, bad):
     assert newest_checkpoint(config.output_dir / "checkpoints").stem == "step_0000020"
 
 
-def test_out_of_memory_says_what_to_lower(toy_scene, config, monkeypatch):
+@pytest.mark.parametrize("packed", [False, True])
+def test_out_of_memory_says_what_to_lower(toy_scene, config, monkeypatch, packed):
     def full(*args, **kwargs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(model, "rasterize", full)
-    with pytest.raises(UserError, match="memory at step 0 with 300 Gaussians.*--densify.cap-max, --resolution"):
-        Trainer(config, toy_scene).train()
+    with pytest.raises(UserError, match="memory at step 0 with 300 Gaussians.*--densify.cap-max, --resolution") as told:
+        Trainer(replace(config, packed=packed), toy_scene).train()
+    assert ("add --packed" in str(told.value)) != packed  # that cure is taken already
 
 
 def test_out_of_memory_in_a_round_loses_nothing(toy_scene, config):
