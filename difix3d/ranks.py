@@ -43,8 +43,16 @@ class Ranks:
     notes: Any = field(default=None, repr=False)
 
     @staticmethod
-    def here(device: torch.device) -> "Ranks":
-        """What ``torchrun`` says; the processes can talk to each other from here on.
+    def here() -> "Ranks":
+        """What ``torchrun`` says."""
+        if not (dist.is_available() and dist.is_torchelastic_launched()) or os.environ["WORLD_SIZE"] == "1":
+            return ALONE
+        rank, count, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        notes, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+        return Ranks(rank, count, local, notes)
+
+    def join(self, device: torch.device) -> "Ranks":
+        """This process, which can talk to the others from here on, and on CUDA has its own GPU as the current one.
 
         Args:
             device: CUDA, whose processes talk by NCCL, or a CPU.
@@ -52,22 +60,21 @@ class Ranks:
         Raises:
             UserError: there are fewer GPUs than processes.
         """
-        if not (dist.is_available() and dist.is_torchelastic_launched()) or os.environ["WORLD_SIZE"] == "1":
-            return ALONE
-        rank, count, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        if device.type == "cuda" and torch.cuda.device_count() <= local:
-            raise UserError(
-                f"There are {os.environ['LOCAL_WORLD_SIZE']} processes and {torch.cuda.device_count()} GPUs",
-                "Each process needs a GPU of its own",
-                "Lower --nproc-per-node",
-            )
+        if self.count == 1 or dist.is_initialized():
+            return self
+        if device.type == "cuda":
+            if torch.cuda.device_count() <= self.local:
+                raise UserError(
+                    f"There are {os.environ['LOCAL_WORLD_SIZE']} processes and {torch.cuda.device_count()} GPUs",
+                    "Each process needs a GPU of its own",
+                    "Lower --nproc-per-node",
+                )
+            torch.cuda.set_device(self.local)  # what names no device would take the first GPU, and wait for it
         # before there is a group: imported later, its functions keep that as their default, and its threads to the end
         import_module("torch.distributed.nn.functional")
-        notes, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
-        if not dist.is_initialized():
-            backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-            dist.init_process_group(backend, store=notes, rank=rank, world_size=count, timeout=PATIENCE)
-        return Ranks(rank, count, local, notes)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=self.notes, rank=self.rank, world_size=self.count, timeout=PATIENCE)
+        return self
 
     def close(self) -> None:
         """Ends the talk; not after an error, as the others may still wait for an answer."""

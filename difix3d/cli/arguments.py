@@ -16,6 +16,7 @@ import tyro
 from tyro.constructors import MISSING as NONE_GIVEN
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
 
+from difix3d.console import console
 from difix3d.errors import UserError
 from difix3d.limits import Limits, check_limits, flag, former_names, limits_of
 from difix3d.training.configfile import merge, read_own, read_yaml
@@ -46,6 +47,7 @@ def from_command_line(
         prog=f"difix3d {command}",
         description=inspect.getdoc(options),
         registry=registry,
+        console_outputs=not console.quiet,
         config=(tyro.conf.PositionalMetavarFromFieldName,),
         **start,
     )
@@ -104,7 +106,7 @@ def renamed(options: type, args: Sequence[str]) -> list[str]:
         name, equals, value = argument.partition("=")
         new = now.get(name.replace("_", "-"), name)
         if new != name:
-            print(f"{name} is called {new} now", file=sys.stderr)
+            console.print(f"{name} is called {new} now")
         result.append(new + equals + value)
     return result
 

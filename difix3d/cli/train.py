@@ -1,6 +1,7 @@
 """``difix3d train``: from a command line, a YAML file and a preset to a run."""
 
 import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -25,6 +26,10 @@ from difix3d.training.run import RunFolder
 
 LATER = 30
 """Seconds that a process waits for its end by ``torchrun``, after an error of another."""
+WRONG_OPTIONS = 2
+"""tyro's exit status."""
+LOST = re.compile(r"by peer|Broken pipe|ncclRemoteError")
+"""In what gloo and NCCL say where another process has gone; their errors have no class of their own."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,19 @@ class Command:
 def train(args: Sequence[str] | None = None) -> None:
     """Trains as the arguments say; the exit status of a training that was interrupted is 128 and the signal's number,
     as of a program that the signal ended."""
-    command = read(args)
-    config, show = command.config, command.show
+    with together() as ranks:
+        command = read(args)
+        if command.show.viewer and ranks.count > 1:
+            raise UserError(f"--viewer is for one process, and there are {ranks.count}", cure="Leave it out")
+        run(command.config, command.show, ranks.join(choose_device(command.config.device)))
+
+
+def run(config: TrainConfig, show: ViewerOptions, ranks: Ranks) -> None:
+    """What the command does, once it is read."""
     if show.viewer:
         from difix3d.viewer import watch  # before anything is written: it may not go with the viser at hand
 
-    with together(config, show) as ranks, closing(ProgressLog()) as progress, ExitStack() as stack:
+    with closing(ProgressLog()) as progress, ExitStack() as stack:
         trainer = Trainer(config, listeners=listeners(progress, ranks), ranks=ranks)
         plain = make_plain(trainer, stack) if config.compare else None
         trainer.begin()  # now that both may go on; from here on --resume finds them
@@ -89,24 +101,31 @@ def train(args: Sequence[str] | None = None) -> None:
 
 
 @contextmanager
-def together(config: TrainConfig, show: ViewerOptions) -> Iterator[Ranks]:
+def together() -> Iterator[Ranks]:
     """The processes that ``torchrun`` started, of which only the first speaks; mostly there is just one.
 
-    Of errors the process tells that had the first, and ends; then ``torchrun`` ends the others.
+    Of errors the process tells that had the first, and ends; then ``torchrun`` ends the others. Of a wrong command
+    line, which is that of all, the first process tells.
     """
-    ranks = Ranks.here(choose_device(config.device))
+    ranks = Ranks.here()
     if not ranks.first:
         console.quiet = True
         logging.disable(logging.WARNING)
     try:
-        if show.viewer and ranks.count > 1:
-            raise UserError(f"--viewer is for one process, and there are {ranks.count}", cure="Leave it out")
         yield ranks
-    except Exception:
-        if ranks.fails_first():
-            raise
-        time.sleep(LATER)
-        raise SystemExit(1) from None
+    except SystemExit as end:
+        if end.code == WRONG_OPTIONS and not ranks.first:
+            time.sleep(LATER)
+        raise
+    except Exception as error:
+        if not ranks.fails_first():
+            time.sleep(LATER)
+            raise SystemExit(1) from None
+        if ranks.count > 1 and isinstance(error, RuntimeError) and LOST.search(str(error)):
+            raise UserError(
+                "Another process of this training was ended", "Main memory may have run out", "Go on with --resume"
+            ) from error
+        raise
     ranks.close()
 
 

@@ -50,7 +50,7 @@ def nccl_by_gloo():
 
 def start() -> Ranks:
     if not os.environ.get("DIFIX3D_PRETEND_CUDA"):
-        return Ranks.here(torch.device("cuda"))
+        return Ranks.here().join(torch.device("cuda"))
     dist.init_process_group("gloo")
     nccl_by_gloo()
     return Ranks(dist.get_rank(), dist.get_world_size(), 0)
@@ -74,7 +74,6 @@ def render(fields, poses, K, goals, ranks):
 def main():
     ranks = start()
     device = ranks.device(torch.device("cuda", 0))
-    torch.cuda.set_device(device)
     fields = {
         "means": random(COUNT, 3) - 0.5,
         "quats": random(COUNT, 4) - 0.5,

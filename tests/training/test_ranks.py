@@ -5,6 +5,7 @@ import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -165,6 +166,24 @@ def test_all_end_at_once_with_the_error_of_one(words, rank):
 
 
 @pytest.mark.slow
+def test_a_killed_process_is_told_of_by_another(words):
+    done = launch(TROUBLE, 0, "kill", *words, check=False)
+    assert done.stderr.count("Another process of this training was ended") == 1, done.stderr
+    assert "--resume" in done.stderr
+    assert "[rank" not in done.stderr  # no traceback
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "said"), [(["--max-steps", "-1"], "--max-steps is -1"), (["--max-stepz", "9"], "Unrecognized options:")]
+)
+def test_what_is_wrong_in_all_is_said_once(words, said):
+    done = launch("scripts/train.py", *words, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count(said) == 1, done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["stop", "stop_all"])
 def test_a_signal_to_one_or_all_ends_plain_and_main_training_saved(words, tmp_path, what):
     long = [*words, "--compare", "--max-steps", "100000"]
@@ -221,6 +240,19 @@ def test_work_is_shared_out():
     assert set("".join(map("".join, parts))) == set("abcdefg")
     rows = torch.arange(7)
     assert sorted(torch.cat([Ranks(rank, 3).part(rows) for rank in range(3)]).tolist()) == rows.tolist()
+
+
+def test_each_process_takes_its_own_gpu(monkeypatch):
+    """Else each but the first keeps a context on the first GPU, and waits for that one."""
+    taken = []
+    monkeypatch.setattr("difix3d.ranks.dist", mock.Mock(is_initialized=lambda: False))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert TWO.join(torch.device("cuda")) is TWO.join(torch.device("cpu")) is TWO
+    with pytest.raises(UserError, match="There are 3 processes and 2 GPUs"):
+        Ranks(2, 3, 2).join(torch.device("cuda"))
+    assert taken == [1]
 
 
 def test_one_process_is_left_alone(monkeypatch):

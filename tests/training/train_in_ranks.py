@@ -30,7 +30,7 @@ def train(content: bytes, ranks: Ranks) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    here = Ranks.here(torch.device("cpu"))
+    here = Ranks.here().join(torch.device("cpu"))
     train(Path(sys.argv[1]).read_bytes(), here)
     here.close()
     # gloo's threads may abort the program as it ends

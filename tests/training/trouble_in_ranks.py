@@ -1,6 +1,6 @@
 """``train``, in which something comes over one process before step 7: ``trouble_in_ranks.py RANK WHAT [words]``.
 
-WHAT is ``error``, ``stop`` (the process gets a SIGTERM) or ``stop_all`` (``torchrun`` gets it).
+WHAT is ``error``, ``kill`` (the process is ended), ``stop`` (it gets a SIGTERM) or ``stop_all`` (``torchrun`` does).
 """
 
 import os
@@ -20,6 +20,8 @@ def troubled(self, views, number, **options):
     if os.environ["RANK"] == rank and number == 7:
         if what == "error":
             raise UserError("This is the trouble")
+        if what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         os.kill(os.getppid() if what == "stop_all" else os.getpid(), signal.SIGTERM)
     return step(self, views, number, **options)
 
