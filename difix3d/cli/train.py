@@ -84,14 +84,16 @@ def run(config: TrainConfig, show: ViewerOptions, ranks: Ranks) -> None:
             viewer = watch(trainer, show.host, show.port, show.allow_origin)
             stack.callback(viewer.close)
             progress.print(f"viewer: {viewer.url}")
+        beside, interrupted = None, 0
         if plain is not None:
             progress.print("first plain 3DGS, to compare with")
             plain.train()
-        if plain is None or not plain.interrupted:
+            beside, interrupted, plain = plain.folder, plain.interrupted, None  # its model and photos leave the GPU
+        if not interrupted:
             trainer.train()
+            interrupted = trainer.interrupted
             if ranks.first:
-                report(trainer, plain, progress)
-        interrupted = trainer.interrupted or (plain.interrupted if plain else 0)
+                report(trainer, beside, progress)
         if interrupted:
             raise SystemExit(128 + interrupted)
         if viewer is not None:
@@ -129,12 +131,12 @@ def together() -> Iterator[Ranks]:
     ranks.close()
 
 
-def report(trainer: Trainer, plain: Trainer | None, progress: ProgressLog) -> None:
+def report(trainer: Trainer, plain: RunFolder | None, progress: ProgressLog) -> None:
     """Writes the report of a training with novel views, from a splat file, or beside a plain one."""
     if trainer.fixer is None and plain is None and trainer.config.init.ply is None:
         return
     if trainer.folder.rows("metrics.json"):
-        progress.print(f"report: {write_report(trainer.folder, plain.folder if plain else None)}")
+        progress.print(f"report: {write_report(trainer.folder, plain)}")
     else:
         progress.print(f"no report: nothing is evaluated yet (difix3d evaluate {trainer.folder.path} does it now)")
 
