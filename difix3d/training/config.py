@@ -93,8 +93,8 @@ class TrainConfig:
     """Depth in scene units nearer than which nothing is drawn, so that nothing fogs a camera; by default a fifth of
     where the photos begin to see sparse points."""
     memory_budget: Annotated[float | None, Limits(above=0)] = None
-    """CUDA only: GB of its memory that the training may take; by default what is free. It decides where photos and
-    fixer are kept, the size of the fixer's tiles, and --packed."""
+    """CUDA only: GB of its memory that the training may take; by default, and at most, what is free. It decides where
+    photos and fixer are kept, the size of the fixer's tiles, and --packed."""
     packed: bool = False
     """On a GPU a layout that needs less memory in large scenes, and a little more time; a CPU has no other."""
     memory_limit: Annotated[float, Limits(min=0)] = 4.0

@@ -1,7 +1,7 @@
 """What a training needs of a GPU's memory: an estimate from its sizes, and the settings that keep it within a budget.
 
 The factors were counted by bytes of tensors alive in gsplat's Python and ours (tests/training/test_memory.py does it
-again). What only a real GPU has, CUDA's context and lists of tiles, is a row of its own, and a guess.
+again). What only a real GPU has are rows of their own: lists of tiles, measured, and CUDA's context, a guess.
 """
 
 import sys
@@ -16,8 +16,11 @@ from difix3d.types import Fixer, Scene
 
 TILES = (2048, 1024, 512)
 """Sides of the tiles that larger frames are fixed in, the fastest first."""
-CONTEXT, PER_TILE_LIST = 600_000_000, 100
-"""Bytes of CUDA's context with its libraries, and of each Gaussian in the lists of tiles: guesses."""
+CONTEXT = 600_000_000
+"""Bytes of CUDA with its libraries: a guess."""
+PER_TILE_LIST = 180
+"""Bytes of a Gaussian in gsplat's lists of tiles: what a million took on an H200 (1.73 GB,
+benchmarks/results/gpu_nvidia_h200.json) beyond all that is counted here and what the benchmark itself kept."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class Sizes:
         pixels: of the largest view.
         views: in a step.
         seen: share of the Gaussians that a view sees.
-        gate: whether rounds are judged, for which the model is copied.
-        photos: bytes of all photos.
+        gate: whether rounds are judged, for which the model is copied; before the first, in the copy's place, the pilot
+            has a model, within the same cap.
+        photos: bytes of all photos, with their masks.
         weights, frame_pixel: bytes of the fixer, and of each pixel of a frame that it fixes.
     """
 
@@ -72,7 +76,8 @@ def estimate(sizes: Sizes, choice: Choice) -> dict[str, int]:
         "photos": sizes.photos if choice.photos_on_gpu else 0,
         "fixer: weights": sizes.weights - moved,
         "a training step" if step >= moved + frame else "fixer: a frame": max(step, moved + frame),
-        "CUDA and lists of tiles (a guess)": CONTEXT + PER_TILE_LIST * sizes.gaussians * sizes.views,
+        "lists of tiles": PER_TILE_LIST * sizes.gaussians * sizes.views,
+        "CUDA (a guess)": CONTEXT,
     }
     return {name: value for name, value in rows.items() if value}
 
@@ -94,13 +99,20 @@ class Plan:
     """What was chosen, and what it is estimated to need.
 
     Attributes:
-        rows: bytes by what they are for; empty on a CPU.
+        sizes: of the training at its largest; ``None`` on a CPU.
         budget: bytes.
+        less: whether it is what is free, as ``--memory-budget`` is above that.
     """
 
     choice: Choice = field(default_factory=Choice)
-    rows: dict[str, int] = field(default_factory=dict)
+    sizes: Sizes | None = None
     budget: int = 0
+    less: bool = False
+
+    @property
+    def rows(self) -> dict[str, int]:
+        """Bytes by what they are for; empty on a CPU."""
+        return {} if self.sizes is None else estimate(self.sizes, self.choice)
 
     @property
     def photos_on(self) -> str:
@@ -123,20 +135,28 @@ class Plan:
         chosen = [f"photos in {'GPU' if choice.photos_on_gpu else 'main'} memory", f"tiles of {choice.tile} pixels"]
         chosen += ["fixer moved away between rounds"] * choice.offload + ["--packed"] * choice.packed
         lines = [f"  {value / 1e9:6.2f} GB  {name}" for name, value in self.rows.items()]
-        verdict = f"of {self.budget / 1e9:.2f} GB: {', '.join(chosen)}"
+        free = " that are free, less than --memory-budget" * self.less
+        verdict = f"of {self.budget / 1e9:.2f} GB{free}: {', '.join(chosen)}"
         if self.total > self.budget:
             verdict += "; it may not fit: lower --densify.cap-max, --resolution or --batch-size"
         return "\n".join(
             [*([before] if before else []), "GPU memory, estimated", *lines, f"  {self.total / 1e9:6.2f} GB  {verdict}"]
         )
 
-    def measured(self) -> str:
-        """The peak since the plan was made, beside the estimate; empty on a CPU."""
-        if not self.rows:
+    def begin(self) -> None:
+        """From here on the peak is measured."""
+        if self.sizes is not None:
+            torch.cuda.reset_peak_memory_stats()
+
+    def measured(self, most: int) -> str:
+        """The peak since :meth:`begin`, beside the estimate for ``most`` Gaussians, the largest count that there was;
+        empty on a CPU."""
+        if self.sizes is None:
             return ""
-        expected = sum(value for name, value in self.rows.items() if "guess" not in name)
-        peak = torch.cuda.max_memory_allocated()
-        return f"GPU memory: at most {peak / 1e9:.2f} GB of tensors, {expected / 1e9:.2f} GB estimated"
+        rows = estimate(replace(self.sizes, gaussians=most), self.choice)
+        expected, peak = sum(rows.values()) - CONTEXT, torch.cuda.max_memory_allocated()
+        beside = f"{expected / 1e9:.2f} GB estimated for {most:,} Gaussians"
+        return f"GPU memory: at most {peak / 1e9:.2f} GB of tensors, {beside}"
 
 
 def choose(sizes: Sizes, budget: int, *, packed: bool = False) -> Plan:
@@ -152,7 +172,7 @@ def choose(sizes: Sizes, budget: int, *, packed: bool = False) -> Plan:
         packs, tiles, (False, True) if sizes.weights else (False,), (True, False)
     ):
         choice = Choice(photos, offload, tile, pack)
-        plans.append(Plan(choice, estimate(sizes, choice), budget))
+        plans.append(Plan(choice, sizes, budget))
         if plans[-1].total <= budget:
             return plans[-1]
     return min(plans, key=lambda plan: plan.total)
@@ -174,11 +194,10 @@ def settle_memory(
     """
     if device.type != "cuda" or ranks.count > 1:
         return config, Plan()
-    torch.cuda.reset_peak_memory_stats(device)
     sizes = sizes_of(config, scene, fixer, first)
     free = torch.cuda.mem_get_info(device)[0] + sizes.weights  # these are there already
-    budget = free if config.memory_budget is None else int(config.memory_budget * 1e9)
-    plan = choose(sizes, budget, packed=config.packed)
+    asked = free if config.memory_budget is None else int(config.memory_budget * 1e9)
+    plan = replace(choose(sizes, min(asked, free), packed=config.packed), less=asked > free)
     if sizes.weights:
         fixer.offload, fixer.tile = plan.choice.offload, plan.choice.tile  # type: ignore[union-attr]
     return replace(config, packed=plan.choice.packed), plan
@@ -187,7 +206,7 @@ def settle_memory(
 def sizes_of(config: TrainConfig, scene: Scene, fixer: Fixer | None, first: int) -> Sizes:
     """What the memory of this training depends on."""
     pixels = scene.cameras.width * scene.cameras.height
-    channels = 4 if scene.alpha else 3
+    channels = torch.tensor([(4 if scene.alpha else 3) + (photo.mask is not None) for photo in scene.photos])
     weights, frame_pixel = getattr(fixer, "needs", (0, 0))
     return Sizes(
         gaussians=first if config.densify.kind == "none" else max(config.densify.cap_max, first),
@@ -196,7 +215,7 @@ def sizes_of(config: TrainConfig, scene: Scene, fixer: Fixer | None, first: int)
         views=config.batch_size,
         seen=share_seen(scene),
         gate=fixer is not None and config.distill.gate == "on" and config.distill.mode != "off",
-        photos=int(pixels.sum()) * channels,
+        photos=int((pixels * channels).sum()),
         weights=weights,
         frame_pixel=frame_pixel,
     )

@@ -137,10 +137,11 @@ class Trainer:
         self.begin()
         (count,) = self.ranks.totals(len(self.gaussians))
         note = self.plan.table("" if self.first else remark(self.scene, config, count, self._chosen))
+        self.plan.begin()
         begun = Started(self.first, config.max_steps, self.folder.path, str(self.device), count, note)
         autosave = time.monotonic()
         photos = self.photos(self.scene, self.drawn)
-        done = exported = self.first
+        done, exported, most = self.first, self.first, count
         try:
             with interruptible() as self._signal:
                 self.emit(begun)
@@ -164,6 +165,7 @@ class Trainer:
                     self._guard.watch(done, views, losses)
                     late = 0 < config.autosave_minutes * 60 < time.monotonic() - autosave
                     count, due = self.ranks.totals(len(self.gaussians), late)
+                    most = max(most, count)
                     self.emit(Stepped(done, losses, mse, count))
                     export = done == config.max_steps or done in config.save_steps
                     if export or due:
@@ -187,7 +189,7 @@ class Trainer:
             self._release()
         number = self.ranks.most(self.interrupted)  # all go on, or none does
         self._signal = lambda: number
-        self.emit(Finished(done, time.perf_counter() - start, number > 0, self.plan.measured()))
+        self.emit(Finished(done, time.perf_counter() - start, number > 0, self.plan.measured(most)))
         return self.model.whole_gaussians()
 
     def _release(self) -> None:

@@ -11,7 +11,7 @@ import torch
 from shared_data import SHARED, require
 
 from difix3d.scene import Views
-from difix3d.training.memory import Choice, Sizes, choose, estimate, share_seen
+from difix3d.training.memory import CONTEXT, Choice, Sizes, choose, estimate, settle_memory, share_seen, sizes_of
 
 GB = 10**9
 LARGE = Sizes(
@@ -70,7 +70,7 @@ def test_a_cpu_has_no_plan(toy_scene, config):
 
     plan = Trainer(config, toy_scene).plan
     assert plan.table("as ever") == "as ever"
-    assert plan.measured() == ""
+    assert plan.measured(300) == ""
     assert plan.photo_limit(config) == 4 * GB
 
 
@@ -81,6 +81,44 @@ def test_the_share_of_points_that_cameras_see(toy_scene):
         cameras=replace(toy_scene.cameras, c2w=toy_scene.cameras.c2w @ torch.diag(torch.tensor([-1.0, 1, -1, 1]))),
     )
     assert share_seen(behind) < 0.1
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """The GPU has 8 GB free, and 2 GB of tensors were there at most."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (8 * GB, 24 * GB))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 2 * GB)
+
+
+@pytest.mark.parametrize(
+    ("budget", "said"),
+    [
+        (None, "of 8.00 GB: "),
+        (4.0, "of 4.00 GB: "),
+        (12.0, "of 8.00 GB that are free, less than --memory-budget: "),
+    ],
+)
+def test_no_budget_is_above_what_is_free(toy_scene, config, free, budget, said):
+    _, plan = settle_memory(replace(config, memory_budget=budget), toy_scene, None, 300, torch.device("cuda"))
+    assert said in plan.table()
+
+
+def test_the_peak_stands_beside_the_estimate_for_the_largest_count_there_was(free):
+    plan = choose(LARGE, 24 * GB)
+    expected = sum(estimate(replace(LARGE, gaussians=5_000), plan.choice).values()) - CONTEXT
+    assert plan.measured(5_000) == (
+        f"GPU memory: at most 2.00 GB of tensors, {expected / GB:.2f} GB estimated for 5,000 Gaussians"
+    )
+
+
+def test_masks_are_counted_with_their_photos(toy_scene, config):
+    """As :class:`Views` keeps them: a byte a pixel."""
+    photos = (replace(toy_scene.photos[0], mask=Path("mask.png")), *toy_scene.photos[1:])
+    before, after = (
+        sizes_of(config, scene, None, 300).photos for scene in (toy_scene, replace(toy_scene, photos=photos))
+    )
+    width, height = toy_scene.cameras[0].size
+    assert after - before == width * height
 
 
 @pytest.mark.gpu
