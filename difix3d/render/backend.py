@@ -1,6 +1,7 @@
 """Whether gsplat's CUDA kernels are there: asked before a training, so that it does not fail at its first step."""
 
 import os
+import re
 import shutil
 import sys
 from functools import cache
@@ -29,17 +30,14 @@ def require_kernels(device: torch.device) -> None:
         return
     if not _compiled():
         console.print("compiling gsplat's CUDA kernels: once, for some minutes (VERBOSE=1 shows the compiler)")
-    toolkit = f"The CUDA toolkit {torch.version.cuda} with nvcc, as torch {torch.__version__} was built with, and g++"
+    toolkit = f"CUDA toolkit {torch.version.cuda} with nvcc, as torch {torch.__version__} was built with, and g++"
     try:
         backend: Any = import_module("gsplat.cuda._backend")
-    except Exception as error:  # of the compiler, torch's and gsplat's own; a later one hides the first
-        first = error
-        while first.__context__ is not None:
-            first = first.__context__  # type: ignore[assignment]
-        reason = (str(first).strip() or type(first).__name__).splitlines()[0]
+    except Exception as error:  # of the compiler, torch's and gsplat's own
+        reason = _reason(error)
         raise UserError(
             f"gsplat's CUDA kernels cannot be compiled ({reason})",
-            f"{toolkit}, {_wanted()} are needed",
+            f"The {toolkit}, {_wanted()} are needed",
             "Compile with fewer jobs where memory is short (MAX_JOBS=2), see what it says by VERBOSE=1, install a "
             "wheel of gsplat that is compiled (docs.gsplat.studio), or add --device cpu",
         ) from error
@@ -47,10 +45,20 @@ def require_kernels(device: torch.device) -> None:
         missing = [name for name in ("nvcc", "g++") if shutil.which(name) is None]
         raise UserError(
             f"gsplat has no CUDA kernels{f': there is no {missing[0]}' if missing else ''}",
-            f"They are compiled at first use, for which {toolkit}, {_wanted()} are needed",
+            f"They are compiled at first use, for which the {toolkit}, {_wanted()} are needed",
             "Install the toolkit and set CUDA_HOME, or a wheel of gsplat that is compiled (docs.gsplat.studio), or add "
             "--device cpu",
         )
+
+
+def _reason(error: Exception) -> str:
+    """The line that says why gsplat could not compile. What it tried before is among the causes of its error, and
+    after an OSError it tries to load what was not compiled."""
+    if isinstance(error, ImportError) and isinstance(error.__context__, OSError):
+        error = error.__context__
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    said = (line.strip() for line in lines if re.search(r"\bfatal\b|\berror\b", line))
+    return next(said, lines[0])  # a build's first line is the compiler's call
 
 
 def _wanted() -> str:

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import replace
+from subprocess import CalledProcessError
 from types import SimpleNamespace
 
 import pytest
@@ -28,21 +29,59 @@ def test_there_is_no_toolkit(monkeypatch):
     monkeypatch.setitem(sys.modules, NAME, SimpleNamespace(_C=None))
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(backend.shutil, "which", lambda name: None if name == "nvcc" else f"/usr/bin/{name}")
-    with pytest.raises(UserError, match=r"there is no nvcc.*toolkit 12\.8.*g\+\+.*1\.6 GB.*MAX_JOBS.*CUDA_HOME"):
+    with pytest.raises(
+        UserError, match=r"there is no nvcc.*for which the CUDA toolkit 12\.8.*1\.6 GB.*MAX_JOBS.*CUDA_HOME"
+    ):
         backend.require_kernels(CUDA)
 
 
-def test_the_reason_of_a_failed_compilation_is_not_hidden(monkeypatch):
-    """gsplat catches an OSError and tries to load what was not compiled: the error that is raised is the second one."""
+BUILD = """Error building extension 'gsplat_cuda': [1/9] /usr/local/cuda/bin/nvcc -O3 -Werror -c Intersect.cu
+FAILED: Intersect.cuda.o
+host_config.h:143:2: error: #error -- unsupported GNU version! gcc versions later than 13 are not supported!
+ninja: build stopped: subcommand failed."""
 
-    def load(_):
+
+def gsplat_fails(build):
+    """As ``gsplat/cuda/_backend.py`` and ``load_extension`` of gsplat 1.5.3 do, where compiling fails by ``build``."""
+    try:
+        raise ImportError("cannot import name 'csrc' from 'gsplat'")
+    except ImportError:
         try:
-            raise OSError("nvcc fatal: unsupported GNU version")
+            try:
+                raise TypeError("_jit_compile() missing 1 required positional argument")
+            except TypeError:
+                build()
         except OSError:
             raise ImportError("gsplat_cuda.so: cannot open shared object file")  # noqa: B904 (as gsplat does)
 
-    monkeypatch.setattr(backend, "import_module", load)
-    with pytest.raises(UserError, match="unsupported GNU version.*VERBOSE=1"):
+
+def stopped():
+    try:
+        raise CalledProcessError(1, ["ninja", "-v"])
+    except CalledProcessError as error:
+        raise RuntimeError(BUILD) from error
+
+
+def no_room():
+    raise OSError(28, "No space left on device")
+
+
+def no_ninja():
+    raise RuntimeError("Ninja is required to load C++ extensions\n(pip install ninja to get it)")
+
+
+@pytest.mark.parametrize(
+    ("build", "reason"),
+    [
+        (stopped, r"host_config.h:143:2: error: #error -- unsupported GNU version! .* supported!"),
+        (no_room, r"\[Errno 28\] No space left on device"),
+        (no_ninja, "Ninja is required to load C\\+\\+ extensions"),
+    ],
+)
+def test_the_reason_of_a_failed_compilation_is_not_hidden(monkeypatch, build, reason):
+    """gsplat tries three ways, one after the other: the first that failed says nothing, and nor may the last."""
+    monkeypatch.setattr(backend, "import_module", lambda _: gsplat_fails(build))
+    with pytest.raises(UserError, match=rf"compiled \({reason}\).*\. The CUDA toolkit.*VERBOSE=1"):
         backend.require_kernels(CUDA)
 
 
