@@ -17,20 +17,36 @@ from difix3d.scene.paths import path_cameras
 
 
 class Brighten:
-    """Adds a tenth, or for each frame another one; knows what it was given, and fails when told."""
+    """Adds a tenth, or for each frame another one; knows what it was given, and fails when told: with an error, or with
+    what ``fault`` makes of the image."""
 
-    def __init__(self, *, flicker=0.0, fails=(), batch=1):
-        self.flicker, self.fails, self.batch = flicker, set(fails), batch
+    def __init__(self, *, flicker=0.0, fails=(), batch=1, fault=None):
+        self.flicker, self.fails, self.batch, self.fault = flicker, set(fails), batch, fault
         self.count, self.given = 0, []
 
     def __call__(self, degraded):
         for group in batches(degraded, self.batch):
             self.given += [item.camera for item in group]
-            if any(float(item.camera.c2w[0, 0, 3]) in self.fails for item in group):
+            failed = [float(item.camera.c2w[0, 0, 3]) in self.fails for item in group]
+            if any(failed) and self.fault is None:
                 raise RuntimeError("out of luck")
-            for item in group:
+            for item, wrong in zip(group, failed, strict=True):
                 self.count += 1
-                yield item.rgb + 0.1 + self.flicker * (-1) ** self.count
+                image = item.rgb + 0.1 + self.flicker * (-1) ** self.count
+                yield self.fault(image) if wrong else image
+
+
+def one_nan(image):
+    image[3, 4, 1] = float("nan")
+    return image
+
+
+FAULTS = [
+    (None, "RuntimeError: out of luck"),
+    (one_nan, "values that are no numbers"),
+    (lambda image: image[:-1], "is 39 x 48 x 3"),
+    (lambda image: image.numpy(), "is a ndarray"),
+]
 
 
 @pytest.fixture
@@ -164,18 +180,53 @@ def test_around_an_object_nothing_changes_in_any_frame(cutout, middle, options, 
         torch.testing.assert_close(frame[empty], colour.expand_as(frame[empty]), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize(("fault", "said"), FAULTS)
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("trust", [False, True])
-def test_a_fixer_that_fails_at_one_frame(model, truth, path, batch, trust, caplog):
+def test_a_fixer_that_fails_at_one_frame(model, truth, path, batch, trust, caplog, fault, said):
     place = [float(camera.c2w[0, 0, 3]) for camera in path]
-    fixer = Brighten(fails=(place[4], place[9]), batch=batch)
+    fixer = Brighten(fails=(place[4], place[9]), batch=batch, fault=fault)
     frames = list(model(fixer, trust=trust).stream(path))
     expected = list(model(Brighten(), trust=trust).stream(path))
     for number, frame in enumerate(frames):
         wanted = plain(truth, path[number]) if number in (4, 9) else expected[number]
         torch.testing.assert_close(frame, wanted)
     assert len(caplog.records) == 1
-    assert "failed at a frame (RuntimeError: out of luck)" in caplog.text
+    assert "failed at a frame" in caplog.text
+    assert said in caplog.text
+
+
+def test_a_failure_is_said_once_though_captured_cameras_are_fixed_before(model, toy_scene, path, caplog):
+    cameras = (toy_scene.cameras[int(toy_scene.train[0])], path[4])
+    fixer = Brighten(fails=[float(camera.c2w[0, 0, 3]) for camera in cameras])
+    list(model(fixer, trust=True).stream(path))
+    assert len(caplog.records) == 1
+
+
+def ends_early(degraded):
+    yield from (item.rgb for _, item in zip(range(4), degraded, strict=False))
+
+
+def drops_one(degraded):
+    yield from (item.rgb for number, item in enumerate(degraded) if number != 6)
+
+
+def gives_one_twice(degraded):
+    for number, item in enumerate(degraded):
+        yield from [item.rgb] * (1 + (number == 6))
+
+
+@pytest.mark.parametrize(
+    ("fixer", "fault"),
+    [
+        (ends_early, "ended after 4 images"),
+        (drops_one, "ended after 13 images"),
+        (gives_one_twice, "gave a second image for render 6"),
+    ],
+)
+def test_a_fixer_gives_one_image_for_each_render(model, path, fixer, fault):
+    with pytest.raises(UserError, match=rf"The fixer {fault}\. Each render needs one"):
+        list(model(fixer).stream(path))
 
 
 def test_a_key_frame_that_cannot_be_fixed_leaves_its_neighbours_to_the_others(model, truth, path):
@@ -186,11 +237,21 @@ def test_a_key_frame_that_cannot_be_fixed_leaves_its_neighbours_to_the_others(mo
     assert changes[:4] + changes[5:] == pytest.approx([0.1] * 13, abs=0.01)
 
 
+@pytest.mark.parametrize(("fault", "said"), FAULTS)
 @pytest.mark.parametrize("count", [1, 2, 14])
-def test_a_fixer_that_always_fails_is_an_error(model, path, count):
-    fixer = Brighten(fails=[float(camera.c2w[0, 0, 3]) for camera in path])
-    with pytest.raises(RuntimeError, match="out of luck"):
+def test_a_fixer_that_always_fails_is_an_error(model, path, count, fault, said):
+    fixer = Brighten(fails=[float(camera.c2w[0, 0, 3]) for camera in path], fault=fault)
+    with pytest.raises((RuntimeError, UserError), match=said.removeprefix("RuntimeError: ")):
         list(model(fixer).stream(path[:count]))
+
+
+def test_three_failures_in_a_row_end_the_stream(model, path):
+    fixer = Brighten(fails=[float(camera.c2w[0, 0, 3]) for camera in path[5:8]], fault=one_nan)
+    stream = model(fixer).stream(path)
+    for _ in range(7):
+        next(stream)
+    with pytest.raises(UserError, match="no numbers"):
+        next(stream)
 
 
 def test_after_an_error_no_thread_renders_on(model, path):
@@ -223,17 +284,9 @@ def test_what_the_model_raises_is_no_failure_of_the_fixer(model, path):
         list(post.stream(path))
 
 
-def test_values_that_are_no_numbers_are_not_shown(model, truth, path):
-    def overflowing(degraded):
-        for item in degraded:
-            image = item.rgb + 0.1
-            image[:10] = float("nan")
-            yield image
-
-    for every in (1, 4):
-        for frame, camera in zip(model(overflowing).stream(path, every=every, mix=0.5), path, strict=True):
-            assert frame.isfinite().all()
-            assert (frame[:6] - plain(truth, camera)[:6]).abs().median() == 0
+def test_values_that_are_no_numbers_are_not_shown(model, truth, toy_scene):
+    fixer = Brighten(fails=[float(toy_scene.cameras[2].c2w[0, 0, 3])], fault=one_nan)
+    assert torch.equal(model(fixer)(toy_scene.cameras[2]).rgb[0], plain(truth, toy_scene.cameras[2]))
 
 
 def test_numbers_out_of_range(model, path):

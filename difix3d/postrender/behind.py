@@ -1,5 +1,6 @@
 """A fixer behind a rasteriser."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -18,7 +19,7 @@ from difix3d.geometry.carry import Key, carry, share_seen
 from difix3d.geometry.holes import fills_holes, without_holes
 from difix3d.geometry.warp import COVERED
 from difix3d.gpu.lane import Handed, Lane
-from difix3d.postrender.pipe import ahead, behind_by_one, tolerant
+from difix3d.postrender.pipe import ahead, behind_by_one, forgiven, tolerant, words
 from difix3d.types import Cameras, Degraded, Fixer, Render, RenderFn, Scene, View
 
 CALIBRATION = 3
@@ -34,6 +35,8 @@ MIXED = 0.5
 photos of five scenes no PSNR, and takes away most of the flicker that fixing adds (docs/method.md)."""
 MOST_MIXED = 0.9
 """Share of the last fixed frame's change in that of the next one, at most: mistakes shall go away again."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class PostRender:
         self._train = scene.train.tolist()
         self._alpha = scene.alpha
         self._fills = fills_holes(fixer)
+        self._said = False
         self._nearest = References(scene.cameras.to(device), self._train, render)
 
     @cached_property
@@ -92,7 +96,7 @@ class PostRender:
         """Mean agreement of fixes with photos: at three captured cameras, without their own photos."""
         chosen = [self._train[i * (len(self._train) - 1) // CALIBRATION] for i in range(CALIBRATION)]
         prepared = [self._prepare(self._nearest.cameras[i], i).degraded for i in dict.fromkeys(chosen)]
-        pairs = zip(prepared, tolerant(self.fixer, prepared), strict=True)
+        pairs = zip(prepared, forgiven(tolerant(self.fixer, prepared), self._say), strict=True)
         evidence = [compare_with_photos(item, fixed, self.confidence) for item, fixed in pairs if fixed is not None]
         return mean_agreement(evidence, self.confidence)
 
@@ -150,8 +154,8 @@ class PostRender:
         before: Key | None = None
         renders = Lane(self.device, urgent=True).each(self._frames(cameras, every))
         with closing(ahead(renders, AHEAD)) as frames:  # after an error, too, its thread ends
-            for handed in behind_by_one(Lane(self.device).each(tolerant(self.fixer, keys()))):
-                fixed = handed.take()
+            late = behind_by_one(Lane(self.device).each(tolerant(self.fixer, keys())))
+            for fixed in forgiven((handed.take() for handed in late), self._say):
                 between = []
                 while not (frame := waiting.popleft().take()).is_key:
                     between.append(frame)
@@ -227,14 +231,20 @@ class PostRender:
 
     @torch.no_grad()
     def _trusted(self, degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
-        """As much of a fixed picture as is trusted; nothing of values that are no numbers, as 16 bits may give, nor of
-        a picture that shows nothing of the model."""
-        fixed = torch.where(fixed.isfinite() & _shows_model(degraded), fixed, degraded.rgb)
+        """As much of a fixed picture as is trusted; nothing of one with values that are no numbers, as 16 bits may
+        give, nor of one that shows nothing of the model."""
+        fixed = torch.where(fixed.isfinite().all() & _shows_model(degraded), fixed, degraded.rgb)
         if not self.trust:
             return fixed
         evidence = compare_with_photos(degraded, fixed, self.confidence)
         share = share_of_fix(evidence, (fixed.shape[0], fixed.shape[1]), self.mean_agreement, self.confidence)
         return degraded.rgb + share[..., None] * (fixed - degraded.rgb)
+
+    def _say(self, error: Exception) -> None:
+        """Tells the first failure of the fixer."""
+        if not self._said:
+            logger.warning("the fixer failed at a frame (%s), which stays as rendered", words(error))
+        self._said = True
 
     def _shown(self, frame: Frame, rgb: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
         """Around an object nothing is to be fixed: it stays the colour that it is."""
