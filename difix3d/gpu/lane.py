@@ -1,6 +1,6 @@
 """A second queue of a GPU: what is queued there does not stand behind the work of another queue."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Generic, TypeVar
@@ -50,14 +50,19 @@ class Lane:
         self._stream: torch.cuda.Stream | None = None
         if device.type == "cuda" and torch.backends.cuda.is_built():
             self._stream = torch.cuda.Stream(device, priority=-1 if urgent else 0)
-            self._stream.wait_stream(torch.cuda.current_stream(device))
+            self._callers = torch.cuda.current_stream(device)
+            self._stream.wait_stream(self._callers)
 
-    def each(self, items: Iterator[Item]) -> Iterator[Handed[Item]]:
-        """The items, whose making is queued in the lane; the thread is the one that asks for them."""
+    def each(self, items: Iterator[Item]) -> Generator[Handed[Item], None, None]:
+        """The items, whose making is queued in the lane; the thread is the one that asks for them. However it ends, the
+        caller's queue then waits for the lane: what was made there may be kept, and used in another one."""
         end: Any = object()
-        while (handed := self._run(lambda: next(items, end))).item is not end:
-            yield handed
-        handed.take()
+        try:
+            while (handed := self._run(lambda: next(items, end))).item is not end:
+                yield handed
+        finally:
+            if self._stream is not None:
+                self._callers.wait_stream(self._stream)
 
     def _run(self, function: Callable[[], Item]) -> Handed[Item]:
         with nullcontext() if self._stream is None else torch.cuda.stream(self._stream):

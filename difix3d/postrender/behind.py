@@ -152,10 +152,12 @@ class PostRender:
                     yield frame.degraded
 
         before: Key | None = None
-        renders = Lane(self.device, urgent=True).each(self._frames(cameras, every))
-        with closing(ahead(renders, AHEAD)) as frames:  # after an error, too, its thread ends
-            late = behind_by_one(Lane(self.device).each(tolerant(self.fixer, keys())))
-            for fixed in forgiven((handed.take() for handed in late), self._say):
+        with (  # after an error, too, the thread and the lanes end
+            closing(Lane(self.device, urgent=True).each(self._frames(cameras, every))) as renders,
+            closing(ahead(renders, AHEAD)) as frames,
+            closing(Lane(self.device).each(tolerant(self.fixer, keys()))) as fixes,
+        ):
+            for fixed in forgiven((handed.take() for handed in behind_by_one(fixes)), self._say):
                 between = []
                 while not (frame := waiting.popleft().take()).is_key:
                     between.append(frame)

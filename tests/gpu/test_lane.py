@@ -1,5 +1,6 @@
 """Queues of a GPU: what they hand over, and what the fixer and the "+" keep so that nothing is asked twice."""
 
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from unittest import mock
 
@@ -9,8 +10,10 @@ import torch
 from difix3d.difix import DifixFixer
 from difix3d.difix.architecture import random_difix
 from difix3d.difix.references import Last
+from difix3d.errors import UserError
 from difix3d.gpu.lane import Handed, Lane
 from difix3d.postrender import PostRender
+from difix3d.scene import Views
 from difix3d.types import Degraded, View
 
 
@@ -55,6 +58,30 @@ def test_the_queue_that_takes_waits_and_all_tensors_know_it(monkeypatch):
     own.wait_event.assert_called_once_with(done)
     assert len(own.used) == 3
     assert all(one is other for one, other in zip(own.used, parts, strict=True))
+
+
+def items_that(end):
+    yield 1
+    yield 2
+    if end == "fail":
+        raise ValueError("broken")
+
+
+@pytest.mark.parametrize("end", ["end", "fail", "close"])
+def test_the_callers_queue_waits_for_a_lane_however_it_ends(monkeypatch, end):
+    """What was queued there is kept by others, as a photo is, and may be used in another lane."""
+    own, lane = mock.Mock(), mock.Mock(record_event=lambda: mock.Mock(spec=torch.cuda.Event))
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: True)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda *_, **__: lane)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: own)
+    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
+    stream = Lane(torch.device("cuda")).each(items_that(end))
+    with suppress(ValueError):
+        for _ in stream:
+            own.wait_stream.assert_not_called()
+            if end == "close":
+                stream.close()
+    own.wait_stream.assert_called_once_with(lane)
 
 
 @pytest.mark.gpu
@@ -123,3 +150,20 @@ def test_a_path_takes_each_photo_once(toy_scene, truth):
     for _ in range(3):
         list(post.stream([toy_scene.cameras[2]]))
     assert len(asked) == len(set(asked)) > 0
+
+
+def test_after_an_error_the_lanes_of_a_path_end(toy_scene, truth, monkeypatch):
+    """Though the caller still holds the error, and with it all that was under way."""
+    ended, each = [], Lane.each
+
+    def watched(lane, items):
+        try:
+            yield from each(lane, items)
+        finally:
+            ended.append(lane)
+
+    monkeypatch.setattr(Lane, "each", watched)
+    post = PostRender(truth, lambda _: iter(()), toy_scene, Views(toy_scene).__getitem__, trust=False)
+    with pytest.raises(UserError, match="ended after 0 images") as _error:
+        list(post.stream([toy_scene.cameras[2]] * 9))
+    assert len(ended) == 2
