@@ -1,7 +1,8 @@
 """What training evaluates on its way: the same pictures and metrics as ``difix3d evaluate``, of the model as it is."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -83,12 +84,28 @@ def evaluate(
     pictures = Pictures(ABLATION[row].title, run.path, f"{_place(step, plus)}/renders", gaussians=gaussians)
     apart = noted(seen, run.path / _seen(step)) if split == "test" else None
     metrics = with_corrected(METRICS, refine)
-    with drawing(render, pictures, folder / "compare") as draw_one:
+    fixer: Any = render.fixer if isinstance(render, PostRender) else None
+    with staying(fixer), drawing(render, pictures, folder / "compare") as draw_one:
         views = map(photo, indices)
         (variant,), _ = measure(metrics, [pictures], views, device, apart, lambda _, view: draw_one(view))
     facts = {"step": step, "gaussians": gaussians, "plus": plus, "split": split}
     run.record("metrics.json", facts | variant.means() | {"images": list(variant.images)})
     return variant
+
+
+@contextmanager
+def staying(fixer: Any) -> Iterator[None]:
+    """Within, a fixer that puts its model away after each stream, and a single picture is one, keeps it in place."""
+    offload = getattr(fixer, "offload", False)
+    if offload is False:
+        yield
+        return
+    fixer.offload = False
+    try:
+        yield
+    finally:
+        fixer.offload = offload
+        list(fixer([]))  # after which it puts it away
 
 
 def last_evaluation(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from difix3d.difix import DifixFixer
+from difix3d.difix.architecture import random_difix
 from difix3d.errors import UserError
 from difix3d.gaussians import load_checkpoint, newest_checkpoint, read_ply
 from difix3d.gaussians.checkpoint import nested
@@ -275,3 +277,14 @@ def test_cuda_learns_as_the_cpu_does(toy_scene, config, change):
         Trainer(replace(config, device=device, output_dir=folder), toy_scene).train()
         scores[device] = json.loads((folder / "metrics.json").read_text())[-1]["psnr"]
     assert scores["cuda"] == pytest.approx(scores["cpu"], abs=1.5)
+
+
+def test_a_fixer_that_is_moved_away_is_moved_once_for_all_fixed_pictures(toy_scene, config, monkeypatch):
+    pipe, moves = random_difix().optimize(), []
+    monkeypatch.setattr(pipe, "to", lambda place: moves.append(place))
+    fixer = DifixFixer(pipe, offload=True)
+    config = replace(config, max_steps=2, plus=True, distill=replace(config.distill, mode="off"))
+    Trainer(config, toy_scene, fixer=fixer).train()
+    assert len(list(config.output_dir.glob("eval/*_plus/renders/*"))) == len(toy_scene.test) > 1
+    assert moves == ["cpu"]
+    assert fixer.offload is True
