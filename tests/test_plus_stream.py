@@ -262,12 +262,13 @@ def test_after_an_error_no_thread_renders_on(model, path):
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
-def test_the_next_frame_is_with_the_fixer_before_the_last_one_is_handed_on(model, path):
+@pytest.mark.parametrize(
+    ("batch", "expected"), [(1, [*range(2, 15), 14]), (3, [6, 6, 6, 9, 9, 9, 12, 12, 12, 14, 14, 14, 14, 14])]
+)
+def test_the_next_batch_is_with_the_fixer_before_the_last_one_is_handed_on(model, path, batch, expected):
     """So that a GPU has work while its host judges and writes; no more than that one, so that memory is bounded."""
-    fixer = Brighten()
-    stream = model(fixer).stream(path)
-    begun = [len(fixer.given) for _ in stream]
-    assert begun == [*range(2, 15), 14]
+    fixer = Brighten(batch=batch)
+    assert [len(fixer.given) for _ in model(fixer).stream(path)] == expected
 
 
 def test_what_the_model_raises_is_no_failure_of_the_fixer(model, path):

@@ -18,7 +18,8 @@ from torch import Tensor
 from difix3d.cli.arguments import from_command_line
 from difix3d.cli.options import RunOptions
 from difix3d.console import console, track
-from difix3d.difix.load import load_fixer
+from difix3d.difix.load import fix_together, load_fixer
+from difix3d.difix.sizes import usual_tile
 from difix3d.errors import UserError
 from difix3d.files import claim
 from difix3d.images import to_uint8, write_image
@@ -194,6 +195,8 @@ def fixed_frames(run: TrainedRun, cameras: Cameras, config: RenderConfig) -> Ite
     if fixer is None:
         why = "the run was trained with --fixer none" if config.fixer is None else "--fixer is none"
         raise UserError(f"--plus needs Difix, and {why}", cure="Pass --fixer WEIGHTS")
+    largest = int((cameras.width * cameras.height).max())
+    fix_together(fixer, min(largest, usual_tile(device) ** 2), device)
     views = Views(run.scene, device)
     options = {"trust": config.trust, "confidence": run.config.distill.confidence}
     model = PostRender(run.render, fixer, run.scene, views.__getitem__, device=device, **options)

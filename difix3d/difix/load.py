@@ -1,9 +1,16 @@
 """The fixer of a run, by its name."""
 
+from typing import Any
+
 import torch
 
 from difix3d.errors import UserError
 from difix3d.types import Fixer
+
+TOGETHER = (4, 2, 1)
+"""Frames at a time on a GPU: 28.9, 30.3 and 33.0 ms each on an H200; eight take 28.3."""
+ROOM = 0.5
+"""Share of a GPU's free memory for these; renders and recordings need some, too."""
 
 
 def resolve_fixer(name: str, device: torch.device) -> str:
@@ -48,3 +55,16 @@ def load_fixer(
         ) from error
     pipe.optimize(pipe.unet.dtype, frozen_references=frozen)
     return DifixFixer(pipe, device, references=references, anchor_colors=anchor_colors)
+
+
+def fix_together(fixer: Any, pixels: int, device: torch.device) -> None:
+    """Lets Difix fix several frames at a time on a GPU, as its memory allows, where nobody waits for a single one.
+
+    Args:
+        pixels: of a frame, or of a tile of it.
+    """
+    if device.type == "cuda":
+        room = ROOM * torch.cuda.mem_get_info(device)[0]
+        for fixer.batch in TOGETHER:  # what it needs depends on it
+            if fixer.needs[1] * pixels <= room:
+                return

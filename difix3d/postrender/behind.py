@@ -19,7 +19,7 @@ from difix3d.geometry.carry import Key, carry, share_seen
 from difix3d.geometry.holes import fills_holes, without_holes
 from difix3d.geometry.warp import COVERED
 from difix3d.gpu.lane import Handed, Lane
-from difix3d.postrender.pipe import ahead, behind_by_one, forgiven, tolerant, words
+from difix3d.postrender.pipe import ahead, forgiven, late, tolerant, words
 from difix3d.types import Cameras, Degraded, Fixer, Render, RenderFn, Scene, View
 
 CALIBRATION = 3
@@ -112,7 +112,8 @@ class PostRender:
     ) -> Iterator[Float[Tensor, "H W 3"]]:
         """Fixed frames of single cameras, in their order.
 
-        A thread renders two frames ahead while one is fixed, and one is with the fixer while the caller uses the last.
+        A thread renders two frames ahead while one is fixed, and the next batch (of the fixer's ``batch``, by default
+        one) is with the fixer while the caller uses the last.
         The fixer runs in the caller's thread, to which recorded CUDA graphs belong. On a GPU renders, fixes and what
         the caller does are three queues (:mod:`difix3d.gpu.lane`), so that nothing waits for the next fix.
 
@@ -123,7 +124,7 @@ class PostRender:
             cameras: along a path.
             every: only each ``every``-th frame goes through the fixer, and those of which the one before sees too
                 little; what it changed is carried to the frames between (:mod:`difix3d.geometry.carry`). These come
-                when the next one is fixed: up to twice ``every`` frames late.
+                when the next one is fixed: up to twice ``every`` frames late, for each frame of a batch.
             mix: share, 0..0.9, of the change of the last fixed frame, carried along, in that of the next one. It takes
                 away the flicker of a fixer that decides anew for each frame. Default is 0 with trust, which keeps
                 what is steady, else 0.5.
@@ -157,7 +158,8 @@ class PostRender:
             closing(ahead(renders, AHEAD)) as frames,
             closing(Lane(self.device).each(tolerant(self.fixer, keys()))) as fixes,
         ):
-            for fixed in forgiven((handed.take() for handed in behind_by_one(fixes)), self._say):
+            batch = getattr(self.fixer, "batch", 1)
+            for fixed in forgiven((handed.take() for handed in late(fixes, batch)), self._say):
                 between = []
                 while not (frame := waiting.popleft().take()).is_key:
                     between.append(frame)
@@ -174,7 +176,7 @@ class PostRender:
         since = 0
         for camera in cameras:
             camera = camera.to(self.device)
-            out = self.render(camera)
+            out = replace(self.render(camera), info={})  # it grows with the model, and many frames wait
             since += 1
             frame = self._frame(camera, out, last if since < every else None)
             if last is not None and not frame.is_key and share_seen(frame.degraded, last) < LEAST_SEEN:

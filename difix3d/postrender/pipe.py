@@ -28,12 +28,12 @@ def ahead(items: Iterator[Item], count: int) -> Generator[Item, None, None]:
             yield item
 
 
-def behind_by_one(items: Iterable[Item]) -> Iterator[Item]:
-    """The items in their order, each when the next one is begun: a GPU has that to do while its host uses this one."""
+def late(items: Iterable[Item], count: int) -> Iterator[Item]:
+    """The items in their order, each when ``count`` more are begun: a GPU has those to do while its host uses it."""
     waiting: deque[Item] = deque()
     for item in items:
         waiting.append(item)
-        if len(waiting) > 1:
+        if len(waiting) > count:
             yield waiting.popleft()
     yield from waiting
 

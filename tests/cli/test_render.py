@@ -200,6 +200,14 @@ def test_plus_renders_through_difix(run, shared):
     assert np.abs(paper.astype(int) - plain).mean() > 10
 
 
+def test_plus_fixes_frames_together_where_they_fit(run, monkeypatch):
+    asked = []
+    monkeypatch.setattr("difix3d.cli.render.fix_together", lambda _, *given: asked.append(given))
+    call(run, "--path", "interp", "--frames", 2, "--resolution", 32, "--no-video", "--plus", "--fixer", "mini")
+    frame = read_image(run / "renders" / "interp_plus" / "frames" / "00000.png")
+    assert asked == [(frame[..., 0].size, torch.device("cpu"))]
+
+
 def test_plus_of_each_fourth_frame(run, shared):
     options = ["--path", "interp", "--frames", 5, "--no-video", "--plus", "--no-trust"]
     options += ["--fixer", shared / "golden" / "tiny_difix_ref"]

@@ -6,6 +6,7 @@ import torch
 from difix3d.difix import DifixFixer, load_difix
 from difix3d.difix.architecture import random_difix
 from difix3d.difix.fixer import batches
+from difix3d.difix.load import fix_together
 from difix3d.geometry.holes import without_holes
 from difix3d.types import Degraded, View
 
@@ -97,3 +98,14 @@ def test_the_small_weights_see_holes_filled_and_others_do_not(toy_scene, pipe, m
         fixed = next(DifixFixer(model, anchor_colors=False)([holed]))
         assert torch.equal(fixed, without_holes(holed).rgb if filled else holed.rgb)
         assert bool(fixed[:, :12].mean() > 0.3) == filled
+
+
+@pytest.mark.parametrize(("room", "batch"), [(100, 4), (8.1, 4), (7.9, 2), (4.1, 2), (3.9, 1), (0.1, 1)])
+def test_as_many_frames_are_fixed_at_a_time_as_half_of_a_gpus_free_memory_takes(monkeypatch, room, batch):
+    fixer = DifixFixer(random_difix())
+    free = int(room * fixer.needs[1] * 96 * 64)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
+    fix_together(fixer, 96 * 64, torch.device("cpu"))
+    assert fixer.batch == 1
+    fix_together(fixer, 96 * 64, torch.device("cuda"))
+    assert fixer.batch == batch
