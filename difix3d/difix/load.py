@@ -65,6 +65,7 @@ def fix_together(fixer: Any, pixels: int, device: torch.device) -> None:
     """
     if device.type == "cuda":
         room = ROOM * torch.cuda.mem_get_info(device)[0]
-        for fixer.batch in TOGETHER:  # what it needs depends on it
+        for count in TOGETHER:
+            fixer.batch = count  # on which depends what it needs
             if fixer.needs[1] * pixels <= room:
                 return

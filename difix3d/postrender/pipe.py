@@ -13,7 +13,8 @@ from difix3d.types import Degraded, Fixer
 
 FAILURES = 3
 """Failures one after the other that are a broken fixer."""
-OTHER = "Try other weights (--fixer), or fp32 if they are in half precision"
+CURE = "Try other weights (--fixer), or fp32 if they are in half precision"
+"""For a fixer that gives no images, or not as many as it should."""
 
 Item = TypeVar("Item")
 
@@ -104,7 +105,7 @@ def forgiven(
     error: Exception | None = None
     for result in results:
         if isinstance(result, Tensor) and not result.isfinite().all():
-            result = UserError("The fixer's image has values that are no numbers", cure=OTHER)
+            result = UserError("The fixer's image has values that are no numbers", cure=CURE)
         if isinstance(result, Tensor):
             failures, done = 0, True
             yield result
@@ -139,8 +140,8 @@ def _image(fixed: Any, degraded: Degraded) -> Float[Tensor, "H W 3"] | Exception
     if isinstance(fixed, Tensor) and fixed.shape == shape:
         return fixed
     what = " x ".join(map(str, fixed.shape)) if isinstance(fixed, Tensor) else f"a {type(fixed).__name__}"
-    return UserError(f"The fixer's image is {what}", f"The render is a tensor, {' x '.join(map(str, shape))}", OTHER)
+    return UserError(f"The fixer's image is {what}", f"The render is a tensor, {' x '.join(map(str, shape))}", CURE)
 
 
 def _miscounted(fault: str) -> UserError:
-    return UserError(f"The fixer {fault}", "Each render needs one, in their order", OTHER)
+    return UserError(f"The fixer {fault}", "Each render needs one, in their order", CURE)
