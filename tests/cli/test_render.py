@@ -203,7 +203,21 @@ def test_plus_renders_through_difix(run, shared):
 def test_plus_fixes_frames_together_where_they_fit(run, monkeypatch):
     asked = []
     monkeypatch.setattr("difix3d.cli.render.fix_together", lambda _, *given: asked.append(given))
-    call(run, "--path", "interp", "--frames", 2, "--resolution", 32, "--no-video", "--plus", "--fixer", "mini")
+    call(
+        run,
+        "--path",
+        "interp",
+        "--frames",
+        2,
+        "--resolution",
+        32,
+        "--no-video",
+        "--plus",
+        "--fixer",
+        "mini",
+        "--device",
+        "cpu",
+    )
     frame = read_image(run / "renders" / "interp_plus" / "frames" / "00000.png")
     assert asked == [(frame[..., 0].size, torch.device("cpu"))]
 
@@ -247,7 +261,7 @@ def test_plus_of_a_path_with_cuts_outside_views_and_sizes_by_a_fixer_that_fails(
     write_path(CameraPath(replace(cameras, c2w=c2w, width=width), 24.0), run / "rough.json", scene)
     fix, calls = DifixFixer._fix, count()
     monkeypatch.setattr(DifixFixer, "_fix", lambda self, group: fix(self, group) if next(calls) != 1 else 1 / 0)
-    options = ["--path", run / "rough.json", "--no-video"]
+    options = ["--path", run / "rough.json", "--no-video", "--device", "cpu"]  # where each frame is fixed by itself
     call(run, *options, "-o", run / "plain")
     call(run, *options, "--plus", "--no-trust", "--fixer", "mini", "--every", every, "--mix", 0.5, "-o", run / "plus")
     plain, plus = ([read_image(run / n / "frames" / f"0000{i}.png") for i in range(9)] for n in ("plain", "plus"))
