@@ -1,7 +1,7 @@
 """The folder of a run: configuration, checkpoints, metrics, pictures."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,18 @@ from difix3d.gaussians import load_newest, newest_checkpoint, save_checkpoint, w
 from difix3d.gaussians.transform import transform
 from difix3d.geometry.normalize import same_world
 from difix3d.images import write_image
+from difix3d.limits import flag
 from difix3d.runfiles import append_row, changed, lock, mend_rows, read_rows, write_state
 from difix3d.training.config import TrainConfig
-from difix3d.training.configfile import read_own, write_yaml
+from difix3d.training.configfile import merge, read_own, write_yaml
 from difix3d.types import Gaussians, Scene
 
 log = logging.getLogger(__name__)
 
 ROWS = ("metrics.json", "rounds.json")
 """Files of a run that grow by a row at a time."""
+KEPT = ("seed", "resolution", "near", "background", "antialiased", "sh_degree")
+"""What a run keeps to its end, beside how it begins: its model would be shown, and scored, in another way."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,11 @@ class RunFolder:
 
     def as_begun(self, config: TrainConfig) -> TrainConfig:
         """The configuration of a run to resume, with the dropout, the backdrop and the mode of distillation that it
-        began with where they are left open: those of versions that did not choose them."""
+        began with where they are left open: those of versions that did not choose them.
+
+        Raises:
+            UserError: something else that the model is trained and shown with is not what it began with.
+        """
         begun = read_own(self.path)
         if config.dropout is None:
             config = replace(config, dropout=float(begun.get("dropout") or 0))
@@ -72,6 +79,7 @@ class RunFolder:
         if config.distill.mode == "auto":
             mode = (begun.get("distill") or {}).get("mode", "progressive")
             config = replace(config, distill=replace(config.distill, mode=mode))
+        _check_kept(config, merge(TrainConfig(), begun, source=str(self.path / "config.yaml")), self.path)
         return config
 
     def begin(self, config: TrainConfig, **facts: Any) -> None:
@@ -245,6 +253,23 @@ def check_scene(scene: Scene, known: dict[str, Any], path: Path, cure: str) -> N
 def _kind(row: dict[str, Any]) -> tuple[int, bool]:
     """What there is only one row of: a step, with and without the post-render pass."""
     return row["step"], row.get("plus", False)
+
+
+def _check_kept(config: TrainConfig, begun: TrainConfig, path: Path) -> None:
+    """Refuses to go on with other settings than those that a run keeps."""
+    begun = replace(begun, init=replace(begun.init, backdrop=begun.init.backdrop or 0))
+    pairs = [(name, getattr(begun, name), getattr(config, name)) for name in KEPT]
+    pairs += [
+        (f"init.{item.name}", *(getattr(x.init, item.name) for x in (begun, config))) for item in fields(begun.init)
+    ]
+    for name, then, now in pairs:
+        if now != then:
+            option = flag(name)
+            raise UserError(
+                f"The run in {path} began {f'without {option}' if then is None else f'with {option} {then}'}",
+                f"It cannot go on with {now}: what is trained would be shown, and scored, in another way",
+                "Leave the option out, or train anew with another --output-dir",
+            )
 
 
 def _check_free(path: Path) -> None:

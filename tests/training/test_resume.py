@@ -42,6 +42,12 @@ def test_a_refused_resume_leaves_the_run_as_it_was(tmp_path, toy_scene):
         (("--max-steps", "3"), "is at step 5 already"),
         (("--scene", other), "other cameras than .*step_0000005"),
         (("--fixer", str(tmp_path / "nothing")), "cannot be loaded"),
+        (("--near", "2.5"), "began without --near.*cannot go on with 2.5"),
+        (("--resolution", "16"), "--resolution.*cannot go on with 16"),
+        (("--antialiased",), "began with --antialiased False"),
+        (("--background", "white"), "began with --background auto"),
+        (("--seed", "7"), "began with --seed 0"),
+        (("--init.ply", "nope.ply"), "began without --init.ply"),
     ):
         with pytest.raises(UserError, match=message):
             train(["--resume", "--output-dir", str(run), *change])
