@@ -11,11 +11,12 @@ from difix3d.metrics import color_fit
 from difix3d.types import Cameras, RenderFn, View
 
 STEPS = 80
+"""Of Adam."""
 FIRST, LAST = 0.5, 0.01
 """Pixels by which the picture moves in the first step and in the last one."""
 
 
-def align(render: RenderFn, view: View, steps: int = STEPS) -> Cameras:
+def align(render: RenderFn, view: View) -> Cameras:
     """The view's camera, moved to where the frozen model looks most like the photo.
 
     Adam on the mean absolute error of the render in the photo's colours (:func:`difix3d.metrics.color_fit`), through
@@ -25,7 +26,6 @@ def align(render: RenderFn, view: View, steps: int = STEPS) -> Cameras:
     Args:
         render: the model, differentiable in the camera.
         view: the photo; pixels outside of its mask do not count.
-        steps: of Adam.
     """
     if view.mask is not None and not view.mask.any():
         return view.camera
@@ -41,8 +41,8 @@ def align(render: RenderFn, view: View, steps: int = STEPS) -> Cameras:
     optimizer = torch.optim.Adam([motion], lr=FIRST)
     best, least = camera, float("inf")
     with torch.enable_grad():
-        for step in range(steps):
-            optimizer.param_groups[0]["lr"] = FIRST * (LAST / FIRST) ** (step / steps)
+        for step in range(STEPS):
+            optimizer.param_groups[0]["lr"] = FIRST * (LAST / FIRST) ** (step / STEPS)
             at = replace(camera, c2w=moved(camera.c2w, motion * scale))
             rgb = render(at).rgb[0]
             fit = color_fit(rgb.detach(), view.image, mask)

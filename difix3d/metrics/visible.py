@@ -77,8 +77,8 @@ def reached(camera: Cameras, train: Cameras, train_depths: Sequence[Float[Tensor
     return F.interpolate(closed[None], camera.size[::-1], mode="nearest")[0, 0] > 0
 
 
-def continuous(depth: Float[Tensor, "H W"], step: float = 2 * TOLERANCE) -> Bool[Tensor, "H W"]:
-    """Pixels of a depth map whose 3 x 3 neighbours lie within a share ``step`` of the nearest of them: those between
-    two surfaces lie on neither."""
+def continuous(depth: Float[Tensor, "H W"]) -> Bool[Tensor, "H W"]:
+    """Pixels of a depth map whose 3 x 3 neighbours lie within twice :data:`TOLERANCE` of the nearest of them: those
+    between two surfaces lie on neither."""
     far, near = F.max_pool2d(depth[None], 3, 1, 1)[0], -F.max_pool2d(-depth[None], 3, 1, 1)[0]
-    return (depth > 0) & (far - near <= step * near)
+    return (depth > 0) & (far - near <= 2 * TOLERANCE * near)

@@ -173,5 +173,5 @@ def _last_words(error: Exception) -> str:
 
 
 def _fall_back(reason: str) -> None:
-    slow = "rendering, losses and synthetic scenes are computed in pure torch; rendering is about 50 times slower"
+    slow = "rendering, losses and synthetic scenes are computed in pure torch; rendering is some 200 times slower"
     warnings.warn(f"{slow}: {reason}.", RuntimeWarning, stacklevel=3)

@@ -235,7 +235,7 @@ class PostRender:
 
     @torch.no_grad()
     def _trusted(self, degraded: Degraded, fixed: Float[Tensor, "H W 3"]) -> Float[Tensor, "H W 3"]:
-        """As much of a fixed picture as is trusted; nothing of one with values that are no numbers, as 16 bits may
+        """As much of a fixed picture as is trusted; nothing of one with NaN or infinite values, as 16 bits may
         give, nor of one that shows nothing of the model."""
         fixed = torch.where(fixed.isfinite().all() & _shows_model(degraded), fixed, degraded.rgb)
         if not self.trust:

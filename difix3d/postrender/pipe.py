@@ -92,8 +92,8 @@ def tolerant(fixer: Fixer, degraded: Iterable[Degraded]) -> Iterator[Float[Tenso
 def forgiven(
     results: Iterable[Float[Tensor, "H W 3"] | Exception], say: Callable[[Exception], None]
 ) -> Iterator[Float[Tensor, "H W 3"] | None]:
-    """The images of a :func:`tolerant` stream; ``None`` for errors, and for images with values that are no numbers, as
-    16 bits may give. The host waits for each image: take it when the next one is queued.
+    """The images of a :func:`tolerant` stream; ``None`` for errors, and for images with NaN or infinite values, as 16
+    bits may give. The host waits for each image: take it when the next one is queued.
 
     Args:
         say: is told each failure.
@@ -105,7 +105,7 @@ def forgiven(
     error: Exception | None = None
     for result in results:
         if isinstance(result, Tensor) and not result.isfinite().all():
-            result = UserError("The fixer's image has values that are no numbers", cure=CURE)
+            result = UserError("The fixer's image has NaN or infinite values", cure=CURE)
         if isinstance(result, Tensor):
             failures, done = 0, True
             yield result

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 NOT_READ = RAW | {".jxl", ".psd", ".exr", ".hdr"}
 """Suffixes of photos that need another program first."""
+NAMED = 3
+"""Of the files that a line is about."""
 
 
 def report_unused(capture: Capture, *, told: bool = False) -> Capture:
@@ -80,5 +82,5 @@ def _files(folder: Path) -> list[Path]:
     return [Path(entry) for entry in os.scandir(folder) if entry.is_file()] if is_folder(folder) else []
 
 
-def _first(names: Sequence[str], count: int = 3) -> str:
-    return ", ".join(sorted(names)[:count]) + (" and more" if len(names) > count else "")
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(sorted(names)[:NAMED]) + (" and more" if len(names) > NAMED else "")

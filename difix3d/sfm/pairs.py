@@ -12,6 +12,8 @@ WORDS = 64
 """Clusters of descriptors."""
 SAMPLE = 500
 """Descriptors of each photo that the clusters are made of."""
+ROUNDS = 10
+"""Of k-means."""
 
 
 def exhaustive(count: int) -> Pairs:
@@ -49,12 +51,10 @@ def similar(descriptors: Sequence[UInt8[np.ndarray, "_ D"]], neighbours: int, se
     return {(min(i, j), max(i, j)) for i, row in enumerate(nearest.tolist()) for j in row}
 
 
-def _clusters(
-    points: Float[np.ndarray, "N D"], count: int, rng: np.random.Generator, rounds: int = 10
-) -> Float[np.ndarray, "K D"]:
+def _clusters(points: Float[np.ndarray, "N D"], count: int, rng: np.random.Generator) -> Float[np.ndarray, "K D"]:
     """Lloyd's k-means, begun from ``count`` of the points."""
     centres = points[rng.permutation(len(points))[:count]]
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         label = _nearest(points, centres)
         filled = np.unique(label)
         centres[filled] = [points[label == k].mean(0) for k in filled]

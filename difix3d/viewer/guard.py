@@ -26,6 +26,8 @@ from difix3d.errors import UserError
 
 LAST_PORT = 65_535
 TRIED_PORTS = 100
+PATIENCE = 10.0
+"""Seconds that a server may take to answer for the first time."""
 QUIET_SECONDS = 10.0
 """Between two lines about clients that are no browsers."""
 
@@ -164,10 +166,10 @@ def free_port(host: str, port: int) -> int:
     raise _no_server(host, port, reason)
 
 
-def wait_for_answer(host: str, port: int, seconds: float = 10.0) -> None:
-    """Until the server answers, so that its address can be printed; not for longer than that."""
+def wait_for_answer(host: str, port: int) -> None:
+    """Until the server answers, so that its address can be printed; at most for :data:`PATIENCE`."""
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         connection = HTTPConnection(address, port, timeout=max(0.1, end - time.monotonic()))
         try:
