@@ -44,18 +44,19 @@ def interruptible() -> Iterator[Callable[[], int]]:
 @contextmanager
 def unwinding() -> Iterator[None]:
     """Within, SIGTERM and SIGHUP raise ``SystemExit``, as Ctrl-C raises ``KeyboardInterrupt``: what is half done is put
-    away. What was ignored before, or is handled already, stays so."""
+    away. What was ignored before, or is handled already, stays so. Within another it takes the signals again, which a
+    library may have taken for itself."""
     before: dict[int, Any] = {}
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
     try:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                if signal.getsignal(number) is signal.SIG_DFL:
-                    before[number] = signal.signal(number, leave)
+                if signal.getsignal(number) in (signal.SIG_DFL, _leave):
+                    before[number] = signal.signal(number, _leave)
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _leave(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)

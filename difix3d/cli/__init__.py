@@ -8,6 +8,7 @@ from importlib import import_module
 
 from difix3d.errors import UserError, visible
 from difix3d.files import SHOWN
+from difix3d.interrupt import unwinding
 from difix3d.streams import lenient_output
 
 COMMANDS = {
@@ -43,7 +44,7 @@ def dispatch(command: str, args: Sequence[str] | None = None) -> None:
     name = command.replace("-", "_")
     if logging.lastResort is not None:
         logging.lastResort.setFormatter(_Visible())
-    with lenient_output() as out:
+    with lenient_output() as out, unwinding():
         try:
             function: Callable[[Sequence[str] | None], None] = getattr(import_module(f"difix3d.cli.{name}"), name)
             function(args)

@@ -1,6 +1,7 @@
 """``difix3d view``: a trained run, or any splat model, in the browser."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,9 @@ def view(args: Sequence[str] | None = None) -> None:
     viewer = open_viewer(from_command_line(ViewConfig, "view", args))
     console.print(f"viewer: {viewer.url} (Ctrl-C ends it)")
     try:
-        viewer.wait()
-    except KeyboardInterrupt:
+        with suppress(KeyboardInterrupt):
+            viewer.wait()
+    finally:
         viewer.close()
 
 

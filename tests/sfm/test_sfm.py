@@ -2,6 +2,8 @@
 
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -146,6 +148,16 @@ def test_being_terminated_unwinds_like_ctrl_c():
     with pytest.raises(SystemExit, match="143"), unwinding():
         signal.raise_signal(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_being_terminated_unwinds_also_within_a_command_that_began_before_the_import():
+    code = (
+        "import signal; from difix3d.interrupt import unwinding\n"
+        "with unwinding():\n"
+        "    import pycolmap\n"
+        "    with unwinding(): signal.raise_signal(signal.SIGTERM)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 128 + signal.SIGTERM
 
 
 def test_photos_share_a_camera_by_folder_size_and_focal_length(tmp_path: Path):
