@@ -111,6 +111,8 @@ def test_defaults_are_within_their_limits(name):
         ("--near -1", "--near is -1.0. It must be more than 0"),
         ("--near nan", "--near is nan"),
         ("--memory-limit inf", "--memory-limit is inf"),
+        ("--memory-limit 1e308", r"--memory-limit is 1e\+308. It must be 0 to 1,000,000"),
+        ("--memory-budget 1e308", r"--memory-budget is 1e\+308. It must be more than 0, at most 1,000,000"),
         ("--keep-checkpoints -1", "--keep-checkpoints is -1. It must be 0 or more"),
         ("--max-steps -1", "--max-steps is -1. It must be 0 or more"),
         ("--eval-steps 5 0", "--eval-steps is 5 0. It must be 1 or more each"),
@@ -125,6 +127,11 @@ def test_training_options_outside_their_limits(arguments, message):
 def test_groups_without_a_name_of_their_own_are_named_as_on_the_command_line():
     with pytest.raises(UserError, match=r"^--underfit is 0.5 1.0. It must be more than 0, less than 1 each"):
         from_command_line(curate.CurateConfig, "curate", ["demo", "--underfit", "0.5", "1"])
+
+
+def test_paths_that_are_too_long_to_hold():
+    with pytest.raises(UserError, match="--frames is 1000000000000. It must be 2 to 100,000"):
+        check_limits(evaluate.EvaluateConfig((Path("run"),), frames=10**12))
 
 
 def test_a_file_outside_the_limits_is_named():

@@ -26,7 +26,7 @@ from difix3d.images import to_uint8, write_image
 from difix3d.limits import Limits
 from difix3d.postrender import MOST_MIXED, PostRender
 from difix3d.scene import Views
-from difix3d.scene.pathfile import CameraPath, write_path
+from difix3d.scene.pathfile import RATES, CameraPath, write_path
 from difix3d.scene.paths import PATHS, fit, natural_path, path_cameras
 from difix3d.training.load import TrainedRun
 from difix3d.training.splatfile import results_folder
@@ -58,9 +58,9 @@ class RenderConfig(RunOptions):
     from one side; `auto` is the one of these that fits; `interp` goes through the training cameras in the order of the
     photos; or a JSON file: nerfstudio's camera_path.json (with dataparser_transforms.json beside it), or one that this
     program wrote."""
-    frames: Annotated[int | None, Limits(min=1)] = None
+    frames: Annotated[int | None, Limits(min=1, max=100_000)] = None
     """Number of frames of an ellipse, spiral or interp (default 120); a file has its own."""
-    fps: Annotated[float | None, Limits(above=0, max=1000)] = None
+    fps: Annotated[float | None, RATES] = None
     """Frames per second of the video; default 24, or what the file says."""
     width: Annotated[int | None, Limits(min=1, max=16_384)] = None
     """Width in pixels; alone, the height follows. Together with --height the vertical field of view is kept."""

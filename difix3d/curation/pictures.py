@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 
 from difix3d.curation.collect import Curated
 from difix3d.errors import UserError
+from difix3d.files import whole_file
 from difix3d.images import read_image, resize, strip, write_image
 
 ROWS = 5
@@ -51,7 +52,7 @@ def write_report(curated: Curated) -> Path:
     """Writes ``report.png``: the distribution of PSNR and, if it was measured, LPIPS for each strategy.
 
     Raises:
-        UserError: matplotlib is not installed.
+        UserError: matplotlib is not installed, or the file cannot be written.
     """
     try:
         from matplotlib.figure import Figure
@@ -73,7 +74,8 @@ def write_report(curated: Curated) -> Path:
         axes.set_ylabel("pairs")
         axes.legend(frameon=False, fontsize=8)
     path = curated.folder / "report.png"
-    figure.savefig(path, dpi=110)
+    with whole_file(path, sync=False) as partial:
+        figure.savefig(partial, dpi=110)
     return path
 
 

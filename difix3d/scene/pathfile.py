@@ -27,6 +27,7 @@ from difix3d.errors import UserError
 from difix3d.files import read_json, write_json
 from difix3d.geometry.normalize import transform_poses
 from difix3d.geometry.poses import FROM_OPENGL
+from difix3d.limits import Limits
 from difix3d.types import Cameras, Scene
 
 FORMAT, VERSION = "difix3d camera path", 1
@@ -36,6 +37,9 @@ ABSURD, NARROWEST = 1e12, 1e-3
 
 LARGEST = 16384
 """Images wider or higher than this many pixels are taken for a mistake."""
+
+RATES = Limits(min=0.1, max=1000)
+"""Frames per second of videos; ffmpeg is told two decimals."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ def read_path(file: Path, scene: Scene, *, from_nerfstudio: Float[np.ndarray, "4
             "Export it from a viewer again",
         )
     fps = float(_numbers(content, "fps", (), str(file)))
-    if not 0 < fps <= 1000:
-        raise UserError(f"{file} has fps {fps:g}", "Frames per second are more than 0 and at most 1000")
+    if not RATES.allow(fps):
+        raise UserError(f"{file} has fps {fps:g}", f"Frames per second are {RATES}")
     c2w = transform_poses(scene.from_input, c2w)
     width, height = torch.from_numpy(sizes).unbind(1)
     cameras = Cameras(torch.from_numpy(c2w).float(), torch.from_numpy(K).float(), width.clone(), height.clone())

@@ -92,12 +92,12 @@ class TrainConfig:
     near: Annotated[float | None, Limits(above=0)] = None
     """Depth in scene units nearer than which nothing is drawn, so that nothing fogs a camera; by default a fifth of
     where the photos begin to see sparse points."""
-    memory_budget: Annotated[float | None, Limits(above=0)] = None
+    memory_budget: Annotated[float | None, Limits(above=0, max=1_000_000)] = None
     """CUDA only: GB of its memory that the training may take; by default, and at most, what is free. It decides where
     photos and fixer are kept, the size of the fixer's tiles, and --packed."""
     packed: bool = False
     """On a GPU a layout that needs less memory in large scenes, and a little more time; a CPU has no other."""
-    memory_limit: Annotated[float, Limits(min=0)] = 4.0
+    memory_limit: Annotated[float, Limits(min=0, max=1_000_000)] = 4.0
     """GB of decoded photos to keep in memory; more are decoded again when needed."""
     init: InitConfig = field(default_factory=InitConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)

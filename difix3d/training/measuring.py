@@ -78,7 +78,7 @@ class MeasuringOptions:
     path: str = "auto"
     """`tsed`, `warp`: the camera path, as in difix3d render. With a fixer, `warp` also compares plain renders with
     frames that are all fixed, carried (--every 4) and mixed (--mix 0.5), in the report and in a video."""
-    frames: Annotated[int, Limits(min=2)] = 30
+    frames: Annotated[int, Limits(min=2, max=100_000)] = 30
     """`tsed`, `warp`: frames along the path."""
 
 

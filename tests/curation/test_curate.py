@@ -75,6 +75,23 @@ def test_the_sheet_and_the_report(curated):
     assert image_size(write_report(again))[1] > 300
 
 
+def test_a_report_that_finds_no_room_leaves_the_one_before(curated, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from difix3d.curation import read_curated, write_report
+
+    def full(_self, path, **_options):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    again = read_curated(curated.folder)
+    before = write_report(again).read_bytes()
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", full)
+    with pytest.raises(UserError, match="Cannot write .*report.png .No space left"):
+        write_report(again)
+    assert (again.folder / "report.png").read_bytes() == before
+    assert not list(again.folder.glob("*.partial*"))
+
+
 def test_without_matplotlib_the_report_says_so(curated, monkeypatch):
     import sys
 

@@ -209,7 +209,7 @@ def at(row: int, column: int, value: float) -> list[list[float]]:
         (own() | {"version": 2}, "version 2.*reads version 1"),
         (own() | {"cameras": []}, "has no cameras.*'cameras' needs at least one"),
         (own() | {"cameras": [1]}, "Camera 0 of 1 in .*is no JSON object"),
-        (own() | {"fps": 0}, "fps 0.*more than 0"),
+        (own() | {"fps": 1e-300}, "fps 1e-300.*Frames per second are 0.1 to 1,000"),
         (own() | {"fps": float("nan")}, "'fps' is not finite"),
         (own() | {"fps": "fast"}, "'fps' is not a number"),
         (own(width=0), "Camera 1 of 2 in .* has width 0.*1 to 16384"),
