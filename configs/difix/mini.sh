@@ -10,7 +10,7 @@ curate() { # FOLDER OPTIONS...
     local folder=$1 && shift
     local common=(--output-dir "$folder" --resolution 240 --max-steps 1000 --every 5 --warps 2 --psnr-min 11
         --strategies underfit perturb sparse cluster "$@")
-    python scripts/curate.py synthetic:{1000..1028} --max-pairs 30 --perturbations 6 "${common[@]}"
+    python scripts/curate.py synthetic:{{1000..1027},1029} --max-pairs 30 --perturbations 6 "${common[@]}"
     python scripts/curate.py "$photos" --max-pairs 60 --perturbations 12 --test-scenes synthetic-1013 "${common[@]}"
 }
 train() { # ROUND PAIRS OPTIONS...

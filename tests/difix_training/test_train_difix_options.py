@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import difix3d
 from difix3d.cli.arguments import from_command_line
 from difix3d.cli.curate import CurateConfig
 from difix3d.cli.train_difix import parse
@@ -96,6 +97,10 @@ def test_the_recipe_of_the_small_network(tmp_path):
             curated.append(from_command_line(CurateConfig, "curate", options))
         else:
             rounds.append(options)
+    card = "`synthetic:1000` to `1029`, without 1013, which is held out, and 1028"
+    assert card in (Path(difix3d.__file__).parent / "difix" / "mini" / "README.md").read_text()
+    assert curated[0].scenes == tuple(f"synthetic:{seed}" for seed in range(1000, 1030) if seed != 1028)
+    assert curated[1].test_scenes == ("synthetic-1013",)
     folders = [Path("P/plain"), Path("P/plain"), Path("P/today"), Path("P/today")]
     assert [config.output_dir for config in curated] == folders
     assert [config.recipe.plain for config in curated] == [True, True, False, False]
