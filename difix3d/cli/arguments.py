@@ -45,7 +45,7 @@ def from_command_line(
         options,
         args=renamed(options, sys.argv[1:] if args is None else args),
         prog=f"difix3d {command}",
-        description=inspect.getdoc(options),
+        description=description(options),
         registry=registry,
         console_outputs=not console.quiet,
         config=(tyro.conf.PositionalMetavarFromFieldName,),
@@ -53,6 +53,16 @@ def from_command_line(
     )
     check_limits(made)
     return made
+
+
+def description(options: type) -> str:
+    """The docstring as ``--help`` shows it: paragraphs in lines of 80 characters at most, examples as they are.
+
+    tyro joins lines that begin with a letter; so those within a paragraph begin with spaces.
+    """
+    about, heading, examples = (inspect.getdoc(options) or "").replace("``", "`").partition("Examples:\n")
+    wrap = textwrap.TextWrapper(80, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join(map(wrap.fill, about.split("\n\n"))) + heading + examples
 
 
 def read_config(

@@ -1,3 +1,4 @@
+import inspect
 import re
 import subprocess
 import sys
@@ -93,6 +94,15 @@ def test_help_teaches(command, capsys, monkeypatch):
             after = re.split(rf"{flag(path)}[ ,]", said, maxsplit=1)[1:]
             assert after, path
             assert limits_of(hint) == Limits() or f"({limits_of(hint)}" in after[0], path
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_the_description_fits_80_columns_and_keeps_its_paragraphs(command, capsys, monkeypatch):
+    about = help_of(command, 120, capsys, monkeypatch).partition("\n\n")[2].partition("\n\nExamples:")[0]
+    assert max(map(len, about.split("\n"))) <= 80
+    assert "``" not in about
+    docstring = inspect.getdoc(OPTIONS[command]).partition("\n\nExamples:")[0].replace("``", "`")
+    assert [part.split() for part in about.split("\n\n")] == [part.split() for part in docstring.split("\n\n")]
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)
