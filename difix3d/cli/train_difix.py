@@ -26,5 +26,6 @@ def parse(args: Sequence[str] | None = None) -> TrainDifixConfig:
     Raises:
         UserError: a file that cannot be read, or an unknown key or value in it.
     """
-    config, path = read_config(args, lambda _: TrainDifixConfig())
+    own = TrainDifixConfig.output_dir / "config.yaml"
+    config, path = read_config(args, lambda _: TrainDifixConfig(), lambda said: own if said.get("resume") else None)
     return from_command_line(TrainDifixConfig, "train-difix", args, replace(config, config=path))

@@ -1,13 +1,16 @@
-"""Where training starts: SD-Turbo, a Difix, or a small network from scratch; and which weights it moves."""
+"""Where training starts: SD-Turbo, a Difix, or a small network from scratch; what it moves, and on which device."""
 
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from difix3d.devices import choose_device
 from difix3d.difix.architecture import SCHEDULE, UNET, VAE
 from difix3d.difix.hub import fetch
 from difix3d.difix.pipeline import PROMPT, TIMESTEP, DifixPipeline
@@ -21,6 +24,19 @@ SCRATCH = "scratch"
 """The name of a network of random weights."""
 RENDER = 4.0
 """Where a network that blends starts: with a logit of 2 for the render, which is kept almost as it is."""
+
+
+def accelerator(config: TrainDifixConfig) -> Accelerator:
+    """What knows devices and processes; bf16 by default where there is a GPU."""
+    cuda = choose_device(config.device).type == "cuda"
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda)
+    return Accelerator(
+        mixed_precision="bf16" if bf16 else "no",
+        cpu=config.device == "cpu",  # else what it finds
+        log_with=None if config.tracker == "none" else config.tracker,
+        project_dir=config.output_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],  # else gradients are held twice
+    )
 
 
 def start_pipeline(config: TrainDifixConfig) -> DifixPipeline:

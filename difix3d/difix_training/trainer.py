@@ -6,21 +6,27 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import gather_object
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from difix3d.console import Bar, RunningMean
-from difix3d.devices import choose_device
 from difix3d.difix.pipeline import DifixPipeline
 from difix3d.difix_training.batch import Augmentation, Batch
 from difix3d.difix_training.config import DifixOptimConfig, TrainDifixConfig
 from difix3d.difix_training.dataset import Crops, numbers, read_pairs, stream, usable
-from difix3d.difix_training.folder import MODEL, begin_folder, check_folder, record, recorded
+from difix3d.difix_training.folder import (
+    MODEL,
+    begun_folder,
+    check_folder,
+    check_trained_on,
+    identity,
+    record,
+    recorded,
+)
 from difix3d.difix_training.losses import loss_terms
 from difix3d.difix_training.publish import export, model_card, push
-from difix3d.difix_training.start import DifixStep, start_pipeline
+from difix3d.difix_training.start import DifixStep, accelerator, start_pipeline
 from difix3d.difix_training.state import load_state, state
 from difix3d.difix_training.validate import evenly, means, validate
 from difix3d.errors import UserError
@@ -57,6 +63,8 @@ class DifixTrainer:
         self.faults = [text for _, faults in found.values() for text in faults]
         if not self.pairs["train"]:
             raise UserError(f"{config.data} holds no pair to train on", 'They stand under "train"')
+        together = self.accelerator.num_processes * config.batch_size * config.accumulate
+        self.trained_on = {"pairs": identity(self.pairs), "step_pairs": together}
 
         device = self.accelerator.device
         self.lpips = LPIPS("vgg").to(device) if config.loss.lpips > 0 or config.loss.gram > 0 else None
@@ -80,8 +88,13 @@ class DifixTrainer:
 
     def train(self) -> DifixPipeline:
         """Trains to the last step, or until a signal (``interrupted``) asks for an end; validates, saves, exports."""
+        with begun_folder(self.config) if self.main else nullcontext():
+            self._train()
+        self.accelerator.end_training()
+        return self.pipe
+
+    def _train(self) -> None:
         config, done = self.config, self.first
-        lock = begin_folder(config) if self.main else None
         scores = recorded(self.folder, done)
         if config.tracker != "none":
             self.accelerator.init_trackers("tensorboard" if config.tracker == "tensorboard" else "difix")
@@ -108,10 +121,6 @@ class DifixTrainer:
             self.interrupted = signalled()
             if self.main:
                 self._export(done, scores, bar)
-        if lock is not None:
-            lock.release()
-        self.accelerator.end_training()
-        return self.pipe
 
     def _scored(self, step: int) -> bool:
         """Whether the test pairs are due after a step."""
@@ -230,7 +239,7 @@ class DifixTrainer:
     def save(self, step: int) -> None:
         """Writes a checkpoint, from the first process."""
         if self.main:
-            extra = {"init": self.config.fixer}
+            extra = {"init": self.config.fixer, **self.trained_on}
             save_checkpoint(self.folder / "checkpoints", step, self.state(), extra, keep=self.config.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
@@ -238,7 +247,8 @@ class DifixTrainer:
         found = load_newest(self.folder / "checkpoints")
         if found is None:  # stopped before the first
             return 0
-        path, (step, tensors, _) = found
+        path, (step, tensors, extra) = found
+        check_trained_on(self.trained_on, extra, path)
         if step > self.config.steps:
             raise UserError(f"The run in {self.folder} is at step {step} already", f"--steps is {self.config.steps}")
         try:
@@ -278,19 +288,6 @@ class DifixTrainer:
             bar.print(f"stopped at step {step:,}; go on with: --resume --output-dir {self.folder}")
         elif self.config.push_to_hub is not None:
             bar.print(f"uploaded: {push(target, self.config.push_to_hub, self.config.private)}")
-
-
-def accelerator(config: TrainDifixConfig) -> Accelerator:
-    """What knows devices and processes; bf16 by default where there is a GPU."""
-    cuda = choose_device(config.device).type == "cuda"
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda)
-    return Accelerator(
-        mixed_precision="bf16" if bf16 else "no",
-        cpu=config.device == "cpu",  # else what it finds
-        log_with=None if config.tracker == "none" else config.tracker,
-        project_dir=config.output_dir,
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],  # else gradients are held twice
-    )
 
 
 def learning_rate(step: int, steps: int, config: DifixOptimConfig) -> float:

@@ -13,8 +13,8 @@ from difix3d.cli.arguments import from_command_line
 from difix3d.cli.curate import CurateConfig
 from difix3d.cli.train_difix import parse
 from difix3d.difix_training.config import DifixLossConfig, DifixOptimConfig, MiniConfig, TrainDifixConfig
-from difix3d.difix_training.start import start_pipeline
-from difix3d.difix_training.trainer import accelerator, learning_rate
+from difix3d.difix_training.start import accelerator, start_pipeline
+from difix3d.difix_training.trainer import learning_rate
 from difix3d.difix_training.validate import evenly
 from difix3d.errors import UserError
 from difix3d.limits import check_limits
@@ -36,6 +36,14 @@ def test_command_line(tmp_path):
     (tmp_path / "config.yaml").write_text("optim: {rate: 1}\n")
     with pytest.raises(UserError, match=r"optim.rate, which does not exist"):
         parse(["--config", str(tmp_path / "config.yaml")])
+
+
+def test_a_run_in_the_default_folder_goes_on_as_it_was_configured(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    TrainDifixConfig.output_dir.mkdir(parents=True)
+    (TrainDifixConfig.output_dir / "config.yaml").write_text("seed: 7\n")
+    assert parse(["--resume"]).seed == 7
+    assert parse([]).seed == 0
 
 
 def test_the_name_that_the_start_had(tmp_path, capsys):
