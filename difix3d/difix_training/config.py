@@ -99,8 +99,8 @@ class TrainDifixConfig:
     config: Path | None = None
     """YAML file with any of these options; the command line wins."""
     resume: bool = False
-    """Go on with the run in --output-dir, as it was configured and with its pairs; --steps may be raised, and what does not change
-    the result."""
+    """Go on with the run in --output-dir, as it was configured and with its pairs; --steps may be raised, and what
+    does not change the result."""
 
     fixer: Annotated[str, Formerly("init")] = "stabilityai/sd-turbo"
     """Where to start: hub id or folder of SD-Turbo (fresh skips and LoRA) or of a Difix, a .pkl checkpoint,
