@@ -137,7 +137,7 @@ def test_other_programs_pictures(run, tmp_path):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (("--frames", 1), r"--frames is 1\. It must be 2 or more"),
+        (("--frames", 1), r"--frames is 1\. It must be 2 to 100,000"),
         (("--pictures", "theirs"), r"--pictures is 'theirs'.*NAME=FOLDER"),
         (("--pictures", "a=nowhere"), "NAME=FOLDER"),
         (("--step", 7), "no checkpoint of step 7"),
