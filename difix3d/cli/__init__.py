@@ -81,6 +81,12 @@ def main() -> None:
     else:
         width = max(map(len, COMMANDS))
         lines = "\n".join(f"  {name:<{width}}  {text}" for name, text in COMMANDS.items())
+        asked = args[:1] in (["-h"], ["--help"], [])
         with lenient_output():
-            print(f"usage: difix3d COMMAND [options]\n\ncommands:\n{lines}\n\n'difix3d COMMAND --help' explains each.")
-        raise SystemExit(0 if args[:1] in (["-h"], ["--help"], []) else 2)
+            if not asked:
+                print(f"difix3d: there is no command {visible(args[0][:SHOWN])}\n", file=sys.stderr)
+            print(
+                f"usage: difix3d COMMAND [options]\n\ncommands:\n{lines}\n\n'difix3d COMMAND --help' explains each.",
+                file=sys.stdout if asked else sys.stderr,
+            )
+        raise SystemExit(0 if asked else 2)

@@ -108,6 +108,12 @@ def staying(fixer: Any) -> Iterator[None]:
         list(fixer([]))  # after which it puts it away
 
 
+def evaluated(run: RunFolder, step: int) -> list[bool]:
+    """What there is of a step, recorded and with its pictures: ``False`` for the model, ``True`` for the "+"."""
+    rows = [row["plus"] for row in run.rows("metrics.json") if row["step"] == step]
+    return [plus for plus in rows if (run.path / _place(step, plus) / "renders").is_dir()]
+
+
 def last_evaluation(run: RunFolder, plain: RunFolder | None) -> RunEvaluation:
     """What training evaluated last, as ``difix3d evaluate`` would have: its pictures, measured beside each other.
 

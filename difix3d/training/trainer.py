@@ -25,7 +25,7 @@ from difix3d.scene.batches import batches
 from difix3d.training.config import TrainConfig
 from difix3d.training.control import Control, Interrupted
 from difix3d.training.data import check_world, initial_gaussians, near_plane, remark, scene_of
-from difix3d.training.evaluation import as_row, evaluate, fixed, shown
+from difix3d.training.evaluation import as_row, evaluate, evaluated, fixed, shown
 from difix3d.training.events import Evaluated, Event, Finished, Listener, Paused, Resumed, Saved, Started, Stepped
 from difix3d.training.far_views import settle_far_views
 from difix3d.training.guard import SIGHT_STEPS, BadModel, LossGuard, check_ranks, check_sight, out_of_memory
@@ -267,7 +267,7 @@ class Trainer:
         model with the fixer behind it.
 
         Args:
-            missing: only what was not recorded, as the run was stopped or killed before.
+            missing: only what is not there, as the run was stopped or killed before.
         """
         last = step == self.config.max_steps
         if not (last or step == 0 or step in self.config.eval_steps):
@@ -276,7 +276,7 @@ class Trainer:
         if not self.ranks.first:
             return
         self.rounds.settle()  # its row tells whether this is still plain 3DGS
-        known = [row["plus"] for row in self.folder.rows("metrics.json") if missing and row["step"] == step]
+        known = evaluated(self.folder, step) if missing else []
         model = self.folder.model_at(step)
         seen = seen_pixels(whole, self.scene.cameras[self.scene.train].to(self.device))
         for row in (model, fixed(model)) if last and self.config.plus and self.fixer is not None else (model,):

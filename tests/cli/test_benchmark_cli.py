@@ -80,6 +80,8 @@ def test_changes():
     }
     with pytest.raises(UserError, match="--set max_steps is no setting. It takes KEY=VALUE"):
         parse_changes(["max_steps"])
+    with pytest.raises(UserError, match="--set seed=7 would change nothing.*--seeds 7"):
+        parse_changes(["seed=7"])
     with pytest.raises(UserError, match="cannot be read"):
         parse_changes(["a=[1"])
 

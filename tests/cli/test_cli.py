@@ -42,6 +42,7 @@ def test_the_list_of_commands(monkeypatch, capsys):
     with pytest.raises(SystemExit) as error:
         cli.main()
     assert error.value.code == 2
+    assert capsys.readouterr().err.startswith("difix3d: there is no command trian\n")
 
 
 def test_scripts_are_the_commands():

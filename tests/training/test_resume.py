@@ -1,6 +1,7 @@
 """What is refused leaves a run as it was; a model is only ever shown and scored on the scene that it was trained on."""
 
 import errno
+import json
 import shutil
 from dataclasses import replace
 
@@ -65,6 +66,18 @@ def test_a_refused_comparison_changes_neither_run(tmp_path, toy_scene):
     with pytest.raises(UserError, match="plain is at step 5 already"):
         train(["--resume", "--output-dir", str(tmp_path / "run"), "--max-steps", "4"])
     assert contents(tmp_path / "run") == before
+
+
+def test_pictures_of_an_evaluation_that_are_gone_are_made_again(tmp_path, toy_scene):
+    train(options(tmp_path, toy_scene, "--max-steps", "4", "--compare"))
+    run = tmp_path / "run"
+    scores = (run / "metrics.json").read_text()
+    shutil.rmtree(run / "eval")
+    train(["--resume", "--output-dir", str(run)])
+    assert list(run.glob("eval/step_000004/renders/*.png"))
+    assert [row["psnr"] for row in json.loads((run / "metrics.json").read_text())] == [
+        row["psnr"] for row in json.loads(scores)
+    ]
 
 
 def test_a_run_that_was_stopped_before_its_first_checkpoint_is_resumed_from_the_start(toy_scene, config):
