@@ -107,7 +107,9 @@ def parse_changes(changes: Sequence[str]) -> dict[str, Any]:
         if not (key and equals):
             raise UserError(f"--set {change} is no setting", "It takes KEY=VALUE, as in --set max_steps=2000")
         if key == "seed":
-            raise UserError(f"--set {change} would change nothing", "Each run has a seed of --seeds", f"Give --seeds {text}")
+            raise UserError(
+                f"--set {change} would change nothing", "Each run has a seed of --seeds", f"Give --seeds {text}"
+            )
         value = parse_yaml(text, f"The value of --set {change}")
         for part in reversed(key.split(".")):
             value = {part: value}
