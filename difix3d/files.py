@@ -251,7 +251,8 @@ def refuse_pointer(path: Path) -> None:
 
 def _filled(path: Path) -> int:
     """Bytes of a file that are no holes, counted up to half of it; all where its file system does not say."""
-    size, filled, at = path.stat().st_size, 0, 0
+    size = path.stat().st_size
+    filled = at = 0
     with path.open("rb") as file:
         while filled < size / 2:
             try:

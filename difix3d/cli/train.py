@@ -88,7 +88,8 @@ def run(config: TrainConfig, show: ViewerOptions, ranks: Ranks) -> None:
         if plain is not None:
             progress.print("first plain 3DGS, to compare with")
             plain.train()
-            beside, interrupted, plain = plain.folder, plain.interrupted, None  # its model and photos leave the GPU
+            beside, interrupted = plain.folder, plain.interrupted
+            plain = None  # its model and photos leave the GPU
         if not interrupted:
             trainer.train()
             interrupted = trainer.interrupted

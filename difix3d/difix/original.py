@@ -50,7 +50,8 @@ def read_original(path: Path) -> Original:
         UserError: it cannot be read.
     """
     with opened(path) as image:
-        turn, exif, profile = orientation(image), _exif(image), image.info.get("icc_profile")
+        turn = orientation(image)
+        exif, profile = _exif(image), image.info.get("icc_profile")
         layer = turned_upright(eight_bits(image), turn)
     stored = np.array(layer).reshape(layer.height, layer.width, -1)
     fits = profile and profile[16:20] == (b"GRAY" if stored.shape[2] < 3 else b"RGB ")  # not one of CMYK

@@ -115,7 +115,8 @@ def _streams(data: bytes) -> list[bytes]:
     import zstandard
 
     count, table = struct.unpack_from("<BI", data, 15)
-    at, parts, left = table + 16 * count, [], room(data)
+    at, left = table + 16 * count, room(data)
+    parts = []
     for index in range(count):
         packed, size = struct.unpack_from("<QQ", data, table + 16 * index)
         left -= size

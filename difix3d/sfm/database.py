@@ -26,7 +26,10 @@ class Colmap:
     def __init__(self, database: Path, photos: Path, names: list[str], seed: int):
         import pycolmap
 
-        self._pycolmap, self._database, self._photos, self._names = pycolmap, database, photos, names
+        self._pycolmap = pycolmap
+        self._database = database
+        self._photos = photos
+        self._names = names
         self._seed, self._matched = seed, set[tuple[int, int]]()
 
     def extract(self, groups: list[list[int]], panoramas: list[list[int]], *, sensitive: bool) -> None:
@@ -84,7 +87,8 @@ class Colmap:
         """
         new = sorted(pairs - self._matched)
         self._matched |= pairs
-        lists, at, size = self._database.with_suffix(".txt"), 0, 64
+        lists = self._database.with_suffix(".txt")
+        at, size = 0, 64
         verification = self._pycolmap.TwoViewGeometryOptions()
         verification.ransac.random_seed = self._seed
         with progress(f"matching {len(new)} pairs of photos", len(new)) as bar:

@@ -75,9 +75,13 @@ class ClearWay:
         set_back: bool = False,
         seed: int = 0,
     ):
-        self.near, self.others_near, self.seed = near, others_near, seed
+        self.near = near
+        self.others_near = others_near
+        self.seed = seed
         self.room = ROOM * cap
-        self.start, self.split_until, self.stop = round(0.05 * max_steps), split_until, round(STOP * max_steps)
+        self.start = round(0.05 * max_steps)
+        self.split_until = split_until
+        self.stop = round(STOP * max_steps)
         self.every = max(EVERY, max_steps // LOOKS)
         self.set_back = round(SET_BACK * split_until) if set_back else max_steps
         self.ways = KDTree(ways(cameras.centers, LONGEST * near).cpu().numpy())

@@ -148,7 +148,8 @@ def check_world(path: Path, scene: Scene, render: RenderFn, photo: Callable[[int
     Raises:
         UserError: the cameras see nothing of it.
     """
-    covered, scores, plain = [], [], []
+    covered = []
+    scores, plain = [], []
     for index in scene.some_train(LOOKED_AT):
         view = photo(index)
         image, mask = target(view, "cpu")

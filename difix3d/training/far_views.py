@@ -34,7 +34,9 @@ def settle_far_views(
         targets: where novel cameras go, or held-out ones stand; ``None`` if that is not known.
         small: whether the fixer is difix-mini.
     """
-    init, dropout, mode, lines = config.init, config.dropout, config.distill.mode, []
+    init, dropout = config.init, config.dropout
+    mode = config.distill.mode
+    lines = []
     measured = config.densify.kind == "default" and config.max_steps > 0
     left_open = measured and (init.backdrop is None or dropout is None)
     may_rest = mode == "auto" and small and init.ply is None and config.distill.targets != "perturb"

@@ -94,7 +94,8 @@ def check_sight(train: np.ndarray, photo: Callable[[int], View], render: RenderF
     Raises:
         BadModel: none does: training would go on to its end with nothing learnt.
     """
-    count, seen, used = 0, False, False
+    count = 0
+    seen = used = False
     for index in train[:: max(1, len(train) // SIGHT_PHOTOS)][:SIGHT_PHOTOS].tolist():
         view = photo(index)
         count += 1

@@ -110,7 +110,8 @@ def adam_steps(optimizers: Sequence[Optimizer]) -> None:
 
 def steps_natively(optimizers: Sequence[Optimizer]) -> None:
     """:func:`adam_steps` in C++."""
-    rows, rates, kept = [], [], []
+    rows = []
+    rates, kept = [], []
     for optimizer in optimizers:
         group = optimizer.param_groups[0]
         param = group["params"][0]

@@ -64,7 +64,9 @@ def settle(config: TrainConfig, device: torch.device) -> TrainConfig:
             "--compare needs a training, and --max-steps is 0", "It trains plain 3DGS beside it", "Add --no-compare"
         )
     fixer = resolve_fixer(config.fixer, device)
-    distill, densify, init = config.distill, config.densify, config.init
+    distill = config.distill
+    densify = config.densify
+    init = config.init
     if distill.novel_prob is None:
         distill = replace(distill, novel_prob=NOVEL_PROBS.get(fixer, NOVEL_PROB))
     if init.ply is not None:  # what is trained already needs no start of its own, and loses by one

@@ -29,7 +29,11 @@ class Saving:
     """
 
     def __init__(self, config: TrainConfig, folder: RunFolder, model: SplatModel, rounds: Rounds, guard: LossGuard):
-        self.config, self.folder, self.model, self.rounds, self.guard = config, folder, model, rounds, guard
+        self.config = config
+        self.folder = folder
+        self.model = model
+        self.rounds = rounds
+        self.guard = guard
         self.ranks = model.ranks
         self.step = 0
 

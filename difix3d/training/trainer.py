@@ -141,7 +141,8 @@ class Trainer:
         begun = Started(self.first, config.max_steps, self.folder.path, str(self.device), count, note)
         autosave = time.monotonic()
         photos = self.photos(self.scene, self.drawn)
-        done, exported, most = self.first, self.first, count
+        done = exported = self.first
+        most = count
         try:
             with interruptible() as self._signal:
                 self.emit(begun)
