@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from small_training import small_training
 
-from difix3d.difix_training.config import DifixLossConfig, DifixOptimConfig, MiniConfig, TrainDifixConfig
+from difix3d.difix_training.config import DifixOptimConfig
 from difix3d.difix_training.folder import begun_folder
 from difix3d.difix_training.trainer import DifixTrainer
 from difix3d.errors import UserError
@@ -29,22 +30,8 @@ def write_pairs(folder, train, test):
 
 @pytest.fixture
 def config(tmp_path):
-    return TrainDifixConfig(
-        data=write_pairs(tmp_path / "pairs", "ab", "c"),
-        output_dir=tmp_path / "run",
-        fixer="scratch",
-        mini=MiniConfig(unet_widths=(32,) * 4, vae_widths=(32,) * 4, prompt_width=32),
-        resolution=(32, 32),
-        references=0,
-        steps=1,
-        checkpointing=False,
-        workers=1,
-        device="cpu",
-        tracker="none",
-        eval_every=0,
-        loss=DifixLossConfig(lpips=0.0, gram=0.0),
-        optim=DifixOptimConfig(warmup=1),
-    )
+    data = write_pairs(tmp_path / "pairs", "ab", "c")
+    return small_training(data, tmp_path / "run", references=0, steps=1, optim=DifixOptimConfig(warmup=1))
 
 
 def files(folder):

@@ -13,16 +13,15 @@ import numpy as np
 import pytest
 import torch
 from shared_data import SHARED, require
+from small_training import SMALL, small_training
 
 from difix3d.difix import DifixPipeline
-from difix3d.difix_training.config import DifixLossConfig, DifixOptimConfig, MiniConfig, TrainDifixConfig
+from difix3d.difix_training.config import DifixLossConfig, DifixOptimConfig
 from difix3d.difix_training.dataset import centre
 from difix3d.difix_training.start import DifixStep, mini_difix, start_pipeline
 from difix3d.difix_training.trainer import DifixTrainer
 from difix3d.errors import UserError
 from difix3d.images import read_image, write_image
-
-SMALL = MiniConfig(unet_widths=(32,) * 4, vae_widths=(32,) * 4, prompt_width=32)
 
 
 @pytest.fixture(scope="module")
@@ -43,22 +42,7 @@ def pairs(tmp_path_factory):
 
 @pytest.fixture
 def config(pairs, tmp_path):
-    return TrainDifixConfig(
-        data=pairs,
-        output_dir=tmp_path / "run",
-        fixer="scratch",
-        mini=SMALL,
-        resolution=(32, 32),
-        steps=4,
-        batch_size=2,
-        checkpointing=False,
-        workers=1,
-        device="cpu",
-        tracker="none",
-        eval_every=0,
-        loss=DifixLossConfig(lpips=0.0, gram=0.0),
-        optim=DifixOptimConfig(lr=1e-3, warmup=1),
-    )
+    return small_training(pairs, tmp_path / "run", steps=4, batch_size=2, optim=DifixOptimConfig(lr=1e-3, warmup=1))
 
 
 def weights(trainer):

@@ -3,14 +3,18 @@
 import json
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from shared_data import SHARED, require
+from small_run import write_scene
 
+from difix3d.cli.train import train
 from difix3d.scene import Views
+from difix3d.training import Trainer
 from difix3d.training.memory import CONTEXT, Choice, Sizes, choose, estimate, settle_memory, share_seen, sizes_of
 
 GB = 10**9
@@ -66,8 +70,6 @@ def test_a_table_adds_up():
 
 
 def test_a_cpu_has_no_plan(toy_scene, config):
-    from difix3d.training import Trainer
-
     plan = Trainer(config, toy_scene).plan
     assert plan.table("as ever") == "as ever"
     assert plan.measured(300) == ""
@@ -127,3 +129,20 @@ def test_photos_kept_on_the_gpu_are_the_same(toy_scene):
     for _ in range(2):
         assert torch.equal(here[0].image, there[0].image)
     assert there.held_bytes == here.held_bytes > 0
+
+
+def test_plain_training_is_gone_before_the_main_one_begins(tmp_path, toy_scene, monkeypatch):
+    """Model, optimiser and photos of both would not fit into a GPU for which one was planned."""
+    kept: weakref.WeakSet = weakref.WeakSet()
+    counts, real = [], Trainer.train
+
+    def counted(self):
+        kept.update([self.model, self.model.splats, self.views])
+        counts.append(len(kept))
+        return real(self)
+
+    monkeypatch.setattr(Trainer, "train", counted)
+    args = ["--scene", str(write_scene(tmp_path / "scene", toy_scene)), "--split", "every:4", "--max-steps", "2"]
+    args += ["--init.points", "300", "--init.dense", "0", "--device", "cpu", "--fixer", "none", "--compare"]
+    train([*args, "--output-dir", str(tmp_path / "run")])
+    assert counts == [3, 3]

@@ -2,7 +2,6 @@
 
 import json
 import time
-import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -282,20 +281,3 @@ def test_the_command_compares_with_plain_training(tmp_path, toy_scene, shared, c
     assert "report: " in capfd.readouterr().err
     train(["--resume", "--output-dir", str(folder)])  # both are finished: nothing is trained again
     assert json.loads((folder / "metrics.json").read_text()) == rows
-
-
-def test_plain_training_is_gone_before_the_main_one_begins(tmp_path, toy_scene, monkeypatch):
-    """Model, optimiser and photos of both would not fit into a GPU for which one was planned."""
-    kept: weakref.WeakSet = weakref.WeakSet()
-    counts, real = [], Trainer.train
-
-    def counted(self):
-        kept.update([self.model, self.model.splats, self.views])
-        counts.append(len(kept))
-        return real(self)
-
-    monkeypatch.setattr(Trainer, "train", counted)
-    args = ["--scene", str(write_scene(tmp_path / "scene", toy_scene)), "--split", "every:4", "--max-steps", "2"]
-    args += ["--init.points", "300", "--init.dense", "0", "--device", "cpu", "--fixer", "none", "--compare"]
-    train([*args, "--output-dir", str(tmp_path / "run")])
-    assert counts == [3, 3]
