@@ -67,7 +67,12 @@ def flag(path: str) -> str:
 
 def describe_option(path: str, value: Any) -> str:
     """How people know an option, and what they gave: ``--densify.every is 0``."""
-    return f"{flag(path)} is {' '.join(map(str, value)) if isinstance(value, tuple) else value}"
+    return f"{flag(path)} is {as_given(value)}"
+
+
+def as_given(value: Any) -> str:
+    """A value as people give it on the command line."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def check_limits(config: Any, describe: Callable[[str, Any], str] = describe_option) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,21 @@ def changed(path: Path) -> bool:
     runs."""
     known = _checksums(path.parent).get(path.name)
     return known is not None and not (path.is_file() and _sha256(path.read_bytes()) in known)
+
+
+def refuse_foreign(folder: Path, names: Sequence[str], begun: Callable[[], bool], owner: str) -> None:
+    """Refuses a folder with files of the names that a run writes, unless a run wrote them that got no further.
+
+    Args:
+        names: of these files.
+        begun: whether a run wrote there; asked where one of them is there.
+        owner: what they are not of, for the error.
+    """
+    taken = next((name for name in names if (folder / name).exists()), None)
+    if taken is not None and not begun():
+        raise UserError(
+            f"{folder} holds a {taken} that is of no {owner}", "It would be overwritten", "Choose another --output-dir"
+        )
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

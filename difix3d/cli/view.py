@@ -1,7 +1,7 @@
 """``difix3d view``: a trained run, or any splat model, in the browser."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,8 @@ def view(args: Sequence[str] | None = None) -> None:
     """Runs the command, until Ctrl-C."""
     viewer = open_viewer(from_command_line(ViewConfig, "view", args))
     console.print(f"viewer: {viewer.url} (Ctrl-C ends it)")
-    try:
-        with suppress(KeyboardInterrupt):
-            viewer.wait()
-    finally:
-        viewer.close()
+    with closing(viewer), suppress(KeyboardInterrupt):
+        viewer.wait()
 
 
 def open_viewer(config: ViewConfig) -> Any:

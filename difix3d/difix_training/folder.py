@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from difix3d.difix_training.dataset import Pair
 from difix3d.errors import UserError
 from difix3d.files import or_nan
 from difix3d.gaussians.checkpoint import newest_checkpoint
-from difix3d.limits import describe_option
-from difix3d.runfiles import CHECKSUMS, append_row, lock, mend_rows, read_rows
+from difix3d.limits import as_given, describe_option
+from difix3d.runfiles import CHECKSUMS, append_row, lock, mend_rows, read_rows, refuse_foreign
 from difix3d.training.configfile import merge, read_own, read_yaml, write_yaml
 
 METRICS, MODEL = "metrics.json", "difix"
@@ -41,13 +42,7 @@ def check_folder(config: TrainDifixConfig) -> None:
         )
     if (folder / MODEL).exists():
         raise UserError(f"{folder / MODEL} is there already", "The model goes there", "Choose another --output-dir")
-    taken = [name for name in ("config.yaml", METRICS, "eval") if (folder / name).exists()]
-    if taken and not _begun(folder):
-        raise UserError(
-            f"{folder} holds a {taken[0]} that is of no training of Difix",
-            "It would be overwritten",
-            "Choose another --output-dir",
-        )
+    refuse_foreign(folder, ("config.yaml", METRICS, "eval"), partial(_begun, folder), "training of Difix")
 
 
 def _begun(folder: Path) -> bool:
@@ -63,7 +58,7 @@ def _check_settings(config: TrainDifixConfig) -> None:
     then = _settings(merge(TrainDifixConfig(), read_own(path.parent), source=str(path)))
     now = _settings(config)
     differ = [
-        f"{describe_option(key, now[key])} now and was {_text(then[key])}" for key in now if now[key] != then[key]
+        f"{describe_option(key, now[key])} now and was {as_given(then[key])}" for key in now if now[key] != then[key]
     ]
     if differ:
         raise UserError(
@@ -80,10 +75,6 @@ def _settings(config: TrainDifixConfig) -> dict[str, Any]:
         if key not in FREE:
             found |= {f"{key}.{name}": x for name, x in value.items()} if isinstance(value, dict) else {key: value}
     return found
-
-
-def _text(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def identity(pairs: dict[str, list[Pair]]) -> dict[str, Any]:

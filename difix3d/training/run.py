@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from difix3d.gaussians.transform import transform
 from difix3d.geometry.normalize import same_world
 from difix3d.images import write_image
 from difix3d.limits import flag
-from difix3d.runfiles import append_row, changed, lock, mend_rows, read_rows, write_state
+from difix3d.runfiles import append_row, changed, lock, mend_rows, read_rows, refuse_foreign, write_state
 from difix3d.training.config import TrainConfig
 from difix3d.training.configfile import merge, read_own, write_yaml
 from difix3d.types import Gaussians, Scene
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 ROWS = ("metrics.json", "rounds.json")
 """Files of a run that grow by a row at a time."""
+WRITTEN = ("config.yaml", "scene.json", "point_cloud.ply", "report.html", "eval")
+"""Names that nothing else may have in a new run's folder."""
 KEPT = ("seed", "resolution", "near", "background", "antialiased", "sh_degree")
 """What a run keeps to its end, beside how it begins: its model would be shown, and scored, in another way."""
 
@@ -60,7 +63,7 @@ class RunFolder:
                 cure="Go on with it by --resume, give another --output-dir, or delete the folder",
             )
         if not config.resume:
-            _check_free(run.path)
+            refuse_foreign(run.path, WRITTEN, partial(_began, run.path), "run")
         return run
 
     def as_begun(self, config: TrainConfig) -> TrainConfig:
@@ -70,16 +73,17 @@ class RunFolder:
         Raises:
             UserError: something else that the model is trained and shown with is not what it began with.
         """
-        begun = read_own(self.path)
+        own = read_own(self.path)
+        begun = merge(TrainConfig(), own, source=str(self.path / "config.yaml"))
+        begun = replace(begun, init=replace(begun.init, backdrop=begun.init.backdrop or 0))
         if config.dropout is None:
-            config = replace(config, dropout=float(begun.get("dropout") or 0))
+            config = replace(config, dropout=begun.dropout or 0.0)
         if config.init.backdrop is None:
-            backdrop = int((begun.get("init") or {}).get("backdrop") or 0)
-            config = replace(config, init=replace(config.init, backdrop=backdrop))
+            config = replace(config, init=replace(config.init, backdrop=begun.init.backdrop))
         if config.distill.mode == "auto":
-            mode = (begun.get("distill") or {}).get("mode", "progressive")
+            mode = (own.get("distill") or {}).get("mode", "progressive")
             config = replace(config, distill=replace(config.distill, mode=mode))
-        _check_kept(config, merge(TrainConfig(), begun, source=str(self.path / "config.yaml")), self.path)
+        _check_kept(config, begun, self.path)
         return config
 
     def begin(self, config: TrainConfig, **facts: Any) -> None:
@@ -257,7 +261,6 @@ def _kind(row: dict[str, Any]) -> tuple[int, bool]:
 
 def _check_kept(config: TrainConfig, begun: TrainConfig, path: Path) -> None:
     """Refuses to go on with other settings than those that a run keeps."""
-    begun = replace(begun, init=replace(begun.init, backdrop=begun.init.backdrop or 0))
     pairs = [(name, getattr(begun, name), getattr(config, name)) for name in KEPT]
     pairs += [
         (f"init.{item.name}", *(getattr(x.init, item.name) for x in (begun, config))) for item in fields(begun.init)
@@ -272,13 +275,7 @@ def _check_kept(config: TrainConfig, begun: TrainConfig, path: Path) -> None:
             )
 
 
-def _check_free(path: Path) -> None:
-    """Refuses a folder with files of the names that a run writes, unless a run wrote them that got no further."""
-    ours = ("config.yaml", "scene.json", "point_cloud.ply", "report.html", "eval")
-    taken = [name for name in ours if (path / name).exists()]
-    if taken and "began_in" not in (read_json(path / "scene.json") if "scene.json" in taken else {}):
-        raise UserError(
-            f"{path} holds a {taken[0]} that is of no run",
-            "It would be overwritten",
-            "Choose another --output-dir",
-        )
+def _began(path: Path) -> bool:
+    """Whether a training wrote into the folder."""
+    facts = path / "scene.json"
+    return facts.exists() and "began_in" in read_json(facts)
